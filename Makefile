@@ -1,0 +1,51 @@
+# Everything happens in .venv, which `make setup` fills with the exact versions of requirements.lock.
+PYTHON ?= python3
+CONFIG ?= icg.yaml
+ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+TESTS := tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-slow lint format types bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## create .venv and install the locked versions (nothing to do when up to date)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; name another with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(STAMP) ## train; CONFIG=reacher.yaml chooses what, ARGS="--trainer.max_epochs 5" adds options
+	$(BIN)/python main.py fit --config $(CONFIG) $(ARGS)
+
+test: $(STAMP) ## the fast tests
+	$(BIN)/python -m pytest $(TESTS)
+
+test-slow: $(STAMP) ## the tests that learn something
+	$(BIN)/python -m pytest -m "slow and not benchmark" $(TESTS)
+
+bench: $(STAMP) ## the speed of the hot paths
+	$(BIN)/python -m pytest -m benchmark --benchmark-only $(TESTS)
+
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## ruff: mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP) ## mypy on the three packages
+	$(BIN)/mypy
+
+clean: ## remove .venv and caches (runs and datasets stay)
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info dist
+	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

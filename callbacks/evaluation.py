@@ -1,0 +1,106 @@
+"""Evaluation in the real environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import CatMetric
+
+from momalit.envs import references
+from momalit.envs.vector import VectorTeamEnv
+from momalit.errors import UserError
+from momalit.moma_ppo import MOMAPPOModule
+from momalit.policy import TeamPolicyModule
+from momalit.rollout import play_episodes
+
+# Evaluation seeds lie below 2**30; training on a real environment draws from above. Validation, which selects
+# checkpoints, and test, which is reported, have streams of their own.
+_STREAMS = {"validation": 1, "test": 2}
+
+
+def episode_seeds(purpose: str, episodes: int) -> list[int]:
+    """Distinct, reproducible environment seeds for ``purpose`` (``validation`` or ``test``)."""
+    words = np.random.SeedSequence([20230517, _STREAMS[purpose]]).generate_state(2 * episodes)
+    unique = list(dict.fromkeys(int(word) % 2**29 * 2 + _STREAMS[purpose] % 2 for word in words))
+    return unique[:episodes]
+
+
+class Evaluation(pl.Callback):
+    """Plays whole episodes with the team as it would be deployed: deterministic, each agent on its own observations.
+
+    In ``fit`` and ``validate`` it plays the validation seeds and logs ``eval/return``, ``eval/return_std``,
+    ``eval/normalized`` (where the task has reference returns) and, for teams with a world model, ``eval/imagined``:
+    the return the model promises the same team. ``test`` does the same on the test seeds, under ``test/``.
+
+    Every process plays its share of the seeds; the numbers are those of all.
+
+    Args:
+        episodes: episodes per validation.
+        test_episodes: episodes per test.
+        deterministic: take each policy's mode; False samples.
+        imagined_starts: episodes imagined for comparison.
+    """
+
+    def __init__(
+        self,
+        episodes: int = 20,
+        test_episodes: int = 100,
+        deterministic: bool = True,
+        imagined_starts: int = 256,
+    ) -> None:
+        for name, number in (("episodes", episodes), ("test_episodes", test_episodes)):
+            if number < 1:
+                raise UserError(f"Evaluation.{name}: found {number}, expected at least 1")
+        self.episodes, self.test_episodes = episodes, test_episodes
+        self.deterministic, self.imagined_starts = deterministic, imagined_starts
+        self.returns: Tensor | None = None
+        self._env: VectorTeamEnv | None = None
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._run(trainer, pl_module, "validation", self.episodes, "eval")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._run(trainer, pl_module, "test", self.test_episodes, "test")
+
+    def _run(
+        self, trainer: pl.Trainer, module: pl.LightningModule, purpose: str, episodes: int, prefix: str
+    ) -> None:
+        if not isinstance(module, TeamPolicyModule):
+            return
+        self.returns = self.play(module, purpose, episodes, trainer.global_rank, trainer.world_size)
+        figures = {"return": self.returns.mean(), "return_std": self.returns.std(correction=0)}
+        if (reference := references(module.spec)) is not None:
+            span = reference["expert"] - reference["random"]
+            figures["normalized"] = (figures["return"] - reference["random"]) / span
+        if isinstance(module, MOMAPPOModule) and module.world_model is not None:
+            figures["imagined"] = self.imagine(module).mean().cpu()
+        for name, value in figures.items():
+            module.log(f"{prefix}/{name}", value.float(), prog_bar=name == "return", rank_zero_only=True)
+
+    def play(
+        self, module: TeamPolicyModule, purpose: str, episodes: int, rank: int = 0, world_size: int = 1
+    ) -> Tensor:
+        """Returns of all episodes of ``purpose``, in the order of their seeds, the same in every process."""
+        seeds = episode_seeds(purpose, episodes)
+        mine = list(range(rank, episodes, world_size))
+        metric = CatMetric(sync_on_compute=world_size > 1).to(module.device)
+        if mine:
+            if self._env is None or self._env.n_rows != len(mine):
+                self._env = VectorTeamEnv(module.spec, len(mine))
+            noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
+            played = play_episodes(self._env, module.actor, [seeds[i] for i in mine], noise)
+            order = torch.tensor(mine, dtype=torch.float64)
+            metric.update(torch.stack([order, played.double()], 1).to(module.device))
+        rows: Any = metric.compute().reshape(-1, 2).cpu()
+        return rows[rows[:, 0].argsort(), 1].float()
+
+    def imagine(self, module: MOMAPPOModule) -> Tensor:
+        """Imagined, unpenalised returns of the same team from the first states of the data's episodes."""
+        data = module.data.train
+        first = data.first[: self.imagined_starts]
+        return module.imagined_returns(data.state[data.row[first]].to(module.device), module.spec.horizon)

@@ -1,0 +1,43 @@
+"""A data module without data: names the real environment that online training runs in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from datamodules.delegation import ModuleLoaders
+from momalit.envs import make_env, team_spec
+from momalit.team import TeamSpec
+
+
+class EnvironmentDataModule(ModuleLoaders):
+    """For algorithms that learn in the real environment.
+
+    Args:
+        env: name of the task: a built-in one or ``package.module:callable``.
+        settings: its keyword arguments.
+        n_rows: copies of the environment to step together.
+
+    Raises:
+        UserError: the name or a setting is unknown.
+    """
+
+    def __init__(self, env: str, settings: dict[str, Any] | None = None, n_rows: int = 64) -> None:
+        super().__init__()
+        self.env, self.settings, self.n_rows = env, dict(settings or {}), n_rows
+        self._spec: TeamSpec | None = None
+
+    @property
+    def spec(self) -> TeamSpec:
+        """The team."""
+        if self._spec is None:
+            env = make_env(self.env, **self.settings)
+            self._spec = team_spec(env, self.env, self.settings)
+            env.close()
+        return self._spec
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of the team and the settings."""
+        return hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True).encode()).hexdigest()

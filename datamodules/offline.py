@@ -1,0 +1,137 @@
+"""The offline data module: a fixed dataset, split by whole trajectories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.collect import collect
+from datamodules.delegation import ModuleLoaders
+from datamodules.formats import Dataset, read_dataset
+from datamodules.names import is_name
+from momalit.errors import UserError
+from momalit.records import Trajectories
+from momalit.team import TeamSpec
+
+
+class OfflineDataModule(ModuleLoaders):
+    """A dataset by name or path. Nothing is read or made before an attribute asks for it.
+
+    Args:
+        dataset: a built-in name such as ``icg/unfavourable``, made on first use, or the path of an HDF5 file or a
+            Minari dataset's directory.
+        env: settings of the task; for a dataset of one's own, ``name`` and settings of its environment.
+        transitions: least number of transitions of a built-in dataset; None for the task's default.
+        dataset_seed: seed that a built-in dataset is made from.
+        validation_fraction: share of the trajectories held out for validation, in [0, 1).
+        test_fraction: share of the trajectories held out for testing, in [0, 1).
+        split_seed: seed of the split.
+
+    Raises:
+        UserError: a fraction is outside its range.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        env: dict[str, Any] | None = None,
+        transitions: int | None = None,
+        dataset_seed: int = 0,
+        validation_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+        for key, value in fractions.items():
+            if not 0 <= value < 1:
+                raise UserError(f"data.{key}: found {value!r}, expected a number from 0 to below 1")
+        if validation_fraction + test_fraction >= 1:
+            raise UserError(
+                f"data.validation_fraction + data.test_fraction: found {validation_fraction + test_fraction:g},"
+                " expected less than 1"
+            )
+        self.dataset, self.env = str(dataset), dict(env or {})
+        self.transitions, self.dataset_seed, self.split_seed = transitions, dataset_seed, split_seed
+        self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
+
+    @cached_property
+    def contents(self) -> Dataset:
+        """The whole dataset, made first if it is a built-in one that is missing."""
+        if not is_name(self.dataset):
+            return read_dataset(self.dataset, self.env)
+        return read_dataset(collect(self.dataset, self.env, self.transitions, self.dataset_seed))
+
+    @property
+    def spec(self) -> TeamSpec:
+        """The team."""
+        return self.contents.spec
+
+    @property
+    def path(self) -> Path:
+        """The HDF5 file."""
+        return self.contents.path
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the dataset says about its origin."""
+        return self.contents.provenance
+
+    @property
+    def trajectories(self) -> Trajectories:
+        """All trajectories."""
+        return self.contents.trajectories
+
+    @property
+    def returns(self) -> Tensor:
+        """Undiscounted return of every trajectory, ``(E,)``."""
+        return self.trajectories.returns
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of the contents and of how they are split."""
+        split = [self.validation_fraction, self.test_fraction, self.split_seed]
+        return hashlib.sha256(json.dumps([self.contents.sha256, split]).encode()).hexdigest()
+
+    @cached_property
+    def train(self) -> Trajectories:
+        """Trajectories to learn from."""
+        return self.trajectories.select(self._episodes["train"])
+
+    @cached_property
+    def validation(self) -> Trajectories:
+        """Trajectories to choose between models with."""
+        return self.trajectories.select(self._episodes["validation"])
+
+    @cached_property
+    def test(self) -> Trajectories:
+        """Trajectories that nothing is chosen with."""
+        return self.trajectories.select(self._episodes["test"])
+
+    @cached_property
+    def _episodes(self) -> dict[str, Tensor]:
+        """Numbers of the trajectories in every part, in rising order."""
+        n = len(self.trajectories.lengths)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(self.split_seed))
+        sizes = {
+            "validation": _share(self.validation_fraction, n),
+            "test": _share(self.test_fraction, n),
+        }
+        sizes["train"] = n - sum(sizes.values())
+        if sizes["train"] < 1:
+            raise UserError(
+                f"{self.path}: found {n} trajectories, expected enough for {sizes['validation']} to validate with,"
+                f" {sizes['test']} to test with and at least 1 to train on"
+            )
+        return {key: part.sort().values for key, part in zip(sizes, order.split(list(sizes.values())), strict=True)}
+
+
+def _share(fraction: float, n: int) -> int:
+    """A fraction of n trajectories, at least one unless the fraction is zero."""
+    return max(1, round(fraction * n)) if fraction > 0 else 0

@@ -1,0 +1,5 @@
+"""Model-free methods to compare with."""
+
+from momalit.baselines.bc import BCModule
+
+__all__ = ["BCModule"]

@@ -1,0 +1,97 @@
+"""Behaviour cloning: every agent imitates its own part of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from momalit.batches import chunks, generator_for, loader
+from momalit.functional.surrogate import masked_mean
+from momalit.hyperparameters import plain_arguments
+from momalit.nn.actors import TeamActor
+from momalit.policy import TeamPolicyModule
+from momalit.records import Windows
+from momalit.team import TeamSpec
+
+
+class BCModule(TeamPolicyModule):
+    """Maximises the likelihood of each agent's actions given its own history.
+
+    Args:
+        spec: the team (the command line links it to the data).
+        width: units of the linear layers.
+        memory: units of the GRUs.
+        shared: one network for all agents.
+        lr: learning rate at the start, annealed to zero by a half cosine.
+        window: steps per training window.
+        memory_length: real steps of burn-in before each window.
+        batch_size: windows per minibatch.
+        initial_std: deviation of continuous actions at the start, as a share of half their range.
+        min_std: least deviation.
+    """
+
+    def __init__(
+        self,
+        spec: TeamSpec | Mapping[str, Any],
+        width: int = 256,
+        memory: int = 128,
+        shared: bool = False,
+        lr: float = 1e-3,
+        window: int = 25,
+        memory_length: int = 10,
+        batch_size: int = 64,
+        initial_std: float = 0.5,
+        min_std: float = 0.05,
+    ) -> None:
+        arguments = plain_arguments(locals())
+        super().__init__(spec)
+        self.save_hyperparameters(arguments)
+        self.actor = TeamActor(self.spec, width, memory, shared, initial_std, min_std)
+        self._losses: list[Tensor] = []
+
+    def setup(self, stage: str) -> None:
+        """Takes the statistics of the training split."""
+        super().setup(stage)
+        if stage == "fit":
+            self.actor.inputs.standardizer.fit(self.data.train.state)
+
+    def train_dataloader(self) -> DataLoader:
+        """As many windows as cover the training split once, from random beginnings."""
+        covered = self.hparams["window"] * self.hparams["batch_size"] * self.trainer.world_size
+        return loader(max(len(self.data.train) // covered, 1), self._windows)
+
+    def _windows(self) -> Iterator[Windows]:
+        data = self.data.train
+        random = generator_for("cpu", torch.initial_seed(), self.current_epoch, self.global_rank, 4)
+        order = torch.randperm(len(data), generator=random)
+        size, steps = self.hparams["batch_size"], self.hparams["window"]
+        for index in chunks(order[: max(len(order) // steps, 1)], size):
+            yield data.windows(index, self.hparams["memory_length"], steps)
+
+    def training_step(self, batch: Windows, _: int) -> Tensor:
+        """Negative log-likelihood per valid step and agent."""
+        past = batch.sequence.state.shape[0] - batch.action.shape[0]
+        memory = self.actor.remember(batch.sequence)[:, past:]
+        policy = self.actor.distribution(memory, batch.sequence.state[past:])
+        loss = -masked_mean(policy.log_prob(batch.action), batch.valid)
+        self._losses.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        loss = torch.stack(self._losses).mean()
+        self._losses.clear()
+        if not bool(torch.isfinite(loss)):
+            raise FloatingPointError(f"behaviour cloning: loss is {float(loss)} in epoch {self.current_epoch}")
+        self.log("train/loss", loss, sync_dist=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = torch.optim.Adam(self.actor.parameters(), self.hparams["lr"], fused=True)
+        if not self.trainer.max_epochs or self.trainer.max_epochs < 1:
+            return optimizer
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.trainer.max_epochs)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}

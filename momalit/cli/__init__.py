@@ -1,0 +1,95 @@
+"""The command line: ``python main.py COMMAND ...`` or, where the library is installed, ``momalit COMMAND ...``.
+
+This module starts at once: PyTorch and Lightning are imported only by a command that needs them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from argparse import ArgumentError
+from collections.abc import Sequence
+
+from momalit.errors import UserError
+
+COMMANDS = {
+    "fit": "train a team; MOMA-PPO trains its world model first, or finds it in the cache",
+    "validate": "evaluate a checkpoint on the validation seeds",
+    "test": "evaluate a checkpoint on the test seeds",
+    "predict": "write what a checkpoint predicts to predictions.npz",
+    "collect": "make a dataset of a built-in task from a seed",
+}
+
+EXAMPLES = """\
+  python main.py fit --config icg.yaml
+  python main.py fit --config reacher.yaml --config overlays/quick.yaml --seed_everything 1
+  python main.py fit --config reacher.yaml --data.dataset my.hdf5 --model.lr 3e-4 --trainer.max_epochs 5
+  python main.py fit --run_dir runs/reacher/20260102-030405-0 --ckpt_path last
+  python main.py test --run_dir runs/reacher/20260102-030405-0 --ckpt_path best
+  python main.py collect reacher/expert-mix --env.observability independent --transitions 100000 --output data/mine"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the words after the program's name; those of the process by default.
+
+    Returns:
+        the exit code: 0, or 2 after a mistake of the user's, which is told in one line on standard error.
+        Any other failure is an exception.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        from momalit.runs import library_version
+
+        sys.stdout.write(f"momalit {library_version()}\n")
+        return 0
+    try:
+        return _dispatch(words[0], words[1:])
+    except UserError as error:
+        line = str(error)
+    except ArgumentError as error:
+        from momalit.cli.messages import one_line
+
+        line = one_line(error.message)
+    except SystemExit as stop:  # --help and --print_config end here, and so does an interrupted fit
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    sys.stderr.write(f"error: {' '.join(line.split())}\n")
+    return 2
+
+
+def overview() -> str:
+    """The text of ``--help``."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: python main.py COMMAND [--config NAME_OR_FILE ...] [--KEY VALUE ...]\n\n"
+        "Teams of agents trained from logs alone.\n\n"
+        f"commands:\n{commands}\n\n"
+        f"examples:\n{EXAMPLES}\n\n"
+        "python main.py COMMAND --help lists the command's options; --print_config added to a command shows every\n"
+        "setting that it would use; --version tells the version.\n"
+    )
+
+
+def _dispatch(command: str, words: list[str]) -> int:
+    from momalit.cli.console import conversation
+
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        raise UserError(f"command: found '{command}', {hint}")
+    with conversation():
+        if command == "collect":
+            from momalit.cli.collecting import run_collect
+
+            run_collect(words)
+        else:
+            from momalit.cli.training import TrainingCLI
+
+            TrainingCLI.start(command, words)
+    return 0

@@ -1,0 +1,101 @@
+"""MetricsFile: ``metrics.csv``, one row per epoch, the same bytes for the same seed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+LEFT_OUT = ("time/", "speed/", "test/")  # clocks differ between equal runs; tests belong to results.json
+
+
+class MetricsFile(Logger):
+    """Everything logged in an epoch in one row; a metric logged several times keeps its last value.
+
+    Args:
+        path: the file. Rows that are there already stay, so that a continued run continues its file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._columns = ["epoch", "step"]
+        self._rows: list[dict[str, str]] = []
+        self._offset = 0  # where the last row begins
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> MetricsFile:
+        return self
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Hyper-parameters are in ``config.yaml`` and in every checkpoint."""
+
+    @rank_zero_only
+    def keep_until(self, epoch: int) -> None:
+        """Takes over the rows before ``epoch`` from the file; later ones are trained again."""
+        self._rows, self._columns = [], ["epoch", "step"]
+        if self.path.is_file() and epoch:
+            with self.path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                self._columns = list(reader.fieldnames or self._columns)
+                self._rows = [row for row in reader if int(row["epoch"]) < epoch]
+        if self.path.parent.is_dir():
+            self._rewrite()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds to the row of the metrics' epoch."""
+        new = {name: repr(float(value)) for name, value in metrics.items() if not name.startswith(LEFT_OUT)}
+        if "epoch" not in new or len(new) == 1:
+            return
+        epoch = str(int(metrics["epoch"]))
+        same = bool(self._rows) and self._rows[-1]["epoch"] == epoch
+        row = {**(self._rows[-1] if same else {}), **new, "epoch": epoch, "step": str(step)}
+        self._rows[len(self._rows) - same :] = [row]
+        more = sorted(set(row) - set(self._columns))
+        if more:
+            # Sorted among themselves: the order in which callbacks happen to log must not change the file.
+            self._columns = [*self._columns[:2], *sorted({*self._columns[2:], *more})]
+        if more or not self.path.is_file():
+            self._rewrite()
+        else:
+            self._write_last(appended=not same)
+
+    def _write_last(self, appended: bool) -> None:
+        with self.path.open("r+", newline="", encoding="utf-8") as file:
+            if appended:
+                self._offset = file.seek(0, io.SEEK_END)
+            file.seek(self._offset)
+            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(self._rows[-1])
+            file.truncate()
+
+    def _rewrite(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
+            writer.writeheader()
+            for row in self._rows:
+                self._offset = file.tell()
+                writer.writerow(row)
+        partial.replace(self.path)

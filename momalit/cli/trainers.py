@@ -1,0 +1,105 @@
+"""What a trainer gets unless the configuration gives its own: loggers, checkpoints, a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from momalit.cli.metrics import MetricsFile
+from momalit.cli.progress import EpochProgress
+from momalit.policy import TeamPolicyModule
+from momalit.runs import RunDirectory
+from momalit.world_model import WorldModelModule
+
+SHARED_WITH_STAGES = ("accelerator", "devices", "strategy", "precision", "num_nodes", "deterministic")
+
+
+class ContinuedMetrics(Callback):
+    """Continues the metrics file where the checkpoint was made: later rows are trained again."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.keep_until(trainer.current_epoch)
+
+
+def default_loggers(run: RunDirectory) -> list[Logger]:
+    """``metrics.csv`` and TensorBoard's events; no file is made before something is logged."""
+    board = TensorBoardLogger(run.path, name="", version="tensorboard", default_hp_metric=False)
+    return [MetricsFile(run.path / "metrics.csv"), board]
+
+
+def monitor_of(model: pl.LightningModule) -> tuple[str, str]:
+    """What the best checkpoint is chosen by, and whether more (``max``) or less (``min``) of it is better."""
+    if isinstance(model, WorldModelModule):
+        return "val/error", "min"
+    return "eval/return", "max"
+
+
+def default_callbacks(run: RunDirectory, title: str, monitor: tuple[str, str] | None) -> list[Callback]:
+    """Checkpoints, progress bar and bookkeeping.
+
+    Args:
+        run: the run's directory.
+        title: what is trained, for people.
+        monitor: metric and mode of the best checkpoint; None keeps the last one only.
+    """
+    # The best comes first: the last one then stores what the best is.
+    checkpoints = [_checkpoint(run.checkpoints, "best", *monitor)] if monitor else []
+    checkpoints.append(_checkpoint(run.checkpoints, "last", None, "min"))
+    return [ContinuedMetrics(), EpochProgress(title, *(monitor or (None, "min"))), *checkpoints]
+
+
+def without_doubles(chosen: list[Callback], defaults: list[Callback]) -> list[Callback]:
+    """The defaults whose place the configuration has not taken."""
+    return [
+        callback
+        for callback in defaults
+        if not any(
+            isinstance(callback, kind) and any(isinstance(other, kind) for other in chosen)
+            for kind in (ModelCheckpoint, ProgressBar)
+        )
+    ]
+
+
+def stage_trainer(
+    trainer: Mapping[str, Any], run: RunDirectory, title: str, model: pl.LightningModule, max_epochs: int
+) -> pl.Trainer:
+    """A trainer for a stage, on the same devices and in the same precision as the policies'.
+
+    Args:
+        trainer: the settings of the policies' trainer.
+        run: the stage's own directory.
+        title: what is trained, for people.
+        model: what is trained.
+        max_epochs: most epochs.
+    """
+    shared = {key: trainer[key] for key in SHARED_WITH_STAGES if trainer[key] is not None}
+    monitor = None if isinstance(model, TeamPolicyModule) else monitor_of(model)
+    return pl.Trainer(
+        **shared,
+        default_root_dir=run.path,
+        max_epochs=max_epochs,
+        logger=default_loggers(run),
+        callbacks=default_callbacks(run, title, monitor),
+        enable_progress_bar=trainer["enable_progress_bar"] is not False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _checkpoint(directory: Path, name: str, monitor: str | None, mode: str) -> ModelCheckpoint:
+    return ModelCheckpoint(
+        directory,
+        filename=name,
+        monitor=monitor,
+        mode=mode,
+        save_top_k=1,
+        save_on_train_epoch_end=True,  # after the epoch's validation, when the epoch is complete
+        enable_version_counter=False,
+    )

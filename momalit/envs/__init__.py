@@ -1,0 +1,7 @@
+"""Real environments: PettingZoo tasks by name, their specifications, and many copies of one stepped together."""
+
+from momalit.envs.factory import TASKS, make_env, references
+from momalit.envs.spec import team_spec
+from momalit.envs.vector import VectorTeamEnv
+
+__all__ = ["TASKS", "VectorTeamEnv", "make_env", "references", "team_spec"]

@@ -1,0 +1,97 @@
+"""Environments by name: the built-in tasks, and any PettingZoo ParallelEnv of the user's."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from pettingzoo import ParallelEnv
+
+from momalit.envs.coordination_game import CoordinationGame
+from momalit.envs.reacher import Reacher
+from momalit.errors import UserError
+from momalit.team import TeamSpec
+
+TASKS: dict[str, Callable[..., ParallelEnv]] = {"icg": CoordinationGame, "reacher": Reacher}
+
+
+def make_env(name: str, **settings: Any) -> ParallelEnv:
+    """Makes one environment.
+
+    Args:
+        name: a built-in task (``icg``, ``reacher``) or ``package.module:callable`` of any ParallelEnv.
+        settings: keyword arguments of the environment.
+
+    Raises:
+        UserError: the name or a setting is unknown, or what was made is no ParallelEnv.
+    """
+    make = TASKS[name] if name in TASKS else _imported(name)
+    _check_settings(name, make, settings)
+    try:
+        env = make(**settings)
+    except TypeError as error:
+        raise UserError(f"env {name}: cannot be made with {settings or 'no settings'} ({error})") from error
+    lacks = [part for part in ("possible_agents", "reset", "step", "action_space") if not hasattr(env, part)]
+    if lacks:
+        raise UserError(
+            f"env {name}: made a {type(env).__name__} without {', '.join(lacks)}, expected a PettingZoo ParallelEnv"
+        )
+    return env
+
+
+def references(spec: TeamSpec) -> dict[str, float] | None:
+    """Undiscounted returns of random play and of an expert, or None where the task stores none.
+
+    Args:
+        spec: the team; its ``env`` says which task in which settings.
+
+    Returns:
+        ``{"random": ..., "expert": ...}``, the ends 0 and 1 of the normalised score.
+    """
+    if spec.env is None:
+        return None
+    env = make_env(**spec.env)
+    try:
+        return env.references() if hasattr(env, "references") else None
+    finally:
+        env.close()
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """``"; did you mean X?"`` for the closest of ``words``, or nothing if none is close."""
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _imported(name: str) -> Callable[..., ParallelEnv]:
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        known = ", ".join(TASKS)
+        raise UserError(
+            f"env.name: found {name!r}, expected one of {known}, or package.module:callable{nearest(name, list(TASKS))}"
+        )
+    try:
+        made = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"env.name: {name!r} cannot be imported ({error})") from error
+    if not callable(made):
+        raise UserError(f"env.name: {name!r} is a {type(made).__name__}, expected a callable that makes a ParallelEnv")
+    return made
+
+
+def _check_settings(name: str, make: Callable[..., ParallelEnv], settings: dict[str, Any]) -> None:
+    try:
+        parameters = inspect.signature(make).parameters
+    except ValueError:  # written in C, says nothing about its arguments
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for key in settings:
+        if key not in parameters:
+            raise UserError(
+                f"env.{key}: no setting of {name}, expected some of {', '.join(parameters) or '(it has none)'}"
+                f"{nearest(key, list(parameters))}"
+            )

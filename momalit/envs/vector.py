@@ -1,0 +1,157 @@
+"""Many copies of a real environment, stepped together with batched tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from momalit.envs.columns import flat
+from momalit.envs.factory import make_env
+from momalit.errors import UserError
+from momalit.records import Step
+from momalit.team import STATE, TeamSpec
+
+
+class VectorTeamEnv:
+    """``n_rows`` copies of the environment that a specification names.
+
+    An episode ends when no agent is left in it, and at ``spec.horizon`` at the latest. It terminated if all agents of
+    the last step did, else it was truncated. The team's reward is the agents' sum over the number of agents in the
+    team. All tensors are on the CPU, floats in float32.
+
+    Args:
+        spec: the team; ``spec.env`` says how to make the environment.
+        n_rows: number of copies B.
+        autoreset: whether a row begins a new episode after its end. The call after the end then ignores the row's
+            action, resets it with the next seed of its own stream and answers with ``valid`` False and ``began`` True.
+
+    Raises:
+        UserError: the specification names no environment, or one of another team.
+    """
+
+    def __init__(self, spec: TeamSpec, n_rows: int, autoreset: bool = False) -> None:
+        if spec.env is None:
+            raise UserError(f"task {spec.task}: names no environment to run in, expected env.name")
+        if n_rows < 1:
+            raise UserError(f"n_rows: found {n_rows}, expected at least 1")
+        self.spec, self.n_rows, self.autoreset = spec, n_rows, autoreset
+        self.envs = [make_env(**spec.env) for _ in range(n_rows)]
+        found = tuple(self.envs[0].possible_agents)
+        if found != spec.names:
+            raise UserError(f"env {spec.env['name']}: found agents {found}, expected {spec.names}")
+        self._low, self._high = spec.action_low().numpy(), spec.action_high().numpy()
+        self._action_spaces = {agent: self.envs[0].action_space(agent) for agent in spec.names}
+        self._observation_spaces = {agent: self.envs[0].observation_space(agent) for agent in spec.names}
+        self._reads = _reads(spec)
+        self._state = np.zeros((n_rows, spec.state_size), np.float32)
+        self._time = np.zeros(n_rows, np.int64)
+        self._over = np.ones(n_rows, bool)
+        self._streams: list[np.random.Generator] = []
+
+    def reset(self, seeds: Sequence[int]) -> Tensor:
+        """Begins an episode in every row.
+
+        Args:
+            seeds: one per row.
+
+        Returns:
+            the first states ``(B, S)``.
+
+        Raises:
+            UserError: the number of seeds is not the number of rows.
+        """
+        if len(seeds) != self.n_rows:
+            raise UserError(f"seeds: found {len(seeds)}, expected one for each of {self.n_rows} rows")
+        self._streams = [np.random.default_rng(int(seed)) for seed in seeds]
+        for row, seed in enumerate(seeds):
+            self._begin(row, int(seed))
+        return torch.from_numpy(self._state.copy())
+
+    def step(self, action: Tensor) -> Step:
+        """Applies a joint action to every row.
+
+        Args:
+            action: ``(B, A, U)``; continuous actions are clipped to their bounds, discrete ones are one-hot.
+
+        Returns:
+            what happened; rows that had ended repeat their state with reward 0 and ``valid`` False.
+        """
+        shape = (self.n_rows, self.spec.n_agents, self.spec.action_size)
+        if tuple(action.shape) != shape:
+            raise UserError(f"action: found shape {tuple(action.shape)}, expected {shape}")
+        actions = self._native(action)
+        reward = np.zeros(self.n_rows, np.float32)
+        terminated, truncated, valid, began = np.zeros((4, self.n_rows), bool)
+        for row in range(self.n_rows):
+            if not self._over[row]:
+                valid[row] = True
+                reward[row], terminated[row], truncated[row] = self._advance(row, actions[row])
+            elif self.autoreset:
+                began[row] = True
+                self._begin(row, int(self._streams[row].integers(2**31)))
+        tensors = (self._state.copy(), reward, terminated, truncated, valid, began, np.zeros(self.n_rows, bool))
+        return Step(*(torch.from_numpy(array) for array in tensors))
+
+    def close(self) -> None:
+        """Closes all copies."""
+        for env in self.envs:
+            env.close()
+
+    def _begin(self, row: int, seed: int) -> None:
+        observations, _ = self.envs[row].reset(seed=seed)
+        self._time[row], self._over[row] = 0, False
+        self._read(row, observations)
+
+    def _advance(self, row: int, actions: dict[str, Any]) -> tuple[float, bool, bool]:
+        env = self.envs[row]
+        if len(env.agents) < len(actions):
+            actions = {agent: actions[agent] for agent in env.agents}
+        observations, rewards, terminations, _, _ = env.step(actions)
+        self._read(row, observations)
+        self._time[row] += 1
+        over = not env.agents
+        terminated = over and all(terminations.values())
+        truncated = (over and not terminated) or (not over and self._time[row] >= self.spec.horizon)
+        self._over[row] = terminated or truncated
+        return sum(rewards.values()) / self.spec.n_agents, terminated, truncated
+
+    def _native(self, action: Tensor) -> list[dict[str, Any]]:
+        """The environment's own form of the actions, per row and agent."""
+        array = action.detach().cpu().numpy()
+        names = self.spec.names
+        if self.spec.discrete:
+            start = np.array([int(getattr(self._action_spaces[agent], "start", 0)) for agent in names])
+            return [dict(zip(names, choice, strict=True)) for choice in (array.argmax(-1) + start).tolist()]
+        array = np.clip(array, self._low, self._high)
+        columns = []
+        for i, agent in enumerate(self.spec.agents):
+            space = self._action_spaces[agent.name]
+            assert isinstance(space, spaces.Box)
+            part = array[:, i, : agent.action_size].astype(space.dtype)
+            columns.append(part.reshape(self.n_rows, *space.shape))
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def _read(self, row: int, observations: dict[str, Any]) -> None:
+        """Assembles the row's state; an agent that has left keeps its last columns."""
+        state = self._state[row]
+        for key, columns, sources in self._reads:
+            if key == STATE:
+                state[columns] = np.asarray(self.envs[row].state()).ravel()[sources]
+            elif key in observations:
+                state[columns] = flat(self._observation_spaces[key], observations[key])[sources]
+
+
+def _reads(spec: TeamSpec) -> list[tuple[str, Any, Any]]:
+    """For every source: which columns of the state it fills, and with which of its own."""
+    reads: list[tuple[str, Any, Any]] = []
+    for key in dict.fromkeys(key for key, _ in spec.sources):
+        columns = [i for i, (source, _) in enumerate(spec.sources) if source == key]
+        sources = [column for source, column in spec.sources if source == key]
+        whole = columns == sources == list(range(spec.state_size))
+        reads.append((key, slice(None), slice(None)) if whole else (key, np.array(columns), np.array(sources)))
+    return reads

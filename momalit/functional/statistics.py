@@ -1,0 +1,46 @@
+"""Statistics over valid steps of all processes, and summaries of errors."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def global_moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, mean of squares and count of the masked values over all processes.
+
+    Args:
+        values: any shape.
+        mask: bool of that shape.
+
+    Returns:
+        three scalars; zero moments where nothing is valid.
+    """
+    chosen = values.double() * mask
+    sums = torch.stack([chosen.sum(), (chosen * chosen).sum(), mask.sum().double()])
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(sums)
+    count = sums[2].clamp(min=1.0)
+    return sums[0] / count, sums[1] / count, sums[2]
+
+
+def normalize(values: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
+    """Zero mean and unit deviation over the masked values of all processes; zero elsewhere."""
+    mean, square, _ = global_moments(values, mask)
+    std = (square - mean * mean).clamp(min=0).sqrt()
+    return ((values - mean) / (std + epsilon) * mask).to(values.dtype)
+
+
+def explained_variance(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """``1 - Var(target - prediction) / Var(target)`` over the masked values; 0 for a constant target."""
+    mean, square, _ = global_moments(target, mask)
+    error_mean, error_square, _ = global_moments(target - prediction, mask)
+    variance = square - mean**2
+    return torch.where(variance > 1e-12, 1 - (error_square - error_mean**2) / variance.clamp(min=1e-12), 0.0)
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman's rank correlation of two vectors ``(N,)`` (ties, rare in measured errors, are broken by position)."""
+    ranks = torch.stack([a.argsort().argsort(), b.argsort().argsort()]).double()
+    return torch.corrcoef(ranks)[0, 1]

@@ -1,0 +1,65 @@
+"""How unsure an ensemble is, and what that costs.
+
+All measures are in standardised units, so that one coefficient means the same on every task.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def ensemble_covariance_norm(mean: Tensor) -> Tensor:
+    """``u_all``: Frobenius norm of the covariance of the elites' predictions of state change and reward.
+
+    The D×D covariance is never built: with centred predictions C (E×D) its norm is ‖C Cᵀ‖_F / (E - 1).
+
+    Args:
+        mean: predicted means ``(E, B, D)``, standardised.
+
+    Returns:
+        ``(B,)``; zero for a single member.
+    """
+    members = mean.shape[0]
+    if members == 1:
+        return mean.new_zeros(mean.shape[1])
+    centred = (mean - mean.mean(0)).transpose(0, 1)
+    gram = centred @ centred.transpose(1, 2)
+    return gram.flatten(1).norm(dim=1) / (members - 1)
+
+
+def ensemble_reward_variance(mean: Tensor) -> Tensor:
+    """``u_reward``: variance over the elites of the predicted reward, the last dimension of ``mean`` ``(E, B, D)``."""
+    if mean.shape[0] == 1:
+        return mean.new_zeros(mean.shape[1])
+    return mean[..., -1].var(0)
+
+
+def largest_noise(log_variance: Tensor) -> Tensor:
+    """``u_aleatoric``: the largest norm over the elites of the predicted variances ``(E, B, D)`` (as in MOPO)."""
+    return log_variance.exp().norm(dim=-1).amax(0)
+
+
+def pessimistic_reward(
+    reward: Tensor,
+    u_all: Tensor,
+    u_reward: Tensor,
+    u_aleatoric: Tensor,
+    coefficients: tuple[float, float, float],
+    limit: float,
+    scale: Tensor | float = 1.0,
+) -> Tensor:
+    """``r̃ = r - scale Σ_k λ_k min(u_k, τ)``.
+
+    Args:
+        reward: predicted reward ``(B,)``.
+        u_all: ``(B,)``.
+        u_reward: ``(B,)``.
+        u_aleatoric: ``(B,)``.
+        coefficients: λ of the three, in that order.
+        limit: τ.
+        scale: what one standardised unit of penalty is worth in reward.
+    """
+    penalty = sum(
+        weight * u.clamp(max=limit) for weight, u in zip(coefficients, (u_all, u_reward, u_aleatoric), strict=True)
+    )
+    return reward - scale * penalty

@@ -1,0 +1,24 @@
+"""Hyper-parameters as checkpoints store them: plain Python values, one name each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+_NOT_ARGUMENTS = ("self", "kwargs", "spec")
+
+
+def plain_arguments(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a constructor from its ``locals()``, as plain values; the team's specification apart.
+
+    Call it first thing in ``__init__``. Dataclasses become dictionaries, so that ``weights_only`` loading works.
+    """
+    chosen = {name: value for name, value in scope.items() if name not in _NOT_ARGUMENTS and not name.startswith("__")}
+    return {name: _plain(value) for name, value in chosen.items()}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,160 @@
+"""MOMAPPOModule: a team that learns by practising in a world model of its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from momalit.checkpoints import load_module
+from momalit.dynamics import WorldModel
+from momalit.errors import UserError
+from momalit.functional.surrogate import masked_mean
+from momalit.hyperparameters import plain_arguments
+from momalit.imagination import ImaginedEnv, Pessimism
+from momalit.ppo import PPOModule
+from momalit.records import Rollout, Sequence
+from momalit.rollout import collect_rollout, first_times
+from momalit.team import TeamSpec
+from momalit.world_model import WorldModelModule
+
+_KEY = "world_model"
+
+
+class MOMAPPOModule(PPOModule):
+    """Model-based offline multi-agent PPO (Barde et al., AAMAS 2024).
+
+    Each epoch draws start states from the dataset, every time step eligible and with the agents' real history, rolls
+    the team through the world model with exploration, and improves it by PPO. No environment step is ever taken.
+
+    Args:
+        spec: the team (the command line links it to the data).
+        world_model: checkpoint of a trained ``WorldModelModule``; the command line trains or finds one if None.
+        warm_start: checkpoint of a ``BCModule`` whose policies to start from, or None for fresh ones.
+        pessimism: penalties and limits that keep the team where the model is right.
+        sample: add the predicted noise to imagined steps.
+        **kwargs: see ``PPOModule``.
+    """
+
+    def __init__(
+        self,
+        spec: TeamSpec | Mapping[str, Any],
+        world_model: str | None = None,
+        warm_start: str | None = None,
+        pessimism: Pessimism | None = None,
+        sample: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        arguments = plain_arguments(locals())
+        super().__init__(spec, **kwargs)
+        self.save_hyperparameters(arguments)
+        self.pessimism = Pessimism(**pessimism) if isinstance(pessimism, Mapping) else pessimism or Pessimism()
+        self.world_model: WorldModel | None = None
+        self._stopped: Tensor | None = None
+
+    # --- what it is given ------------------------------------------------------------------------------------------
+    def setup(self, stage: str) -> None:
+        """Loads the world model and the policies to start from."""
+        super().setup(stage)
+        if stage == "fit" and self.world_model is None:
+            self.prepare(self.hparams["world_model"], self.hparams["warm_start"])
+
+    def prepare(self, world_model: str | Path | None, warm_start: str | Path | None) -> None:
+        """Takes over a trained world model with its statistics, and policies to start from.
+
+        Raises:
+            UserError: there is no world model, or one of the two belongs to another team.
+        """
+        if world_model is None:
+            raise UserError("model.world_model: found none, expected the checkpoint of a trained WorldModelModule")
+        trained = load_module(world_model, WorldModelModule)
+        self.spec.require_same(trained.spec, "the dataset", f"world model {world_model}")
+        self.world_model = trained.world_model().to(self.device)
+        statistics = self.world_model.space.input
+        for inputs in (self.actor.inputs, self.critic.inputs):
+            standardizer = inputs.standardizer
+            for name in ("mean", "std", "varies"):
+                getattr(standardizer, name).copy_(getattr(statistics, name)[: self.spec.state_size])
+            standardizer.count.copy_(statistics.count)
+        if warm_start is not None:
+            from momalit.baselines.bc import BCModule
+
+            teacher = load_module(warm_start, BCModule)
+            self.spec.require_same(teacher.spec, "the dataset", f"warm start {warm_start}")
+            try:
+                self.actor.load_state_dict(teacher.actor.state_dict())
+            except RuntimeError as error:
+                raise UserError(
+                    f"model.warm_start: {warm_start} has other network sizes, expected width"
+                    f" {self.hparams['width']}, memory {self.hparams['memory']}, shared {self.hparams['shared']}"
+                ) from error
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.world_model is not None:
+            checkpoint[_KEY] = self.world_model.architecture
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self.world_model is None and _KEY in checkpoint:
+            self.world_model = WorldModel(self.spec, **checkpoint[_KEY]).to(self.device)
+
+    # --- imagination -----------------------------------------------------------------------------------------------
+    @property
+    def model(self) -> WorldModel:
+        if self.world_model is None:
+            raise UserError("model.world_model: none was loaded; call prepare() or fit with one")
+        return self.world_model
+
+    def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
+        """Imagines ``horizon`` steps from ``rows`` start states of the training split."""
+        data = self.data.train
+        index = torch.randint(len(data), (rows,), generator=generator, device=self.device)
+        start = data.sequence(index.to(data.reward.device), self.memory_length).to(self.device)
+        return self.imagine(start, self.horizon, generator)
+
+    def imagine(self, start: Sequence, n_steps: int, generator: torch.Generator) -> Rollout:
+        """Rolls the exploring team through the model from ``start``, with pessimism."""
+        env = ImaginedEnv(self.model, self.pessimism, self.hparams["sample"], generator)
+        env.reset(start.state[-1])
+        rollout = collect_rollout(env, self.actor, start, n_steps, generator)
+        ended = rollout.stopped.any(0).float()
+        self._note("imagined/stopped", ended.mean())
+        self._note("imagined/valid", rollout.valid.float().mean())
+        self._note("imagined/terminated", rollout.terminated.any(0).float().mean())
+        self._note("imagined/penalty", masked_mean(env.penalties(), rollout.valid))
+        self._note("imagined/uncertainty", masked_mean(env.uncertainties(), rollout.valid))
+        return rollout
+
+    def value_range(self) -> tuple[Tensor, Tensor]:
+        """``[r_min, r_max] / (1 - γ)``, which no value of the data's rewards can leave."""
+        scale = 1 / max(1 - self.hparams["discount"], 1e-6)
+        space = self.model.space
+        low = torch.minimum(space.reward_low * scale, space.worst_return)
+        return low.clamp(max=0.0), (space.reward_high * scale).clamp(min=0.0)
+
+    def stop_value(self) -> Tensor | None:
+        """The worst discounted return of the data after a stop, unless bootstrapping was asked for."""
+        return self.model.space.worst_return if self.pessimism.after_stop == "pessimistic" else None
+
+    @torch.no_grad()
+    def imagined_returns(self, states: Tensor, n_steps: int, seed: int = 0) -> Tensor:
+        """Undiscounted, unpenalised return of the deterministic team in the model, to compare with its real return.
+
+        Args:
+            states: first states of episodes ``(B, S)``.
+            n_steps: the task's horizon.
+            seed: of the choice of elites.
+
+        Returns:
+            ``(B,)``.
+        """
+        generator = torch.Generator(self.device).manual_seed(seed)
+        env = ImaginedEnv(self.model, Pessimism.none(), self.hparams["sample"], generator)
+        env.reset(states)
+        start = first_times(states, self.spec.n_agents, self.spec.action_size)
+        rollout = collect_rollout(env, self.actor, start, n_steps, None)
+        return (rollout.reward * rollout.valid).sum(0)

@@ -1,0 +1,105 @@
+"""The team's policies: one recurrent network per agent, run as one."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian
+from momalit.nn.inputs import AgentInputs
+from momalit.nn.stacked import StackedLinear
+from momalit.nn.trunk import RecurrentTrunk
+from momalit.records import Sequence
+from momalit.team import TeamSpec
+
+
+class TeamActor(nn.Module):
+    """GRU policies of all agents, decentralised: agent i reads the history of ``[o_i ; previous a_i]`` only.
+
+    Continuous actions are Gaussian: a mean squashed into the bounds by tanh (a hard clip would leave a mean that has
+    left them without a gradient) and a learnable deviation per agent and component, bounded on either side. Discrete
+    actions are categorical over the legal choices.
+
+    Args:
+        spec: the team.
+        width: units of the linear layer.
+        memory: units of the GRU.
+        shared: one network for all agents.
+        initial_std: deviation at the start, as a share of half the action range.
+        min_std: its lower bound.
+        max_std: its upper bound.
+    """
+
+    low: Tensor
+    high: Tensor
+    mask: Tensor
+    legal_index: Tensor | None
+
+    def __init__(
+        self,
+        spec: TeamSpec,
+        width: int = 256,
+        memory: int = 128,
+        shared: bool = False,
+        initial_std: float = 0.5,
+        min_std: float = 0.05,
+        max_std: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.discrete = spec.discrete
+        self.inputs = AgentInputs(spec)
+        self.trunk = RecurrentTrunk(spec, width, memory, shared)
+        self.head = StackedLinear(spec.n_agents, memory, spec.action_size, gain=0.01)
+        self.register_buffer("mask", spec.action_mask(), persistent=False)
+        self.register_buffer("low", spec.action_low(), persistent=False)
+        self.register_buffer("high", spec.action_high(), persistent=False)
+        self.register_buffer("legal_index", spec.legal_index(), persistent=False)
+        if not spec.discrete:
+            self._log_range = (math.log(min_std), math.log(max_std))
+            a, b = self._log_range
+            share = min(max((math.log(initial_std) - a) / (b - a), 0.01), 0.99)
+            start = math.log(share / (1 - share))
+            self.raw_std = nn.Parameter(torch.full((spec.n_agents, spec.action_size), start))
+
+    @property
+    def log_std(self) -> Tensor:
+        """Log-deviation in units of the action, ``(A, U)``."""
+        a, b = self._log_range
+        half_range = torch.where(self.high > self.low, (self.high - self.low) / 2, 1.0)
+        return a + (b - a) * torch.sigmoid(self.raw_std) + half_range.log()
+
+    def distribution(self, memory: Tensor, state: Tensor) -> TeamDistribution:
+        """What the agents do, given their memories.
+
+        Args:
+            memory: ``(A, ..., H)``.
+            state: ``(..., S)``, read for the action masks only.
+
+        Returns:
+            a distribution over ``(..., A, U)``.
+        """
+        scores = self.head(memory).movedim(0, -2).float()
+        if not self.discrete:
+            center, half_range = (self.high + self.low) / 2, (self.high - self.low) / 2
+            return TeamGaussian(center + half_range * torch.tanh(scores), self.log_std, self.mask)
+        legal = self.mask.bool()
+        if self.legal_index is not None:
+            allowed = (state[..., self.legal_index.clamp(min=0)] > 0.5) | (self.legal_index < 0)
+            # A predicted mask that forbids everything cannot be right: then everything is allowed.
+            legal = legal & (allowed | ~(allowed & legal).any(-1, keepdim=True))
+        return TeamCategorical.from_scores(scores, legal)
+
+    def remember(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
+        """The agents' memories after every time of a sequence, ``(A, T, B, H)``."""
+        return self.trunk(self.inputs(sequence.state, sequence.previous_action), sequence.keep, h)
+
+    def forward(self, sequence: Sequence, h: Tensor | None = None) -> tuple[TeamDistribution, Tensor]:
+        """Distribution at every time of a sequence, ``(T, B, A, U)``, and the memories."""
+        memory = self.remember(sequence, h)
+        return self.distribution(memory, sequence.state), memory
+
+    def clip(self, action: Tensor) -> Tensor:
+        """The action as an environment takes it: within bounds, zero in padding."""
+        return action if self.discrete else action.clamp(self.low, self.high)

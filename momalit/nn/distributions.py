@@ -1,0 +1,86 @@
+"""Joint action distributions of a team: padded, masked, without host synchronisation.
+
+``torch.distributions`` validates on the host and draws without a generator, hence these two. Actions are
+``(..., A, U)``; log-probabilities and entropies are per agent ``(..., A)``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class TeamGaussian:
+    """Independent Gaussians.
+
+    Args:
+        mean: ``(..., A, U)``.
+        log_std: broadcastable to ``mean``.
+        mask: 1 where an action component is real, ``(A, U)``.
+    """
+
+    mean: Tensor
+    log_std: Tensor
+    mask: Tensor
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+        return torch.addcmul(self.mean, noise, self.log_std.exp() * self.mask)
+
+    @property
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        scaled = (action - self.mean) * torch.exp(-self.log_std)
+        return ((-0.5 * scaled * scaled - self.log_std - _LOG_SQRT_TWO_PI) * self.mask).sum(-1)
+
+    @property
+    def entropy(self) -> Tensor:
+        each = (self.log_std + 0.5 + _LOG_SQRT_TWO_PI) * self.mask
+        return each.expand_as(self.mean).sum(-1)
+
+
+@dataclass(frozen=True)
+class TeamCategorical:
+    """Categorical choices; an action is its one-hot vector.
+
+    Args:
+        logits: normalised log-probabilities ``(..., A, U)``, very low where a choice is illegal or padding.
+    """
+
+    logits: Tensor
+
+    @classmethod
+    def from_scores(cls, scores: Tensor, legal: Tensor) -> TeamCategorical:
+        """Normalises raw ``scores`` over the choices where ``legal`` (broadcastable, bool) holds."""
+        lowest = torch.finfo(scores.dtype).min / 4
+        return cls(torch.log_softmax(torch.where(legal, scores, lowest), -1))
+
+    def _one_hot(self, choice: Tensor) -> Tensor:
+        return torch.zeros_like(self.logits).scatter_(-1, choice, 1.0)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        # The arg-max of log-probabilities plus Gumbel noise is a draw from the distribution.
+        gumbel = -torch.empty_like(self.logits).exponential_(generator=generator).log()
+        return self._one_hot((self.logits + gumbel).argmax(-1, keepdim=True))
+
+    @property
+    def mode(self) -> Tensor:
+        return self._one_hot(self.logits.argmax(-1, keepdim=True))
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return (action * self.logits).sum(-1)
+
+    @property
+    def entropy(self) -> Tensor:
+        return -(self.logits.exp() * self.logits).sum(-1)
+
+
+TeamDistribution = TeamGaussian | TeamCategorical

@@ -1,0 +1,70 @@
+"""Networks with a leading axis: n networks of one shape, run together.
+
+An ensemble of world models and a team of agents are the same thing to the hardware, so both are made of these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class StackedLinear(nn.Module):
+    """n linear layers, one batched product.
+
+    Args:
+        n: number of layers.
+        n_in: input features.
+        n_out: output features.
+        gain: orthogonal initialisation with this gain; None for the usual uniform one, scaled by ``n_in``.
+
+    Shapes:
+        ``(n, B, n_in)`` -> ``(n, B, n_out)``. Any axes between the first and the last count as rows.
+    """
+
+    def __init__(self, n: int, n_in: int, n_out: int, gain: float | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n, n_in, n_out))
+        self.bias = nn.Parameter(torch.zeros(n, 1, n_out))
+        if gain is None:
+            bound = 1 / math.sqrt(n_in)
+            nn.init.uniform_(self.weight, -bound, bound)
+            nn.init.uniform_(self.bias, -bound, bound)
+        else:
+            for weight in self.weight.data:
+                nn.init.orthogonal_(weight, gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(1, -2)
+        return torch.baddbmm(self.bias, rows, self.weight).unflatten(1, x.shape[1:-1])
+
+    def extra_repr(self) -> str:
+        n, n_in, n_out = self.weight.shape
+        return f"n={n}, n_in={n_in}, n_out={n_out}"
+
+
+class StackedMLP(nn.Sequential):
+    """n multi-layer perceptrons of one shape.
+
+    Args:
+        n: number of networks.
+        n_in: input features.
+        hidden: width of each hidden layer.
+        n_out: output features.
+        activation: the non-linearity between layers.
+
+    Shapes:
+        ``(n, ..., n_in)`` -> ``(n, ..., n_out)``.
+    """
+
+    def __init__(
+        self, n: int, n_in: int, hidden: Sequence[int], n_out: int, activation: type[nn.Module] = nn.SiLU
+    ) -> None:
+        sizes = [n_in, *hidden]
+        layers: list[nn.Module] = []
+        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [StackedLinear(n, a, b), activation()]
+        super().__init__(*layers, StackedLinear(n, sizes[-1], n_out))

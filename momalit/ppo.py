@@ -1,0 +1,280 @@
+"""PPO for a team with a centralised critic, whatever makes its rollouts.
+
+``MOMAPPOModule`` and ``MAPPOModule`` add the source: a world model or the real environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from momalit.batches import chunks, generator_for, loader
+from momalit.errors import UserError
+from momalit.functional.gae import generalized_advantage
+from momalit.functional.statistics import explained_variance, global_moments, normalize
+from momalit.functional.surrogate import clipped_surrogate, kl_estimate, masked_mean
+from momalit.hyperparameters import plain_arguments
+from momalit.nn.actors import TeamActor
+from momalit.nn.critics import TeamCritic
+from momalit.policy import TeamPolicyModule
+from momalit.records import Rollout, Sequence
+from momalit.team import TeamSpec
+
+
+class PPOModule(TeamPolicyModule):
+    """One epoch is one policy iteration: a rollout, then ``epochs`` passes over it in minibatches of whole rows.
+
+    Args:
+        spec: the team (the command line links it to the data).
+        horizon: k, steps per rollout.
+        rows: rollouts per iteration, in all processes together.
+        memory_length: real steps from which the memories at a start state are built.
+        width: units of the linear layers.
+        memory: units of the GRUs.
+        mixer: ``qmix``, ``vdn``, ``linear`` or ``none``.
+        shared: one network for all agents.
+        lr: learning rate of the actors.
+        critic_lr: learning rate of the critic; None for the same.
+        lr_decay: share of the learning rates that is left at ``max_epochs``, approached linearly.
+        epochs: passes over a rollout.
+        minibatches: minibatches per pass.
+        discount: γ.
+        trace: λ of the advantages.
+        clip: ε of the surrogate.
+        value_coefficient: weight of the value loss.
+        entropy_coefficient: weight of the entropy bonus (its start value where a target is given).
+        entropy_target: entropy per action component, in nats, that the bonus is steered to; None for a fixed bonus.
+        actor_clip_norm: largest gradient norm of the actors.
+        critic_clip_norm: largest gradient norm of the critic.
+        target_kl: KL per iteration that learning rates are steered to; None leaves them alone.
+        initial_std: exploration at the start, as a share of half the action range.
+        min_std: least exploration.
+    """
+
+    entropy_weight: Tensor
+    lr_factor: Tensor
+
+    def __init__(
+        self,
+        spec: TeamSpec | Mapping[str, Any],
+        horizon: int = 50,
+        rows: int = 64,
+        memory_length: int = 10,
+        width: int = 256,
+        memory: int = 128,
+        mixer: str = "qmix",
+        shared: bool = False,
+        lr: float = 5e-4,
+        critic_lr: float | None = None,
+        lr_decay: float = 0.1,
+        epochs: int = 5,
+        minibatches: int = 4,
+        discount: float = 0.99,
+        trace: float = 0.95,
+        clip: float = 0.2,
+        value_coefficient: float = 1.0,
+        entropy_coefficient: float = 0.0,
+        entropy_target: float | None = None,
+        actor_clip_norm: float = 0.5,
+        critic_clip_norm: float = 1.0,
+        target_kl: float | None = None,
+        initial_std: float = 0.5,
+        min_std: float = 0.05,
+    ) -> None:
+        arguments = plain_arguments(locals())
+        super().__init__(spec)
+        self.save_hyperparameters(arguments)
+        _require_at_least_one(horizon=horizon, rows=rows, epochs=epochs, minibatches=minibatches)
+        if minibatches > rows:
+            raise UserError(f"model.minibatches: found {minibatches}, expected at most rows = {rows}")
+        if memory_length < 0:
+            raise UserError(f"model.memory_length: found {memory_length}, expected at least 0")
+        for name, share in (("discount", discount), ("trace", trace), ("lr_decay", lr_decay)):
+            if not 0 <= share <= 1:
+                raise UserError(f"model.{name}: found {share}, expected a number from 0 to 1")
+        self.horizon, self.memory_length = horizon, memory_length
+        self.actor = TeamActor(self.spec, width, memory, shared, initial_std, min_std)
+        self.critic = TeamCritic(self.spec, width, memory, mixer, shared)
+        self.register_buffer("entropy_weight", torch.tensor(float(entropy_coefficient)))
+        self.register_buffer("lr_factor", torch.tensor(1.0))
+        self.register_buffer("steps_taken", torch.tensor(0, dtype=torch.long))
+        self._rollout: Rollout | None = None
+        self._sums: dict[str, Tensor] = {}
+
+    # --- the source of rollouts ------------------------------------------------------------------------------------
+    def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
+        """Rolls the current team out; ``rows`` is this process's share."""
+        raise NotImplementedError
+
+    def value_range(self) -> tuple[Tensor, Tensor] | None:
+        """Bounds that values cannot leave, if known."""
+        return None
+
+    def stop_value(self) -> Tensor | None:
+        """What follows a stop of the model; None bootstraps."""
+        return None
+
+    def after_iteration(self, rollout: Rollout) -> None:
+        """Hook at the end of an iteration."""
+
+    # --- one iteration ---------------------------------------------------------------------------------------------
+    def on_train_epoch_start(self) -> None:
+        key = (torch.initial_seed(), self.current_epoch, self.global_rank)
+        rows = max(self.hparams["rows"] // self.trainer.world_size, 1)
+        rollout = self.make_rollout(rows, generator_for(self.device, *key, 2))
+        self._rollout = self.with_advantages(rollout)
+        self.steps_taken += rollout.valid.sum()
+
+    @torch.no_grad()
+    def with_advantages(self, rollout: Rollout) -> Rollout:
+        """Adds normalised advantages and value targets, and takes the targets into the running statistics."""
+        value = self.critic.scale.inverse(self._values(rollout))
+        if (limits := self.value_range()) is not None:
+            value = value.clamp(*limits)
+        advantage, target = generalized_advantage(
+            rollout.reward,
+            value,
+            rollout.terminated,
+            rollout.truncated,
+            rollout.stopped,
+            rollout.valid,
+            self.hparams["discount"],
+            self.hparams["trace"],
+            self.stop_value(),
+        )
+        if limits is not None:
+            target = target.clamp(*limits)
+        mean, square, _ = global_moments(target, rollout.valid)
+        self.critic.scale.update(mean, square)
+        self._note("value/explained_variance", explained_variance(value[:-1], target, rollout.valid))
+        self._note("value/mean", mean)
+        return replace(rollout, advantage=normalize(advantage, rollout.valid), target=target)
+
+    def _values(self, rollout: Rollout) -> Tensor:
+        values = self.critic(rollout.sequence)
+        return values[rollout.burn_in :]
+
+    def train_dataloader(self) -> DataLoader:
+        return loader(self.hparams["epochs"] * self.hparams["minibatches"], self._minibatches)
+
+    def _minibatches(self) -> Iterator[Rollout]:
+        rollout = self._rollout
+        assert rollout is not None, "minibatches are drawn after on_train_epoch_start"
+        random = generator_for("cpu", torch.initial_seed(), self.current_epoch, self.global_rank, 3)
+        count = min(self.hparams["minibatches"], rollout.n_rows)
+        for _ in range(self.hparams["epochs"]):
+            order = torch.randperm(rollout.n_rows, generator=random).to(rollout.state.device)
+            for index in chunks(order, rollout.n_rows // count):
+                yield rollout.rows(index)
+
+    def training_step(self, batch: Rollout, _: int) -> Tensor:
+        """One loss for actors and critic, which share no weights: one backward pass serves both."""
+        past, now = _split(batch)
+        policy, _memory = self.actor(now, self._recall(self.actor, past))
+        log_prob = policy.log_prob(batch.action)
+        value = self.critic(now, self._recall(self.critic, past))
+        assert batch.advantage is not None and batch.target is not None
+        surrogate = clipped_surrogate(log_prob, batch.log_prob, batch.advantage, batch.valid, self.hparams["clip"])
+        target = self.critic.scale(batch.target)
+        value_loss = masked_mean(F.huber_loss(value, target, reduction="none"), batch.valid)
+        entropy = masked_mean(policy.entropy, batch.valid)
+        loss = surrogate + self.hparams["value_coefficient"] * value_loss - self.entropy_weight * entropy
+        with torch.no_grad():
+            self._note("loss/policy", surrogate)
+            self._note("loss/value", value_loss)
+            self._note("policy/entropy", entropy)
+            self._note("policy/kl", kl_estimate(log_prob, batch.log_prob, batch.valid))
+            outside = (log_prob - batch.log_prob).abs() > self.hparams["clip"]
+            self._note("policy/clipped", masked_mean(outside.float(), batch.valid))
+        return loss
+
+    @staticmethod
+    @torch.no_grad()
+    def _recall(network: TeamActor | TeamCritic, past: Sequence) -> Tensor | None:
+        """Memory built by the current weights from the burn-in; the gradient stops there."""
+        if not past.state.shape[0]:
+            return None
+        memory = network.remember(past)
+        return None if memory is None else memory[:, -1]
+
+    # --- optimisation ----------------------------------------------------------------------------------------------
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        lr = self.hparams["lr"]
+        groups = [
+            {"params": list(self.actor.parameters()), "lr": lr},
+            {"params": list(self.critic.parameters()), "lr": self.hparams["critic_lr"] or lr},
+        ]
+        optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_share)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def _lr_share(self, epoch: int) -> float:
+        total = self.trainer.max_epochs or -1
+        progress = min(epoch / total, 1.0) if total > 0 else 0.0
+        return float(self.lr_factor) * (1 - progress * (1 - self.hparams["lr_decay"]))
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clips actors and critic apart, so that the critic's large gradients do not shrink the actors' steps."""
+        self._note("gradient/actor", _clip(self.actor, self.hparams["actor_clip_norm"]))
+        self._note("gradient/critic", _clip(self.critic, self.hparams["critic_clip_norm"]))
+
+    def _note(self, name: str, value: Tensor) -> None:
+        """Adds to the iteration's means, without leaving the device."""
+        total = torch.stack([value.detach().float(), value.new_ones((), dtype=torch.float32)])
+        self._sums[name] = self._sums[name] + total if name in self._sums else total
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the iteration's means and steers entropy and step size."""
+        means = {name: total[0] / total[1] for name, total in self._sums.items()}
+        self._sums.clear()
+        for name, value in means.items():
+            if not bool(torch.isfinite(value)):
+                raise FloatingPointError(f"{name} is {float(value)} in iteration {self.current_epoch}")
+        rollout = self._rollout
+        assert rollout is not None
+        self._steer(means)
+        means["train/steps"] = self.steps_taken.float()
+        means["train/reward"] = masked_mean(rollout.reward, rollout.valid)
+        means["policy/entropy_weight"] = self.entropy_weight.clone()
+        means["policy/lr"] = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log_dict(means, sync_dist=True)
+        self.after_iteration(rollout)
+
+    def _steer(self, means: dict[str, Tensor]) -> None:
+        target, kl = self.hparams["entropy_target"], self.hparams["target_kl"]
+        if target is not None:
+            components = self.actor.mask.sum(-1).mean() if not self.spec.discrete else 1.0
+            short = target - self._over_processes(means["policy/entropy"]) / components
+            self.entropy_weight.copy_((self.entropy_weight.clamp(min=1e-5) * torch.exp(0.1 * short)).clamp(max=1.0))
+        if kl is not None:
+            now = self._over_processes(means["policy/kl"])
+            change = torch.where(now > 1.5 * kl, 1 / 1.2, torch.where(now < kl / 1.5, 1.2, 1.0))
+            self.lr_factor.copy_((self.lr_factor * change).clamp(0.02, 1.0))
+
+    def _over_processes(self, value: Tensor) -> Tensor:
+        return self.all_gather(value).mean()
+
+
+def _split(batch: Rollout) -> tuple[Sequence, Sequence]:
+    """Burn-in and the T times at which the batch's actions were taken."""
+    whole, h = batch.sequence, batch.burn_in
+    past = Sequence(whole.state[:h], whole.previous_action[:h], whole.keep[:h])
+    now = Sequence(whole.state[h:-1], whole.previous_action[h:-1], whole.keep[h:-1])
+    return past, now
+
+
+def _clip(module: nn.Module, norm: float) -> Tensor:
+    return nn.utils.clip_grad_norm_(module.parameters(), norm)
+
+
+def _require_at_least_one(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise UserError(f"model.{name}: found {number}, expected at least 1")

@@ -1,0 +1,280 @@
+"""The records that flow through everything: tensors with names.
+
+Axes are the same everywhere: time ``T`` first, then rows ``B``, then agents ``A``, then features. ``S`` is the state,
+``O`` the padded observation and ``U`` the padded action (a discrete action is its one-hot vector).
+
+A recurrent network reads a *sequence*: at each time the state (of which an agent sees its columns), the previous joint
+action (zero at an episode's first step) and ``keep``, 0 where the memory must start afresh: at an episode's first step
+and in the padding before it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """A frozen dataclass of tensors (or None) that moves and maps as one."""
+
+    def map(self, function: Any) -> Self:
+        """Applies ``function`` to every tensor."""
+        changed = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **changed)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The record on another device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+
+@dataclass(frozen=True)
+class Transitions(TensorRecord):
+    """Single steps.
+
+    Args:
+        state: ``(B, S)``.
+        action: ``(B, A, U)``.
+        reward: ``(B,)``, the team's.
+        next_state: ``(B, S)``.
+        terminated: ``(B,)`` bool: the task ended in ``next_state``; time limits are not in here.
+    """
+
+    state: Tensor
+    action: Tensor
+    reward: Tensor
+    next_state: Tensor
+    terminated: Tensor
+
+
+@dataclass(frozen=True)
+class Sequence(TensorRecord):
+    """What recurrent policies read.
+
+    Args:
+        state: ``(T, B, S)``.
+        previous_action: ``(T, B, A, U)``.
+        keep: ``(T, B)`` bool: False where the memory starts afresh.
+    """
+
+    state: Tensor
+    previous_action: Tensor
+    keep: Tensor
+
+
+@dataclass(frozen=True)
+class Windows(TensorRecord):
+    """Pieces of real trajectories for supervised learning of recurrent policies.
+
+    Args:
+        sequence: inputs of ``H + T`` times, the first H for burn-in only.
+        action: ``(T, B, A, U)``, the actions taken at the last T times.
+        valid: ``(T, B)`` bool: False past the end of the trajectory.
+    """
+
+    sequence: Sequence
+    action: Tensor
+    valid: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Windows:
+        moved = super().to(device, non_blocking)
+        return replace(moved, sequence=self.sequence.to(device, non_blocking))
+
+
+@dataclass(frozen=True)
+class Rollout(TensorRecord):
+    """T steps of B rows, imagined or real, after H steps of burn-in.
+
+    ``state[H + t]`` is the state in which ``action[t]`` was taken, and ``state[H + t + 1]`` is its true successor
+    wherever ``valid[t]``, at the end of an episode too. A real environment that starts a new episode spends one
+    invalid step on it, so the same arithmetic serves both sources.
+
+    Args:
+        state: ``(H + T + 1, B, S)``.
+        previous_action: ``(H + T + 1, B, A, U)``.
+        keep: ``(H + T + 1, B)`` bool.
+        action: ``(T, B, A, U)``, as sampled (before clipping to bounds).
+        log_prob: ``(T, B, A)`` of that action under the policy that took it.
+        reward: ``(T, B)``, the team's, penalised if imagined.
+        terminated: ``(T, B)`` bool: the task ended, no value follows.
+        truncated: ``(T, B)`` bool: a limit of time cut the episode, the value of the successor follows.
+        stopped: ``(T, B)`` bool: the model was too unsure to go on; a pessimistic value follows.
+        valid: ``(T, B)`` bool: the step counts.
+        advantage: ``(T, B)`` or None until computed.
+        target: ``(T, B)`` value targets in units of reward, or None until computed.
+    """
+
+    state: Tensor
+    previous_action: Tensor
+    keep: Tensor
+    action: Tensor
+    log_prob: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    stopped: Tensor
+    valid: Tensor
+    advantage: Tensor | None = None
+    target: Tensor | None = None
+
+    @property
+    def n_steps(self) -> int:
+        return self.action.shape[0]
+
+    @property
+    def n_rows(self) -> int:
+        return self.action.shape[1]
+
+    @property
+    def burn_in(self) -> int:
+        return self.state.shape[0] - self.n_steps - 1
+
+    @property
+    def sequence(self) -> Sequence:
+        """The inputs of the networks at all ``H + T + 1`` times."""
+        return Sequence(self.state, self.previous_action, self.keep)
+
+    def rows(self, index: Tensor) -> Rollout:
+        """Whole trajectories of the rows in ``index`` ``(b,)``."""
+        return self.map(lambda tensor: tensor.index_select(1, index))
+
+
+@dataclass(frozen=True)
+class Trajectories(TensorRecord):
+    """A set of E real trajectories with N transitions in all, contiguous and indexed without a copy.
+
+    Each trajectory of length L keeps its L + 1 states in a row, so a successor is the next row and nothing is stored twice.
+
+    Args:
+        state: ``(N + E, S)``.
+        action: ``(N, A, U)``.
+        reward: ``(N,)``.
+        terminated: ``(N,)`` bool.
+        truncated: ``(N,)`` bool.
+        row: ``(N,)`` long, the row of ``state`` in which a transition begins.
+        step: ``(N,)`` long, time within the trajectory, from 0.
+        length: ``(N,)`` long, number of transitions of the trajectory a transition belongs to.
+    """
+
+    state: Tensor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    row: Tensor
+    step: Tensor
+    length: Tensor
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return self.reward.shape[0]
+
+    @classmethod
+    def from_lengths(
+        cls, state: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, lengths: Tensor
+    ) -> Trajectories:
+        """Builds the indices from the trajectories' lengths ``(E,)`` long; the other arguments as in the class."""
+        episode = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        transition = torch.arange(int(lengths.sum()))
+        first = torch.cumsum(lengths, 0) - lengths
+        return cls(
+            state, action, reward, terminated, truncated, transition + episode, transition - first[episode],
+            lengths[episode],
+        )  # fmt: skip
+
+    @property
+    def lengths(self) -> Tensor:
+        """Number of transitions of every trajectory, ``(E,)``."""
+        return self.length[self.step == 0]
+
+    @property
+    def first(self) -> Tensor:
+        """Index of the first transition of every trajectory, ``(E,)``."""
+        return torch.nonzero(self.step == 0).squeeze(1)
+
+    @property
+    def returns(self) -> Tensor:
+        """Undiscounted return of every trajectory, ``(E,)``."""
+        total = torch.cat([self.reward.new_zeros(1, dtype=torch.float64), self.reward.double().cumsum(0)])
+        return (total[self.first + self.lengths] - total[self.first]).to(self.reward.dtype)
+
+    def discounted_returns(self, discount: float) -> Tensor:
+        """Discounted return-to-go of every transition, ``(N,)``; nothing is added past a trajectory's end."""
+        total = torch.zeros_like(self.reward)
+        remaining = self.length - self.step
+        # All trajectories at once, from their last steps backwards.
+        for left in range(1, int(remaining.max()) + 1):
+            now = torch.nonzero(remaining == left).squeeze(1) if left == 1 else now[self.step[now] > 0] - 1
+            total[now] = self.reward[now] if left == 1 else self.reward[now] + discount * total[now + 1]
+        return total
+
+    def select(self, episodes: Tensor) -> Trajectories:
+        """The trajectories numbered ``episodes`` (long), in that order."""
+        lengths, first = self.lengths[episodes], self.first[episodes]
+        offset = torch.cumsum(lengths, 0) - lengths
+        index = torch.repeat_interleave(first - offset, lengths) + torch.arange(int(lengths.sum()))
+        states = lengths + 1
+        rows = torch.repeat_interleave(self.row[first] - (torch.cumsum(states, 0) - states), states)
+        rows = rows + torch.arange(int(states.sum()))
+        return Trajectories.from_lengths(
+            self.state[rows], self.action[index], self.reward[index], self.terminated[index], self.truncated[index],
+            lengths,
+        )  # fmt: skip
+
+    def transitions(self, index: Tensor) -> Transitions:
+        """The transitions numbered ``index``, of any shape; that shape leads every tensor."""
+        row = self.row[index]
+        return Transitions(
+            self.state[row], self.action[index], self.reward[index], self.state[row + 1], self.terminated[index]
+        )
+
+    def sequence(self, index: Tensor, before: int, after: int = 0) -> Sequence:
+        """Inputs around transitions ``index`` ``(B,)``: ``before`` times ahead of each, itself, and ``after`` more.
+
+        Times outside the trajectory repeat its edge, with ``keep`` False ahead of its beginning.
+
+        Returns:
+            a sequence of ``before + 1 + after`` times.
+        """
+        offset = torch.arange(-before, after + 1, device=index.device).unsqueeze(1)
+        step = self.step[index] + offset
+        inside = step.clamp(min=0).minimum(self.length[index])
+        shift = inside - self.step[index]
+        state = self.state[self.row[index] + shift]
+        began = (step > 0) & (step <= self.length[index])
+        previous = self.action[(index + shift - 1).clamp(min=0)]
+        previous_action = previous * began[..., None, None].to(previous.dtype)
+        return Sequence(state, previous_action, began)
+
+    def windows(self, index: Tensor, before: int, length: int) -> Windows:
+        """Pieces of ``length`` steps that begin at transitions ``index`` ``(B,)``, after ``before`` steps of burn-in."""
+        offset = torch.arange(length, device=index.device).unsqueeze(1)
+        valid = self.step[index] + offset < self.length[index]
+        action = self.action[(index + offset).clamp(max=len(self) - 1)]
+        return Windows(self.sequence(index, before, length - 1), action, valid)
+
+
+@dataclass(frozen=True)
+class Step(TensorRecord):
+    """What a batch of environments, real or imagined, answers to one joint action.
+
+    Args:
+        state: ``(B, S)``, the state after the step.
+        reward: ``(B,)``, the team's; 0 where the step was not real.
+        terminated: ``(B,)`` bool: the task ended in ``state``.
+        truncated: ``(B,)`` bool: a limit of time cut the episode in ``state``.
+        valid: ``(B,)`` bool: False where the row had ended before, so that nothing was stepped.
+        began: ``(B,)`` bool: ``state`` is the first of a new episode.
+        stopped: ``(B,)`` bool: the model was too unsure to go on; never so in a real environment.
+    """
+
+    state: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    valid: Tensor
+    began: Tensor
+    stopped: Tensor

@@ -1,0 +1,141 @@
+"""A team practises: rollouts for learning, episodes for evaluation, in any batched environment."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from momalit.nn.actors import TeamActor
+from momalit.records import Rollout, Sequence, Step
+
+
+class TeamEnv(Protocol):
+    """What a source of rollouts must offer; the world model and the real environments both do."""
+
+    def step(self, action: Tensor) -> Step:
+        """Steps all rows with a joint action ``(B, A, U)`` within bounds."""
+        ...
+
+
+def first_times(state: Tensor, n_agents: int, action_size: int) -> Sequence:
+    """The sequence of one time at which every row begins an episode in ``state`` ``(B, S)``."""
+    rows = state.shape[0]
+    return Sequence(
+        state.unsqueeze(0),
+        state.new_zeros(1, rows, n_agents, action_size),
+        torch.zeros(1, rows, dtype=torch.bool, device=state.device),
+    )
+
+
+class Decision(NamedTuple):
+    """Joint action ``(B, A, U)`` and its log-probabilities ``(B, A)``."""
+
+    action: Tensor
+    log_prob: Tensor
+
+
+class ActingTeam:
+    """The policies at work: carries the agents' memories from step to step.
+
+    Args:
+        actor: the policies.
+        generator: source of the exploration noise; None acts deterministically.
+    """
+
+    def __init__(self, actor: TeamActor, generator: torch.Generator | None) -> None:
+        self.actor, self.generator = actor, generator
+        self.memory: Tensor | None = None
+
+    @torch.no_grad()
+    def recall(self, past: Sequence) -> None:
+        """Builds the memories from a stretch of history (which may be empty)."""
+        self.memory = self.actor.remember(past)[:, -1] if past.state.shape[0] else None
+
+    @torch.no_grad()
+    def act(self, now: Sequence) -> Decision:
+        """Decides at the one time that ``now`` holds."""
+        policy, memory = self.actor(now, self.memory)
+        self.memory = memory[:, -1]
+        action = policy.mode if self.generator is None else policy.sample(self.generator)
+        return Decision(action[0], policy.log_prob(action)[0])
+
+
+def _at(sequence: Sequence, begin: int, end: int) -> Sequence:
+    return Sequence(sequence.state[begin:end], sequence.previous_action[begin:end], sequence.keep[begin:end])
+
+
+@torch.no_grad()
+def collect_rollout(
+    env: TeamEnv, actor: TeamActor, start: Sequence, n_steps: int, generator: torch.Generator | None
+) -> Rollout:
+    """Rolls the team ``n_steps`` through ``env``.
+
+    Args:
+        env: stands in the last state of ``start``.
+        actor: the policies.
+        start: ``H + 1`` times: the history of every row and where it is now.
+        n_steps: T.
+        generator: source of the exploration noise; None acts deterministically.
+    """
+    history, rows, _ = start.state.shape
+    total = history + n_steps
+    state = start.state.new_empty(total, rows, start.state.shape[2])
+    previous = start.previous_action.new_empty(total, *start.previous_action.shape[1:])
+    keep = start.keep.new_empty(total, rows)
+    state[:history], previous[:history], keep[:history] = start.state, start.previous_action, start.keep
+    filled = Sequence(state, previous, keep)
+    team = ActingTeam(actor, generator)
+    team.recall(_at(start, 0, history - 1))
+    decisions: list[Decision] = []
+    steps: list[Step] = []
+    for t in range(history, total):
+        decision = team.act(_at(filled, t - 1, t))
+        taken = actor.clip(decision.action)
+        step = env.step(taken)
+        state[t], keep[t] = step.state, ~step.began
+        previous[t] = taken * ~step.began[:, None, None]
+        decisions.append(decision)
+        steps.append(step)
+    names = ("reward", "terminated", "truncated", "stopped", "valid")
+    outcome = {name: torch.stack([getattr(step, name) for step in steps]) for name in names}
+    return Rollout(
+        state=state,
+        previous_action=previous,
+        keep=keep,
+        action=torch.stack([d.action for d in decisions]),
+        log_prob=torch.stack([d.log_prob for d in decisions]),
+        **outcome,
+    )
+
+
+@torch.no_grad()
+def play_episodes(env: Any, actor: TeamActor, seeds: list[int], generator: torch.Generator | None = None) -> Tensor:
+    """Plays one real episode per seed, all at once, and counts every one.
+
+    Args:
+        env: a ``VectorTeamEnv`` with as many rows as seeds, without automatic reset.
+        actor: the policies; on the CPU or moved for each step.
+        seeds: one per episode.
+        generator: exploration noise; None acts deterministically.
+
+    Returns:
+        undiscounted team returns ``(B,)``.
+    """
+    device = actor.mask.device
+    state = env.reset(seeds).to(device)
+    now = first_times(state, *actor.mask.shape)
+    team = ActingTeam(actor, generator)
+    team.recall(_at(now, 0, 0))
+    total = torch.zeros(len(seeds), dtype=torch.float64)
+    running = True
+    while running:
+        action = actor.clip(team.act(now).action)
+        step = env.step(action.cpu())
+        total += step.reward.double() * step.valid
+        running = bool((step.valid & ~(step.terminated | step.truncated)).any())
+        now = Sequence(
+            step.state[None].to(device), action[None], torch.ones_like(now.keep)
+        )
+    return total.float()

@@ -1,0 +1,35 @@
+"""A home of the tests' own, and small datasets made once in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from datamodules import OfflineDataModule
+
+
+@pytest.fixture(scope="session", autouse=True)
+def momalit_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps what the tests make out of the user's own ``~/.cache/momalit``."""
+    home = tmp_path_factory.mktemp("momalit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOMALIT_HOME", str(home))
+        yield home
+
+
+@pytest.fixture(scope="session")
+def icg(momalit_home: Path) -> OfflineDataModule:
+    """100 episodes of 10 steps, conventions equally frequent."""
+    data = OfflineDataModule("icg/unfavourable", transitions=1000)
+    assert data.path.is_relative_to(momalit_home)
+    return data
+
+
+@pytest.fixture(scope="session")
+def reacher(momalit_home: Path) -> OfflineDataModule:
+    """40 episodes of 50 steps, each agent with its own joint and the target."""
+    data = OfflineDataModule("reacher/expert-mix", env={"observability": "independent"}, transitions=2000)
+    assert data.path.is_relative_to(momalit_home)
+    return data
