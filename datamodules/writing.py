@@ -91,22 +91,34 @@ def _write_episodes(path: Path, spec: TeamSpec, trajectories: Trajectories) -> N
     with h5py.File(path, "w", libver="v110") as file:
         first = 0
         for number, length in enumerate(trajectories.lengths.tolist()):
-            episode = file.create_group(f"episode_{number}")
+            episode = h5py.Group(_group(file.id, f"episode_{number}".encode()))
             episode.attrs["id"] = number
             episode.attrs["total_steps"] = length
             steps, rows = slice(first, first + length), slice(first + number, first + number + length + 1)
             _write_arrays(episode.id, arrays, steps)
-            _write_arrays(h5py.h5g.create(episode.id, b"observations"), observations, rows)
-            _write_arrays(h5py.h5g.create(episode.id, b"actions"), actions, steps)
+            _write_arrays(_group(episode.id, b"observations"), observations, rows)
+            _write_arrays(_group(episode.id, b"actions"), actions, steps)
             first += length
+
+
+def _group(parent: Any, name: bytes) -> Any:
+    return h5py.h5g.create(parent, name, gcpl=_timeless(h5py.h5p.GROUP_CREATE))
+
+
+def _timeless(kind: Any) -> Any:
+    """Creation properties without a time stamp, which would make equal datasets differ in their bytes."""
+    properties = h5py.h5p.create(kind)
+    properties.set_obj_track_times(False)
+    return properties
 
 
 def _write_arrays(group: Any, arrays: dict[bytes, np.ndarray], part: slice) -> None:
     """By the low-level calls: there are many small arrays, and h5py's objects cost more than they hold."""
+    properties = _timeless(h5py.h5p.DATASET_CREATE)
     for name, array in arrays.items():
         piece = np.ascontiguousarray(array[part])
         kind = h5py.h5t.py_create(piece.dtype, logical=True)
-        dataset = h5py.h5d.create(group, name, kind, h5py.h5s.create_simple(piece.shape))
+        dataset = h5py.h5d.create(group, name, kind, h5py.h5s.create_simple(piece.shape), properties)
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, piece)
 
 

@@ -1,4 +1,5 @@
 import json
+import time
 
 import h5py
 import minari
@@ -14,7 +15,14 @@ def test_same_seed_same_contents_whenever_and_wherever(tmp_path):
     made = [read_dataset(collect("reacher/expert-mix", {}, 200, seed, tmp_path / name))
             for name, seed in (("a", 3), ("b", 3), ("c", 4))]  # fmt: skip
     assert made[0].sha256 == made[1].sha256 != made[2].sha256
-    assert (tmp_path / "a/data/main_data.hdf5").read_bytes() == (tmp_path / "b/data/main_data.hdf5").read_bytes()
+
+
+def test_files_hold_no_time_stamps(tmp_path):
+    collect("icg/favourable", {}, 20, 0, tmp_path / "a")
+    time.sleep(1.1)  # HDF5 counts time stamps in whole seconds
+    collect("icg/favourable", {}, 20, 0, tmp_path / "b")
+    for name in ("main_data.hdf5", "metadata.json"):
+        assert (tmp_path / "a/data" / name).read_bytes() == (tmp_path / "b/data" / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", builtin_names())

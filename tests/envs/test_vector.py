@@ -73,6 +73,47 @@ def test_autoreset_streams_belong_to_the_row():
         assert torch.equal(both.state[1], alone.state[0])
 
 
+class Push(ParallelEnv):
+    """Keeps what it was told to do, and unlike Reacher bounds nothing itself."""
+
+    possible_agents = ("one", "two")
+    horizon = 4
+
+    def __init__(self) -> None:
+        self.agents, self.told = [], {}
+
+    def observation_space(self, agent):
+        return spaces.Box(-9, 9, (1,))
+
+    def action_space(self, agent):
+        return spaces.Box(-1.0, 2.0, (1, 2), np.float64) if agent == "one" else spaces.Box(-0.5, 0.5, (1,))
+
+    def reset(self, seed=None, options=None):
+        self.agents = list(self.possible_agents)
+        self.rng = np.random.default_rng(seed)
+        return self._see(), {}
+
+    def step(self, actions):
+        self.told, off = actions, dict.fromkeys(self.agents, False)
+        return self._see(), dict.fromkeys(self.agents, 0.0), off, off, {}
+
+    def _see(self):
+        return {agent: self.rng.normal(size=1).astype(np.float32) for agent in self.agents}
+
+
+def test_actions_reach_the_env_bounded_in_its_own_shape_and_type(monkeypatch):
+    import momalit.envs.factory as factory
+
+    monkeypatch.setitem(factory.TASKS, "push", Push)
+    env = VectorTeamEnv(spec_of("push"), 1)
+    env.reset([0])
+    env.step(torch.tensor([[[-5.0, 5.0], [0.7, 99.0]]]))
+    told = env.envs[0].told
+    assert told["one"].tolist() == [[-1.0, 2.0]]
+    assert told["two"].tolist() == [0.5]
+    assert (told["one"].dtype, told["two"].dtype) == (np.float64, np.float32)
+
+
 class Relay(ParallelEnv):
     """``first`` leaves after one step, ``second`` after two; then both are done for good."""
 

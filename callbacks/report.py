@@ -1,0 +1,171 @@
+"""The end of a run: one table that says what the team is worth, and ``results.json`` with the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from callbacks.evaluation import Evaluation
+from momalit.checkpoints import read_checkpoint
+from momalit.envs import references
+from momalit.moma_ppo import MOMAPPOModule
+from momalit.policy import TeamPolicyModule
+from momalit.runs import versions, write_json
+
+RESULTS = "results.json"
+
+
+def bootstrap_interval(
+    values: Tensor, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean, the same for the same values.
+
+    Args:
+        values: ``(N,)``.
+        confidence: probability that the interval is meant to cover.
+        resamples: number of bootstrap samples.
+        seed: of the resampling.
+    """
+    sample = values.double().numpy()
+    random = np.random.default_rng(seed)
+    means = sample[random.integers(len(sample), size=(resamples, len(sample)))].mean(1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def final_report(
+    trainer: pl.Trainer,
+    model: TeamPolicyModule,
+    datamodule: Any,
+    run_dir: Path,
+    seed: int | None,
+    started: float,
+) -> dict[str, Any]:
+    """Plays the test seeds with the last and the best checkpoint, writes ``results.json`` and shows the table.
+
+    The best checkpoint is the one that the validation seeds chose. Every process must call this.
+
+    Args:
+        trainer: that has just finished.
+        model: what it trained; its weights are those of the last epoch again afterwards.
+        datamodule: what on.
+        run_dir: where ``results.json`` goes.
+        seed: of the run.
+        started: when it began, in seconds since the epoch.
+
+    Returns:
+        the contents of ``results.json``.
+    """
+    evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None) or Evaluation()  # type: ignore[attr-defined]
+    played: dict[str, Tensor] = {}
+    imagined: dict[str, float | None] = {"last": None, "best": None}
+    last = {name: value.clone() for name, value in model.state_dict().items()}
+    model.eval()
+    for name, weights in _candidates(trainer, last):
+        model.load_state_dict(weights)
+        played[name] = evaluation.play(
+            model, "test", evaluation.test_episodes, trainer.global_rank, trainer.world_size
+        )
+        if isinstance(model, MOMAPPOModule) and model.world_model is not None:
+            imagined[name] = float(evaluation.imagine(model).mean())
+    model.load_state_dict(last)
+    results = _results(model, datamodule, played, imagined, seed, started)
+    if trainer.is_global_zero:
+        write_json(run_dir / RESULTS, results)
+        Console().print(results_table(results))
+    return results
+
+
+def _candidates(trainer: pl.Trainer, last: dict[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:
+    """The weights to report on; the last ones stand for the best where no checkpoint was chosen."""
+    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    for callback in trainer.checkpoint_callbacks:
+        if getattr(callback, "monitor", None):
+            path = getattr(callback, "best_model_path", "") or path
+    best = read_checkpoint(path)["state_dict"] if path and Path(path).is_file() else last
+    return [("last", last), ("best", best)]
+
+
+def _results(
+    model: TeamPolicyModule,
+    datamodule: Any,
+    played: dict[str, Tensor],
+    imagined: dict[str, float | None],
+    seed: int | None,
+    started: float,
+) -> dict[str, Any]:
+    reference = references(model.spec)
+    returns = getattr(datamodule, "returns", None)
+    normalized = _normalizer(reference)
+    results: dict[str, Any] = {
+        "task": model.spec.task,
+        "env": model.spec.env,
+        "dataset": getattr(datamodule, "dataset", None),
+        "method": type(model).__name__.removesuffix("Module"),
+        "seed": seed,
+        "episodes": len(played["last"]),
+        "deterministic": True,
+        "return_data": None if returns is None else float(returns.mean()),
+        "return_random": reference["random"] if reference else None,
+        "return_expert": reference["expert"] if reference else None,
+    }
+    for name, values in played.items():
+        mean = float(values.mean())
+        results[f"return_{name}"] = mean
+        results[f"return_{name}_interval"] = list(bootstrap_interval(values))
+        results[f"normalized_{name}"] = normalized(mean)
+        results[f"imagined_{name}"] = imagined[name]
+    results["wall_clock_seconds"] = round(time.time() - started, 1)
+    results["versions"] = versions()
+    return results
+
+
+def _normalizer(reference: dict[str, float] | None) -> Callable[[float], float | None]:
+    """The normalised score (R - R_random) / (R_expert - R_random) of a return; None without references."""
+
+    def score(value: float) -> float | None:
+        if reference is None or reference["expert"] == reference["random"]:
+            return None
+        return (value - reference["random"]) / (reference["expert"] - reference["random"])
+
+    return score
+
+
+def results_table(results: dict[str, Any]) -> Table:
+    """The table for people, from the contents of ``results.json``."""
+    score = _normalizer(
+        None
+        if results["return_random"] is None
+        else {"random": results["return_random"], "expert": results["return_expert"]}
+    )
+    title = f"{results['method']} on {results['dataset'] or results['task']}, seed {results['seed']}"
+    table = Table(title=title, caption=f"{results['episodes']} episodes on test seeds, deterministic; 95 % intervals")
+    table.add_column("team")
+    for column in ("return", "interval", "normalised", "imagined"):
+        table.add_column(column, justify="right")
+
+    def row(name: str, value: float | None, interval: list[float] | None = None, dream: float | None = None) -> None:
+        if value is not None:
+            span = "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+            table.add_row(name, f"{value:.2f}", span, _text(score(value)), _text(dream))
+
+    row("random actions", results["return_random"])
+    row("mean of the data", results["return_data"])
+    row("expert", results["return_expert"])
+    table.add_section()
+    row("last checkpoint", results["return_last"], results["return_last_interval"], results["imagined_last"])
+    row("best checkpoint", results["return_best"], results["return_best_interval"], results["imagined_best"])
+    return table
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None or not torch.isfinite(torch.tensor(value)) else f"{value:.2f}"
