@@ -67,9 +67,7 @@ class Evaluation(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._run(trainer, pl_module, "test", self.test_episodes, "test")
 
-    def _run(
-        self, trainer: pl.Trainer, module: pl.LightningModule, purpose: str, episodes: int, prefix: str
-    ) -> None:
+    def _run(self, trainer: pl.Trainer, module: pl.LightningModule, purpose: str, episodes: int, prefix: str) -> None:
         if not isinstance(module, TeamPolicyModule):
             return
         self.returns = self.play(module, purpose, episodes, trainer.global_rank, trainer.world_size)
@@ -82,9 +80,7 @@ class Evaluation(pl.Callback):
         for name, value in figures.items():
             module.log(f"{prefix}/{name}", value.float(), prog_bar=name == "return", rank_zero_only=True)
 
-    def play(
-        self, module: TeamPolicyModule, purpose: str, episodes: int, rank: int = 0, world_size: int = 1
-    ) -> Tensor:
+    def play(self, module: TeamPolicyModule, purpose: str, episodes: int, rank: int = 0, world_size: int = 1) -> Tensor:
         """Returns of all episodes of ``purpose``, in the order of their seeds, the same in every process."""
         seeds = episode_seeds(purpose, episodes)
         mine = list(range(rank, episodes, world_size))

@@ -72,9 +72,7 @@ def final_report(
     model.eval()
     for name, weights in _candidates(trainer, last):
         model.load_state_dict(weights)
-        played[name] = evaluation.play(
-            model, "test", evaluation.test_episodes, trainer.global_rank, trainer.world_size
-        )
+        played[name] = evaluation.play(model, "test", evaluation.test_episodes, trainer.global_rank, trainer.world_size)
         if isinstance(model, MOMAPPOModule) and model.world_model is not None:
             imagined[name] = float(evaluation.imagine(model).mean())
     model.load_state_dict(last)

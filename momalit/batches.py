@@ -1,7 +1,7 @@
 """Sized streams of minibatches: whole batches by index, no per-sample collation.
 
-A sized iterable makes Lightning call the epoch's hooks first and ``__iter__`` after them, each once an epoch, and leaves
-the sharding over processes to the stream itself.
+A sized iterable makes Lightning call the epoch's hooks first and ``__iter__`` after them, each once an epoch, and
+leaves the sharding over processes to the stream itself.
 """
 
 from __future__ import annotations

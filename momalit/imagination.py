@@ -92,9 +92,7 @@ class ImaginedEnv:
         model, space, caution = self.model, self.model.space, self.pessimism
         prediction = model(self.state, action)
         rows = torch.arange(action.shape[0], device=action.device)
-        elite = torch.randint(
-            model.n_elites, (action.shape[0],), generator=self.generator, device=action.device
-        )
+        elite = torch.randint(model.n_elites, (action.shape[0],), generator=self.generator, device=action.device)
         outcome = prediction.mean[elite, rows]
         if self.sample:
             noise = torch.randn(outcome.shape, generator=self.generator, device=outcome.device)

@@ -63,7 +63,8 @@ class MAPPOModule(PPOModule):
 
     def after_iteration(self, rollout: Rollout) -> None:
         """Takes the states just visited into the running statistics."""
-        states = self.all_gather(rollout.state[rollout.burn_in :]).reshape(-1, self.spec.state_size)
+        gathered: Any = self.all_gather(rollout.state[rollout.burn_in :])
+        states = gathered.reshape(-1, self.spec.state_size)
         for inputs in (self.actor.inputs, self.critic.inputs):
             inputs.standardizer.update(states)
 

@@ -60,6 +60,7 @@ class PPOModule(TeamPolicyModule):
 
     entropy_weight: Tensor
     lr_factor: Tensor
+    steps_taken: Tensor
 
     def __init__(
         self,
@@ -259,7 +260,8 @@ class PPOModule(TeamPolicyModule):
             self.lr_factor.copy_((self.lr_factor * change).clamp(0.02, 1.0))
 
     def _over_processes(self, value: Tensor) -> Tensor:
-        return self.all_gather(value).mean()
+        gathered: Any = self.all_gather(value)
+        return gathered.mean()
 
 
 def _split(batch: Rollout) -> tuple[Sequence, Sequence]:

@@ -146,7 +146,8 @@ class Rollout(TensorRecord):
 class Trajectories(TensorRecord):
     """A set of E real trajectories with N transitions in all, contiguous and indexed without a copy.
 
-    Each trajectory of length L keeps its L + 1 states in a row, so a successor is the next row and nothing is stored twice.
+    Each trajectory of length L keeps its L + 1 states in a row, so a successor is the next row and nothing is stored
+    twice.
 
     Args:
         state: ``(N + E, S)``.
@@ -206,9 +207,10 @@ class Trajectories(TensorRecord):
         total = torch.zeros_like(self.reward)
         remaining = self.length - self.step
         # All trajectories at once, from their last steps backwards.
-        for left in range(1, int(remaining.max()) + 1):
-            now = torch.nonzero(remaining == left).squeeze(1) if left == 1 else now[self.step[now] > 0] - 1
-            total[now] = self.reward[now] if left == 1 else self.reward[now] + discount * total[now + 1]
+        now = torch.nonzero(remaining == 1).squeeze(1)
+        total[now] = self.reward[now]
+        while len(now := now[self.step[now] > 0] - 1):
+            total[now] = self.reward[now] + discount * total[now + 1]
         return total
 
     def select(self, episodes: Tensor) -> Trajectories:
@@ -250,7 +252,7 @@ class Trajectories(TensorRecord):
         return Sequence(state, previous_action, began)
 
     def windows(self, index: Tensor, before: int, length: int) -> Windows:
-        """Pieces of ``length`` steps that begin at transitions ``index`` ``(B,)``, after ``before`` steps of burn-in."""
+        """Pieces of ``length`` steps from transitions ``index`` ``(B,)`` on, after ``before`` steps of burn-in."""
         offset = torch.arange(length, device=index.device).unsqueeze(1)
         valid = self.step[index] + offset < self.length[index]
         action = self.action[(index + offset).clamp(max=len(self) - 1)]

@@ -135,7 +135,5 @@ def play_episodes(env: Any, actor: TeamActor, seeds: list[int], generator: torch
         step = env.step(action.cpu())
         total += step.reward.double() * step.valid
         running = bool((step.valid & ~(step.terminated | step.truncated)).any())
-        now = Sequence(
-            step.state[None].to(device), action[None], torch.ones_like(now.keep)
-        )
+        now = Sequence(step.state[None].to(device), action[None], torch.ones_like(now.keep))
     return total.float()

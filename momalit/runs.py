@@ -15,7 +15,17 @@ from typing import Any
 
 from momalit.errors import UserError
 
-PACKAGES = ("lightning", "torch", "torchmetrics", "numpy", "jsonargparse", "gymnasium", "pettingzoo", "mujoco", "minari")
+PACKAGES = (
+    "lightning",
+    "torch",
+    "torchmetrics",
+    "numpy",
+    "jsonargparse",
+    "gymnasium",
+    "pettingzoo",
+    "mujoco",
+    "minari",
+)
 INHERITED = "MOMALIT_RUN_DIR"  # tells the processes that Lightning starts which directory the first one chose
 
 

@@ -150,10 +150,7 @@ class TeamSpec:
             UserError: a key is missing or unknown.
         """
         try:
-            agents = tuple(
-                AgentSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in agent.items()})
-                for agent in values["agents"]
-            )
+            agents = tuple(_agent(agent) for agent in values["agents"])
             rest = {k: v for k, v in values.items() if k not in ("agents", "sources")}
             sources = tuple((str(key), int(column)) for key, column in values["sources"])
             return cls(agents=agents, sources=sources, **rest)
@@ -182,6 +179,11 @@ class TeamSpec:
                         if getattr(x, f) != getattr(y, f)
                     )
                 raise UserError(f"{theirs} does not fit {mine}: its {name} is {b!r}, expected {a!r}")
+
+
+def _agent(values: Mapping[str, Any]) -> AgentSpec:
+    arguments: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    return AgentSpec(**arguments)
 
 
 def _padded(rows: list[tuple[Any, ...]], width: int, dtype: torch.dtype, fill: float = 0) -> Tensor:

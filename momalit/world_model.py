@@ -68,7 +68,9 @@ class WorldModelModule(pl.LightningModule):
         if not 1 <= n_elites <= n_members:
             raise UserError(f"world_model.n_elites: found {n_elites}, expected 1 to n_members = {n_members}")
         if termination not in TERMINATIONS:
-            raise UserError(f"world_model.termination: found {termination!r}, expected one of {', '.join(TERMINATIONS)}")
+            raise UserError(
+                f"world_model.termination: found {termination!r}, expected one of {', '.join(TERMINATIONS)}"
+            )
         if not 0 <= beta <= 1:
             raise UserError(f"world_model.beta: found {beta}, expected a number from 0 to 1")
         if batch_size < 1:
@@ -142,9 +144,7 @@ class WorldModelModule(pl.LightningModule):
         likelihood = 0.5 * (error * trust * varies).sum(-1).mean(-1) / varies.sum().clamp(min=1)
         loss = likelihood + 0.01 * self.network.range_penalty()
         if self.hparams["termination"] == "learned":
-            ends = F.binary_cross_entropy_with_logits(
-                prediction.termination, terminated.to(x.dtype), reduction="none"
-            )
+            ends = F.binary_cross_entropy_with_logits(prediction.termination, terminated.to(x.dtype), reduction="none")
             loss = loss + ends.mean(-1)
         return loss
 

@@ -79,7 +79,9 @@ def stored_settings(path: str, class_path: str) -> dict[str, Any]:
     stored = {key: value for key, value in content.get("hyper_parameters", {}).items() if not key.startswith("_")}
     foreign = sorted(set(stored) - {"spec", *class_settings(class_path)})
     if foreign:
-        raise UserError(f"--ckpt_path: {path} is of another method than {wanted}, which has no {', '.join(foreign[:3])}")
+        raise UserError(
+            f"--ckpt_path: {path} is of another method than {wanted}, which has no {', '.join(foreign[:3])}"
+        )
     return {key: value for key, value in stored.items() if key not in NOT_SETTINGS}
 
 
@@ -135,7 +137,9 @@ class NewRates(Callback):
     def __init__(self, rates: Mapping[float, float]) -> None:
         self.rates = dict(rates)
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         for optimizer in checkpoint.get("optimizer_states", []):
             for group in optimizer["param_groups"]:
                 factor = self._factor(group.get("initial_lr", group["lr"]))

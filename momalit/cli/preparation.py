@@ -24,7 +24,9 @@ from momalit.world_model import WorldModelModule
 logger = logging.getLogger(__name__)
 
 WORLD_MODEL = Stage("world_model", "world model", WorldModelModule, inherits=("discount",))
-WARM_START = Stage("warm_start", "warm start", BCModule, inherits=("width", "memory", "shared", "initial_std", "min_std"))
+WARM_START = Stage(
+    "warm_start", "warm start", BCModule, inherits=("width", "memory", "shared", "initial_std", "min_std")
+)
 
 
 def _settings_type(name: str, stage: Stage, max_epochs: int) -> Any:
@@ -81,7 +83,9 @@ def prepare(
             if config["trainer"]["fast_dev_run"]:
                 settings["max_epochs"] = 1
 
-            def make(own: RunDirectory, stage: Stage, module: pl.LightningModule, n: int = settings["max_epochs"]) -> Any:
+            def make(
+                own: RunDirectory, stage: Stage, module: pl.LightningModule, n: int = settings["max_epochs"]
+            ) -> Any:
                 return stage_trainer(config["trainer"], own, stage.title, module, n)
 
             made[stage.key] = find_or_train(

@@ -56,7 +56,11 @@ class TrainingCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # the modules save their own, plain hyper-parameters
-            parser_kwargs={"prog": "momalit", **shared, **{c: {**shared, "description": COMMANDS[c]} for c in TRAINING}},
+            parser_kwargs={
+                "prog": "momalit",
+                **shared,
+                **{c: {**shared, "description": COMMANDS[c]} for c in TRAINING},
+            },
             args=[command, *(f"--config={path}" for path in self.files), *self.words],
         )
 
@@ -79,7 +83,9 @@ class TrainingCLI(LightningCLI):
             "--run_dir", type=str | None, default=None, help="directory of the run (default: runs/CONFIG/TIME-SEED)"
         )
         for stage, kind in ((WORLD_MODEL, WorldModelSettings), (WARM_START, WarmStartSettings)):
-            parser.add_argument(f"--{stage.key}", type=kind | None, default=kind(), help=f"settings of the {stage.title}")
+            parser.add_argument(
+                f"--{stage.key}", type=kind | None, default=kind(), help=f"settings of the {stage.title}"
+            )
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.link_arguments("data.spec", "model.init_args.spec", compute_fn=TeamSpec.to_dict, apply_on="instantiate")
 
@@ -214,7 +220,7 @@ class TrainingCLI(LightningCLI):
         """Writes ``predictions.npz`` to the run directory."""
         kwargs.pop("return_predictions", None)
         with precedence.fitting(kwargs["ckpt_path"], model):
-            outputs = self.trainer.predict(model, datamodule=datamodule, return_predictions=True, **kwargs)
+            outputs: Any = self.trainer.predict(model, datamodule=datamodule, return_predictions=True, **kwargs)
         if self.trainer.is_global_zero:
             logger.info("the predictions are in %s", save_predictions(outputs or [], self.run))
 

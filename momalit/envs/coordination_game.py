@@ -86,8 +86,8 @@ class CoordinationGame(ParallelEnv):
 
     def reset(
         self,
-        seed: int | None = None,  # noqa: ARG002 (PettingZoo's signature)
-        options: dict[str, Any] | None = None,  # noqa: ARG002 (PettingZoo's signature)
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
         """Starts an episode; nothing is random, so ``seed`` changes nothing."""
         self.agents = list(self.possible_agents)

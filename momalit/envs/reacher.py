@@ -78,7 +78,7 @@ class Reacher(ParallelEnv):
     def reset(
         self,
         seed: int | None = None,
-        options: dict[str, Any] | None = None,  # noqa: ARG002 (PettingZoo's signature)
+        options: dict[str, Any] | None = None,
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
         """Starts an episode from the seed, or from where the random stream stands if there is none."""
         observation, _ = self._env.reset(seed=seed)

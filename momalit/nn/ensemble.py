@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from momalit.nn.stacked import StackedLinear, StackedMLP
+from momalit.nn.stacked import StackedMLP
 
 
 class Prediction(NamedTuple):
@@ -41,7 +41,7 @@ class EnsembleNetwork(nn.Module):
 
     def __init__(self, n_members: int, n_in: int, hidden: Sequence[int], n_out: int) -> None:
         super().__init__()
-        self.n_out = n_out
+        self.n_in, self.hidden, self.n_out = n_in, list(hidden), n_out
         self.layers = StackedMLP(n_members, n_in, hidden, 2 * n_out + 1)
         self.highest = nn.Parameter(torch.full((n_members, 1, n_out), 0.5))
         self.lowest = nn.Parameter(torch.full((n_members, 1, n_out), -10.0))
@@ -66,9 +66,7 @@ class EnsembleNetwork(nn.Module):
     @torch.no_grad()
     def subset(self, members: Tensor) -> EnsembleNetwork:
         """A new, frozen network of the members numbered ``members`` (long)."""
-        first = self.layers[0]
-        hidden = [layer.weight.shape[-1] for layer in self.layers if isinstance(layer, StackedLinear)][:-1]
-        chosen = EnsembleNetwork(len(members), first.weight.shape[1], hidden, self.n_out).to(first.weight.device)
+        chosen = EnsembleNetwork(len(members), self.n_in, self.hidden, self.n_out).to(self.highest.device)
         for mine, theirs in zip(chosen.parameters(), self.parameters(), strict=True):
             mine.copy_(theirs[members])
         return chosen.requires_grad_(False)

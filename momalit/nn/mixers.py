@@ -25,9 +25,7 @@ class QMixer(nn.Module):
     def __init__(self, n_agents: int, state_size: int, embedding: int = 32) -> None:
         super().__init__()
         self.n_agents, self.embedding = n_agents, embedding
-        self.first_weight = nn.Sequential(
-            nn.Linear(state_size, 64), nn.ReLU(), nn.Linear(64, n_agents * embedding)
-        )
+        self.first_weight = nn.Sequential(nn.Linear(state_size, 64), nn.ReLU(), nn.Linear(64, n_agents * embedding))
         self.first_bias = nn.Linear(state_size, embedding)
         self.second_weight = nn.Sequential(nn.Linear(state_size, 64), nn.ReLU(), nn.Linear(64, embedding))
         self.second_bias = nn.Sequential(nn.Linear(state_size, 64), nn.ReLU(), nn.Linear(64, 1))

@@ -47,7 +47,7 @@ class _GRUSequence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         before, reset_update, candidate, product, weight, keep = ctx.saved_tensors
         time, n, rows, size = before.shape
         r, z = reset_update.split(size, -1)

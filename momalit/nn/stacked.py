@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,6 @@ class StackedMLP(nn.Sequential):
     ) -> None:
         sizes = [n_in, *hidden]
         layers: list[nn.Module] = []
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        for a, b in pairwise(sizes):
             layers += [StackedLinear(n, a, b), activation()]
         super().__init__(*layers, StackedLinear(n, sizes[-1], n_out))

@@ -39,7 +39,7 @@ def test_normalize_survives_constants_and_nothing():
 def test_normalize_keeps_small_differences_of_large_values():
     values = torch.tensor([[10_000.0, 10_000.5, 10_001.0]])
     result = normalize(values, torch.ones(1, 3, dtype=torch.bool))
-    torch.testing.assert_close(result, torch.tensor([[-1.5**0.5, 0.0, 1.5**0.5]]))
+    torch.testing.assert_close(result, torch.tensor([[-(1.5**0.5), 0.0, 1.5**0.5]]))
 
 
 def test_explained_variance_by_hand():
