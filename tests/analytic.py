@@ -1,0 +1,102 @@
+"""Tiny batched environments whose optimum is known, and teams for them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from momalit.records import Sequence, Step
+from momalit.rollout import first_times
+from momalit.team import AgentSpec, TeamSpec
+
+
+def split_target_spec() -> TeamSpec:
+    """Two agents of different sizes; the state is a target (x, y), of which each agent sees one coordinate."""
+    agents = (
+        AgentSpec("left", (0,), 2, (-1.0, -1.0), (1.0, 1.0)),
+        AgentSpec("right", (1, 0), 1, (-1.0,), (1.0,)),
+    )
+    return TeamSpec("split-target", agents, 2, False, 4, (("state", 0), ("state", 1)))
+
+
+def recall_spec() -> TeamSpec:
+    """One agent that sees a cue at the first step only; the state is (cue, progress)."""
+    agent = AgentSpec("agent", (0, 1), 2)
+    return TeamSpec("recall", (agent,), 2, True, 4, (("state", 0), ("state", 1)))
+
+
+def masked_spec() -> TeamSpec:
+    """Two agents with three and two choices; the first one's best choice is forbidden by the state."""
+    agents = (AgentSpec("one", (0,), 3, legal=(1, 2, 3)), AgentSpec("two", (0,), 2))
+    return TeamSpec("masked", agents, 4, True, 1, tuple(("state", i) for i in range(4)))
+
+
+class AnalyticEnv:
+    """B rows of an episode of ``horizon`` steps that a task function answers.
+
+    Args:
+        spec: the team.
+        rows: B.
+        seed: of the first states.
+    """
+
+    def __init__(self, spec: TeamSpec, rows: int, seed: int) -> None:
+        self.spec, self.random, self.time = spec, torch.Generator().manual_seed(seed), 0
+        self.state = self.first(rows)
+
+    def first(self, rows: int) -> Tensor:
+        raise NotImplementedError
+
+    def outcome(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Successor and reward."""
+        raise NotImplementedError
+
+    def start(self) -> Sequence:
+        return first_times(self.state, self.spec.n_agents, self.spec.action_size)
+
+    def step(self, action: Tensor) -> Step:
+        self.time += 1
+        self.state, reward = self.outcome(action)
+        no = torch.zeros(len(reward), dtype=torch.bool)
+        over = self.time == self.spec.horizon
+        live = torch.full_like(no, self.time <= self.spec.horizon)
+        return Step(self.state, reward * live, no, no | over, live, no, no)
+
+
+class SplitTarget(AnalyticEnv):
+    """Reward -(a_left0 + a_right0 - x - y)^2: zero at best, and neither agent can reach it without the other."""
+
+    def first(self, rows: int) -> Tensor:
+        return torch.rand(rows, 2, generator=self.random) - 0.5
+
+    def outcome(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        miss = action[:, 0, 0] + action[:, 1, 0] - self.state.sum(-1)
+        return self.state, -miss.square() - 0.1 * action[:, 0, 1].square()
+
+
+class Recall(AnalyticEnv):
+    """The cue (±1) vanishes after the first step; the last action must name it. Best return 1."""
+
+    def first(self, rows: int) -> Tensor:
+        cue = torch.randint(2, (rows,), generator=self.random) * 2.0 - 1
+        self.cue = cue
+        return torch.stack([cue, torch.zeros(rows)], 1)
+
+    def outcome(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        last = self.time == self.spec.horizon
+        right = (action[:, 0, 1] > 0.5) == (self.cue > 0)
+        blank = torch.zeros_like(self.cue)
+        state = torch.stack([blank, blank + self.time / self.spec.horizon], 1)
+        return state, right.float() * last
+
+
+class Masked(AnalyticEnv):
+    """Payoff table; the largest entry of the allowed ones is 2, a forbidden one would pay 10."""
+
+    table = torch.tensor([[10.0, 10.0], [0.0, 2.0], [1.0, 0.0]])
+
+    def first(self, rows: int) -> Tensor:
+        return torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(rows, 4).clone()
+
+    def outcome(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        return self.state, torch.einsum("bi,ij,bj->b", action[:, 0], self.table, action[:, 1, :2])
