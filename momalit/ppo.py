@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from momalit.batches import chunks, generator_for, loader
+from momalit.batches import generator_for, loader
 from momalit.errors import UserError
 from momalit.functional.gae import generalized_advantage
 from momalit.functional.statistics import explained_variance, global_moments, normalize
@@ -172,7 +172,7 @@ class PPOModule(TeamPolicyModule):
         count = min(self.hparams["minibatches"], rollout.n_rows)
         for _ in range(self.hparams["epochs"]):
             order = torch.randperm(rollout.n_rows, generator=random).to(rollout.state.device)
-            for index in chunks(order, rollout.n_rows // count):
+            for index in order.tensor_split(count):
                 yield rollout.rows(index)
 
     def training_step(self, batch: Rollout, _: int) -> Tensor:

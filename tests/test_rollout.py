@@ -1,90 +1,208 @@
-"""Rollouts: alignment of their parts, and the consistency of memory between acting and learning."""
+"""Rollouts: what is stored is what happened, and the policies see in training what they saw when they acted."""
+
+from dataclasses import dataclass, field
 
 import pytest
 import torch
 
-from momalit.envs import make_env
-from momalit.envs.spec import team_spec
 from momalit.envs.vector import VectorTeamEnv
 from momalit.nn.actors import TeamActor
-from momalit.ppo import _split
-from momalit.records import Trajectories
-from momalit.rollout import collect_rollout, first_times
-from tests import analytic
+from momalit.records import Step, Trajectories
+from momalit.rollout import ActingTeam, collect_rollout, first_times, play_episodes
+from momalit.team import AgentSpec, TeamSpec
+
+ROWS, STATE, ACTIONS = 6, 3, 2
 
 
-def recorded(spec, lengths=(5, 3, 7)) -> Trajectories:
-    """Real-looking history of random numbers."""
-    n, states = sum(lengths), sum(lengths) + len(lengths)
-    end = torch.zeros(n, dtype=torch.bool)
-    action = torch.rand(n, spec.n_agents, spec.action_size) * spec.action_mask()
-    return Trajectories.from_lengths(
-        torch.randn(states, spec.state_size), action, torch.randn(n), end, end, torch.tensor(lengths)
-    )
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
 
 
-def relearned_log_prob(actor, rollout):
-    """Log-probabilities as the update computes them: burn-in, then the whole sequence."""
-    past, now = _split(rollout)
-    memory = actor.remember(past)[:, -1] if past.state.shape[0] else None
-    return actor(now, memory)[0].log_prob(rollout.action)
+@pytest.fixture
+def spec():
+    agents = (AgentSpec("a", (0, 1), 1, (-1.0,), (1.0,)), AgentSpec("b", (2,), 2, (-1.0, -1.0), (1.0, 1.0)))
+    return TeamSpec("counter", agents, STATE, False, 5, tuple(("state", i) for i in range(STATE)))
+
+
+def lively(actor):
+    """Gives the head weights of ordinary size, so that memories matter."""
+    actor.head.weight.data.normal_(0, 1.0)
+    return actor
+
+
+@dataclass
+class Counter:
+    """The state counts in its first column and takes in the actions in the others; row b ends every ``length[b]`` steps.
+
+    Ends alternate between termination and truncation; the call after an end begins a new episode at 100, 200, ...
+    """
+
+    state: torch.Tensor
+    length: torch.Tensor
+    actions: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.time = torch.zeros_like(self.length)
+        self.episode = torch.zeros_like(self.length)
+        self.over = torch.zeros_like(self.length, dtype=torch.bool)
+
+    def step(self, action):
+        self.actions.append(action.clone())
+        began = self.over
+        self.episode = self.episode + began
+        moved = self.state + torch.cat([torch.ones(len(action), 1), action[:, 0, :1], action[:, 1, :1]], 1)
+        first = torch.zeros_like(moved)
+        first[:, 0] = 100.0 * self.episode
+        self.state = torch.where(began[:, None], first, moved)
+        self.time = torch.where(began, 0, self.time + 1)
+        end = self.time >= self.length
+        self.over = end
+        reward = torch.where(began, 0.0, self.state[:, 0])
+        even = self.episode % 2 == 0
+        return Step(self.state.clone(), reward, end & even, end & ~even, ~began, began, torch.zeros_like(began))
+
+
+def history(spec, before, rows=ROWS):
+    """Real trajectories of 12 steps, and the inputs around some of their steps, first ones included."""
+    lengths = torch.full((3,), 12)
+    action = torch.rand(36, spec.n_agents, spec.action_size) * spec.action_mask()
+    end = torch.zeros(36, dtype=torch.bool)
+    data = Trajectories.from_lengths(torch.randn(39, STATE), action, torch.randn(36), end, end, lengths)
+    return data.sequence(torch.tensor([0, 1, 2, 5, 12, 35])[:rows], before)
+
+
+def recomputed(actor, rollout):
+    """Log-probabilities of the stored actions as the update computes them: one pass over burn-in and rollout."""
+    policy, _ = actor(rollout.sequence.map(lambda x: x[:-1]))
+    return policy.log_prob(torch.cat([torch.zeros(rollout.burn_in, *rollout.action.shape[1:]), rollout.action]))[
+        rollout.burn_in :
+    ]
+
+
+def test_states_actions_and_rewards_line_up(spec):
+    actor = lively(TeamActor(spec, 8, 4))
+    start = first_times(torch.zeros(ROWS, STATE), 2, ACTIONS)
+    env = Counter(start.state[-1], torch.full((ROWS,), 100))
+    rollout = collect_rollout(env, actor, start, 7, torch.Generator().manual_seed(0))
+    assert (rollout.n_steps, rollout.n_rows, rollout.burn_in) == (7, ROWS, 0)
+    taken = actor.clip(rollout.action)
+    assert torch.equal(torch.stack(env.actions), taken)
+    assert torch.equal(rollout.previous_action[1:], taken)
+    assert torch.equal(rollout.state[:, :, 0], torch.arange(8.0).unsqueeze(1).expand(-1, ROWS))
+    torch.testing.assert_close(rollout.state[1:, :, 1] - rollout.state[:-1, :, 1], taken[:, :, 0, 0])
+    assert torch.equal(rollout.reward, rollout.state[1:, :, 0])
+    assert not rollout.keep[0].any()
+    assert rollout.keep[1:].all()
+    assert rollout.valid.all()
+    assert (rollout.action.abs() > 1).any()  # sampled, not clipped
+    assert taken.abs().max() <= 1
+
+
+def test_a_new_episode_costs_one_invalid_step_and_begins_afresh(spec):
+    actor = lively(TeamActor(spec, 8, 4))
+    start = first_times(torch.zeros(2, STATE), 2, ACTIONS)
+    env = Counter(start.state[-1], torch.tensor([2, 3]))
+    rollout = collect_rollout(env, actor, start, 8, torch.Generator().manual_seed(0))
+    # Row 0: steps 0, 1, reset, 3, 4, reset, 6, 7.
+    assert rollout.valid[:, 0].tolist() == [True, True, False, True, True, False, True, True]
+    assert rollout.terminated[:, 0].tolist() == [False, True, False, False, False, False, False, True]
+    assert rollout.truncated[:, 0].tolist() == [False, False, False, False, True, False, False, False]
+    assert rollout.state[:, 0, 0].tolist() == [0, 1, 2, 100, 101, 102, 200, 201, 202]
+    assert rollout.keep[:, 0].tolist() == [False, True, True, False, True, True, False, True, True]
+    assert rollout.previous_action[[3, 6], 0].abs().max() == 0
+    assert rollout.previous_action[[1, 2, 4, 5, 7, 8], 0].abs().amin(0)[0, 0] > 0
+    assert rollout.reward[~rollout.valid].abs().max() == 0
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("history", [0, 1, 4])
-def test_update_sees_the_probabilities_that_acted_after_real_history(history, shared):
-    torch.manual_seed(0)
-    spec = analytic.split_target_spec()
-    actor, data = TeamActor(spec, 16, 8, shared), recorded(spec)
-    # Every transition is a start: at the first step of an episode, near it, and with a full history.
-    start = data.sequence(torch.arange(len(data)), history)
-    env = analytic.SplitTarget(spec, len(data), 0)
-    rollout = collect_rollout(env, actor, start, 4, torch.Generator().manual_seed(1))
-    assert rollout.burn_in == history
-    torch.testing.assert_close(relearned_log_prob(actor, rollout), rollout.log_prob, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("before", [0, 1, 4, 20])
+def test_log_probabilities_can_be_recomputed_with_history_and_resets(spec, before, shared):
+    actor = lively(TeamActor(spec, 8, 4, shared))
+    start = history(spec, before)
+    env = Counter(start.state[-1], torch.tensor([2, 3, 4, 5, 100, 1]))
+    rollout = collect_rollout(env, actor, start, 9, torch.Generator().manual_seed(0))
+    assert rollout.burn_in == before
+    torch.testing.assert_close(recomputed(actor, rollout), rollout.log_prob)
+    # Rows carry their own history with them.
+    index = torch.tensor([4, 1])
+    torch.testing.assert_close(recomputed(actor, rollout.rows(index)), rollout.log_prob[:, index])
 
 
-def test_history_before_an_episode_does_not_leak_into_its_first_step():
-    torch.manual_seed(0)
-    spec = analytic.split_target_spec()
-    actor, data = TeamActor(spec, 16, 8), recorded(spec)
-    long, none = (actor.remember(data.sequence(data.first, h))[:, -1] for h in (4, 0))
-    torch.testing.assert_close(long, none)
+def test_history_matters_but_not_what_lies_before_an_episode(spec):
+    actor = lively(TeamActor(spec, 8, 4))
+    start = history(spec, 4)
+    filler = start.state.clone()
+    filler[:-1][~start.keep[1:]] += 99  # times whose memory the next one clears
+
+    def logs(state):
+        changed = type(start)(state, start.previous_action, start.keep)
+        env = Counter(state[-1], torch.full((ROWS,), 100))
+        return collect_rollout(env, actor, changed, 3, torch.Generator().manual_seed(0)).log_prob
+
+    torch.testing.assert_close(logs(filler), logs(start.state))
+    older = start.state.clone()
+    older[-2] += 3
+    # Row 0 and row 4 stand at an episode's first step and remember nothing.
+    same = (logs(older) == logs(start.state)).all(-1).all(0)
+    assert same.tolist() == [True, False, False, False, True, False]
 
 
-def test_memory_starts_afresh_where_a_real_episode_begins_within_a_rollout():
-    torch.manual_seed(0)
-    spec = team_spec(make_env("icg", horizon=3), "icg", {"horizon": 3})
-    env, actor = VectorTeamEnv(spec, 4, autoreset=True), TeamActor(spec, 16, 8)
-    start = first_times(env.reset([1, 2, 3, 4]), spec.n_agents, spec.action_size)
-    rollout = collect_rollout(env, actor, start, 10, torch.Generator().manual_seed(0))
-    assert rollout.valid[:, 0].tolist() == [True, True, True, False] * 2 + [True, True]
-    assert rollout.truncated[:, 0].tolist() == [False, False, True, False] * 2 + [False, False]
-    # The state after the invalid step is the first of the next episode: memory and previous action are cleared.
-    assert rollout.keep[:, 0].tolist() == [False, True, True, True, False, True, True, True, False, True, True]
-    assert not rollout.previous_action[4].any()
-    torch.testing.assert_close(relearned_log_prob(actor, rollout), rollout.log_prob, rtol=1e-4, atol=1e-5)
+def test_without_a_generator_the_team_takes_its_modes(spec):
+    actor = lively(TeamActor(spec, 8, 4))
+    start = history(spec, 2)
+    rollouts = [
+        collect_rollout(Counter(start.state[-1], torch.full((ROWS,), 100)), actor, start, 3, None) for _ in range(2)
+    ]
+    assert torch.equal(rollouts[0].action, rollouts[1].action)
+    policy, _ = actor(rollouts[0].sequence.map(lambda x: x[:-1]))
+    torch.testing.assert_close(policy.mode[2:], rollouts[0].action)
 
 
-def test_parts_of_a_rollout_are_aligned():
-    spec = analytic.split_target_spec()
-    env, actor = analytic.SplitTarget(spec, 3, 0), TeamActor(spec, 16, 8)
-    rollout = collect_rollout(env, actor, env.start(), 6, torch.Generator().manual_seed(1))
-    taken = actor.clip(rollout.action)
-    torch.testing.assert_close(rollout.previous_action[1:], taken)
-    miss = taken[:, :, 0, 0] + taken[:, :, 1, 0] - rollout.state[:-1].sum(-1)
-    expected = -miss.square() - 0.1 * taken[:, :, 0, 1].square()
-    torch.testing.assert_close(rollout.reward[:4], expected[:4])
-    assert rollout.valid.sum(0).tolist() == [4, 4, 4]
-    assert not taken[:, :, 1, 1].any()  # the padded component of the smaller agent
+def test_acting_remembers_from_step_to_step(spec):
+    actor = lively(TeamActor(spec, 8, 4))
+    whole = history(spec, 6)
+    team = ActingTeam(actor, None)
+    team.recall(whole.map(lambda x: x[:3]))
+    for t in range(3, 7):
+        decision = team.act(whole.map(lambda x, t=t: x[t : t + 1]))
+    torch.testing.assert_close(decision.action, actor(whole)[0].mode[-1])
 
 
-def test_same_generator_same_rollout():
-    spec = analytic.split_target_spec()
-    actor = TeamActor(spec, 16, 8)
-    runs = []
-    for seed in (5, 5, 6):
-        env = analytic.SplitTarget(spec, 3, 0)
-        runs.append(collect_rollout(env, actor, env.start(), 4, torch.Generator().manual_seed(seed)))
-    assert torch.equal(runs[0].action, runs[1].action)
-    assert not torch.equal(runs[0].action, runs[2].action)
+@pytest.mark.parametrize("task", ["icg", "reacher"])
+def test_log_probabilities_can_be_recomputed_on_real_environments(task, request):
+    spec = request.getfixturevalue(task).spec
+    actor = lively(TeamActor(spec, 8, 4))
+    env = VectorTeamEnv(spec, 3, autoreset=True)
+    start = first_times(env.reset([1, 2, 3]), spec.n_agents, spec.action_size)
+    steps = int(spec.horizon * 1.5)
+    generator = torch.Generator().manual_seed(0)
+    first = collect_rollout(env, actor, start, steps, generator)
+    assert first.truncated.sum(0).tolist() == [1, 1, 1]
+    assert (~first.valid).sum(0).tolist() == [1, 1, 1]
+    torch.testing.assert_close(recomputed(actor, first), first.log_prob, atol=1e-4, rtol=1e-4)
+    # The next rollout of living rows goes on from the last times of this one.
+    tail = first.sequence.map(lambda x: x[-5:])
+    second = collect_rollout(env, actor, tail, steps, generator)
+    assert second.burn_in == 4
+    assert torch.equal(second.state[4], first.state[-1])
+    torch.testing.assert_close(recomputed(actor, second), second.log_prob, atol=1e-4, rtol=1e-4)
+
+
+def test_episodes_are_counted_whole_and_once(icg):
+    spec = icg.spec
+    actor = lively(TeamActor(spec, 8, 4))
+    env = VectorTeamEnv(spec, 4)
+    returns = play_episodes(env, actor, [1, 2, 3, 4])
+    assert returns.shape == (4,)
+    # The game is deterministic and so is the team: all episodes are alike. Replay one by hand.
+    env.reset([1, 2, 3, 4])
+    state, previous, keep, memory, total = torch.zeros(4, spec.state_size), torch.zeros(4, 2, 2), False, None, 0.0
+    for _ in range(spec.horizon):
+        now = first_times(state, 2, 2)
+        now = type(now)(now.state, previous[None], torch.full((1, 4), keep))
+        policy, memory = actor(now, memory)
+        memory, previous, keep = memory[:, -1], policy.mode[0], True
+        step = env.step(previous)
+        state, total = step.state, total + step.reward
+    assert torch.equal(returns, total)

@@ -1,8 +1,15 @@
 """Teams whose agents differ in what they see and do."""
 
 import pytest
+import torch
 
 from momalit.team import AgentSpec, TeamSpec
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same random numbers in every run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -33,9 +33,7 @@ def test_inputs_are_gathered_scaled_and_padded(mixed_team):
     previous = torch.tensor([[0.5, 0.0], [1.0, 10.0]])
     result = inputs(state, previous)
     # a: columns 3, 1, then padding; its action as it is. b: columns 0, 2, 4; actions over [-2, 2] and [0, 10].
-    torch.testing.assert_close(
-        result, torch.tensor([[4.0, 2.0, 0.0, 0.5, 0.0], [1.0, 3.0, 5.0, 0.5, 1.0]])
-    )
+    torch.testing.assert_close(result, torch.tensor([[4.0, 2.0, 0.0, 0.5, 0.0], [1.0, 3.0, 5.0, 0.5, 1.0]]))
 
 
 @pytest.mark.parametrize("shared", [False, True])
