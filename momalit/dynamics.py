@@ -113,4 +113,8 @@ class WorldModel(nn.Module):
         """
         x = self.space.input(self.space.raw_input(state, action))
         prediction = self.network(x.expand(self.n_elites, *x.shape))
-        return prediction._replace(mean=prediction.mean * self.space.target.varies)
+        varies = self.space.target.varies
+        # Nothing has trained what the networks say of a constant: it is certain.
+        return prediction._replace(
+            mean=prediction.mean * varies, log_variance=prediction.log_variance.masked_fill(~varies, -torch.inf)
+        )

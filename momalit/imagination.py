@@ -96,7 +96,7 @@ class ImaginedEnv:
         outcome = prediction.mean[elite, rows]
         if self.sample:
             noise = torch.randn(outcome.shape, generator=self.generator, device=outcome.device)
-            outcome = outcome + noise * torch.exp(0.5 * prediction.log_variance[elite, rows]) * space.target.varies
+            outcome = outcome + noise * torch.exp(0.5 * prediction.log_variance[elite, rows])
         outcome = space.target.inverse(outcome)
         state, reward = self.state + outcome[:, :-1], outcome[:, -1]
         if caution.box:

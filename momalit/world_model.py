@@ -90,9 +90,15 @@ class WorldModelModule(pl.LightningModule):
 
     # --- data ------------------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
-        """Takes the statistics of the training split."""
+        """Takes the statistics of the training split.
+
+        Raises:
+            UserError: the data belong to another team, or hold nothing out to choose members by.
+        """
         self.spec.require_same(self._data.spec, "the configured model", f"dataset {self._data.dataset}")
         if stage == "fit":
+            if not len(self._data.validation):
+                raise UserError("data.validation_fraction: holds out 0 trajectories, a world model needs at least one")
             self.space.fit(self._data.train, self.hparams["discount"])
 
     @property
@@ -203,7 +209,13 @@ class WorldModelModule(pl.LightningModule):
 
     # --- use -------------------------------------------------------------------------------------------------------
     def world_model(self) -> WorldModel:
-        """The elites, frozen, with their statistics."""
+        """The elites, frozen, with their statistics.
+
+        Raises:
+            UserError: training ended before its first validation, so that nothing has been kept.
+        """
+        if not bool(torch.isfinite(self.kept_error).any()):
+            raise UserError("world model: no member was ever validated, expected at least one epoch with validation")
         chosen = self.hparams
         model = WorldModel(self.spec, chosen["n_elites"], chosen["hidden"], chosen["termination"]).to(self.device)
         model.space.load_state_dict(self.space.state_dict())

@@ -1,5 +1,8 @@
 """PPO alone, where the optimum is known."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -57,7 +60,99 @@ def test_respects_action_masks_and_reaches_the_best_allowed_entry():
 
 
 def test_remembers_what_it_saw_at_the_first_step():
-    assert train("recall", 40, lr=5e-3).greedy_return() > 0.95
+    module = train("recall", 40, lr=5e-3)
+    assert module.greedy_return() > 0.95
+    # It is memory that does it: with a memory cleared at every step the same policy can only guess.
+    remember = module.actor.remember
+    module.actor.remember = lambda sequence, h=None: remember(replace(sequence, keep=torch.zeros_like(sequence.keep)))
+    assert module.greedy_return() < 0.65
+
+
+def test_a_shared_network_learns_too():
+    assert train("split", 60, shared=True).greedy_return() > -0.06
+
+
+def rolled(rows: int = 10, **settings) -> AnalyticPPO:
+    """A module with a rollout at hand, as in the middle of an iteration."""
+    pl.seed_everything(0, verbose=False)
+    module = AnalyticPPO("split", **{"rows": rows, "width": 8, "memory": 4, **settings})
+    module._trainer = SimpleNamespace(current_epoch=0, global_rank=0, world_size=1)
+    module._rollout = module.with_advantages(module.make_rollout(rows, torch.Generator().manual_seed(0)))
+    return module
+
+
+@pytest.mark.parametrize(("rows", "minibatches"), [(10, 4), (12, 4), (7, 4), (5, 5), (3, 1)])
+def test_every_pass_visits_every_row_once(rows, minibatches):
+    module = rolled(rows, minibatches=minibatches, epochs=3)
+    batches = list(module._minibatches())
+    assert len(batches) == len(module.train_dataloader()) == 3 * minibatches
+    for first in range(0, len(batches), minibatches):
+        seen = torch.cat([batch.state[0] for batch in batches[first : first + minibatches]])
+        assert len(seen) == rows
+        assert torch.equal(seen.sort(0).values, module._rollout.state[0].sort(0).values)
+
+
+def test_advantages_are_normalised_and_targets_are_returns():
+    module = rolled(64, trace=1.0, discount=0.9)
+    rollout = module._rollout
+    assert float(rollout.advantage.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(rollout.advantage.std(correction=0)) == pytest.approx(1, abs=1e-4)
+    # With λ = 1 the target of the last step is r + γ V(successor), of the one before r + γ r' + γ² V.
+    with torch.no_grad():
+        last = module.critic(rollout.sequence)[-1]  # nothing had been seen yet: the scale was 1
+    torch.testing.assert_close(rollout.target[-1], rollout.reward[-1] + 0.9 * last)
+    torch.testing.assert_close(rollout.target[-2], rollout.reward[-2] + 0.9 * rollout.target[-1])
+    # The targets went into the statistics that the value loss is measured with.
+    torch.testing.assert_close(module.critic.scale.mean, rollout.target.mean())
+    torch.testing.assert_close(module.critic.scale.std, rollout.target.std(correction=0))
+
+
+def test_before_an_update_the_policy_is_the_one_that_acted():
+    module = rolled()
+    batch = next(module._minibatches())
+    module.training_step(batch, 0)
+    means = {name: float(total[0] / total[1]) for name, total in module._sums.items()}
+    assert means["policy/kl"] == pytest.approx(0, abs=1e-8)
+    assert means["policy/clipped"] == 0
+    assert means["loss/policy"] == pytest.approx(-float(batch.advantage.mean()), abs=1e-5)
+
+
+def test_values_stay_within_their_range_and_a_stop_has_its_value():
+    class Bounded(AnalyticPPO):
+        def value_range(self):
+            return torch.tensor(-2.0), torch.tensor(0.5)
+
+        def stop_value(self):
+            return torch.tensor(-100.0)
+
+    module = Bounded("split", rows=8, width=8, memory=4, discount=0.5, trace=1.0)
+    module.critic.scale.update(torch.tensor(1e3), torch.tensor(1e6 + 1))  # values of about 1000
+    rollout = module.make_rollout(8, torch.Generator().manual_seed(0))
+    plain = module.with_advantages(rollout)
+    # The last step is followed by the upper bound, not by 1000.
+    torch.testing.assert_close(plain.target[-1], (rollout.reward[-1] + 0.5 * 0.5).clamp(-2.0, 0.5))
+    stopped = torch.zeros_like(rollout.stopped)
+    stopped[1] = True
+    after = module.with_advantages(replace(rollout, stopped=stopped))
+    assert torch.equal(after.target[1], torch.full((8,), -2.0))  # r - 50, clamped
+    assert after.advantage[1].max() < after.advantage[2].min()
+
+
+def test_what_is_not_valid_teaches_nothing():
+    module = rolled()
+    rollout = module._rollout
+    valid = rollout.valid.clone()
+    valid[2:, ::2] = False
+
+    def gradient(**changes):
+        module.zero_grad()
+        module.training_step(replace(rollout, valid=valid, **changes), 0).backward()
+        return torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+
+    noise = torch.where(valid, 0.0, 50.0)
+    changed = gradient(advantage=rollout.advantage + noise, target=rollout.target + noise,
+                       action=rollout.action + noise[..., None, None])  # fmt: skip
+    torch.testing.assert_close(changed, gradient())
 
 
 def test_same_seed_same_weights_other_seed_others():

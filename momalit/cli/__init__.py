@@ -6,6 +6,7 @@ This module starts at once: PyTorch and Lightning are imported only by a command
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"momalit {library_version()}\n")
         return 0
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # a user's own callbacks and environments lie where the command is given
     try:
         return _dispatch(words[0], words[1:])
     except UserError as error:

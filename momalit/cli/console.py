@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ HARMLESS_WARNINGS = (
     r".*GPU available but not used",
     r".*`training_step` returned `None`",
     r".*Your `IterableDataset` has `__len__` defined",  # it has one on purpose, and no workers
+    r"\s*By default only one JsonargparseDeprecationWarning",  # Lightning's use of jsonargparse
+    r"\s*``instantiate_classes`` was deprecated",
     r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
     r".*Experiment logs directory .* exists",
 )
@@ -53,7 +56,7 @@ def conversation() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=message)
         for logger in ours:
             logger.addHandler(handler)
-            logger.setLevel(logging.INFO)
+            logger.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
         for logger in theirs:
             logger.setLevel(logging.WARNING)
         try:

@@ -1,4 +1,4 @@
-"""EpochProgress: one bar for the whole training, with the number that matters; plain lines where there is no terminal."""
+"""EpochProgress: one bar for the whole training, with the number that matters; plain lines without a terminal."""
 
 from __future__ import annotations
 

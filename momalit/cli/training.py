@@ -147,6 +147,12 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
         self._forget_settings_of_another_dataset(config["data"]["init_args"])
+        for stage in (WORLD_MODEL, WARM_START):
+            given = config["model"]["init_args"].get(stage.key)
+            if given is not None and not Path(given).is_file():
+                raise UserError(
+                    f"model.{stage.key}: found no file '{given}', expected the checkpoint of a {stage.title}"
+                )
         seed = config["seed_everything"]
         self.seed = None if seed is False else int(seed)
         self.run = RunDirectory.choose(config["run_dir"], _run_name(self.files), self.seed)
@@ -243,7 +249,7 @@ class TrainingCLI(LightningCLI):
             config.pop(key, None)
         words = [self.command, *(f"--config={path}" for path in self.files), *self.words]
         record = {"command": words, "seed": self.seed, "dataset": dataset_record(datamodule)}
-        run.begin({**run.record, **record}, self._parser(self.command).dump(config, skip_none=False))
+        run.begin({**run.record, **record}, self._parser(self.command).dump(config, skip_unset=False))
         os.environ[INHERITED] = str(run.path.resolve())
         try:
             yield

@@ -1,0 +1,69 @@
+"""Commands run in this process: starting Python takes longer than a tiny fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from momalit.cli import main
+
+TINY = """\
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+model:
+  class_path: momalit.MOMAPPOModule
+  init_args:
+    horizon: 3
+    rows: 4
+    memory_length: 2
+    width: 8
+    memory: 8
+    epochs: 1
+    minibatches: 2
+data:
+  class_path: datamodules.OfflineDataModule
+  init_args:
+    dataset: icg/unfavourable
+    transitions: 1000
+world_model:
+  n_members: 2
+  n_elites: 2
+  hidden: [8]
+  max_epochs: 1
+warm_start:
+  window: 5
+  max_epochs: 1
+evaluation:
+  episodes: 2
+  test_episodes: 3
+  imagined_starts: 4
+"""
+
+
+@dataclass
+class Outcome:
+    """What a command ended with and said on standard error."""
+
+    code: int
+    said: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def momalit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command line in an empty folder that holds ``tiny.yaml``."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+
+    def run(*words: str) -> Outcome:
+        capsys.readouterr()
+        code = main(words)
+        return Outcome(code, capsys.readouterr().err)
+
+    return run

@@ -1,0 +1,96 @@
+"""Every mistake costs one line and exit code 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+FIT = ("fit", "--config", "tiny.yaml")
+
+MISTAKES = [
+    (("fitt",), "command: found 'fitt', did you mean fit?"),
+    (("train",), "command: found 'train', expected one of fit"),
+    (("fit",), "--config: found none, expected e.g. fit --config icg.yaml"),
+    (("fit", "--config"), "--config: found no name after it"),
+    (("fit", "--config", "tinny.yaml"), "--config: found no file 'tinny.yaml'"),
+    ((*FIT, "--model.lrr", "3"), "model.lrr: momalit.MOMAPPOModule has no such setting; did you mean lr?"),
+    (
+        (*FIT, "--model.pessimism.al", "3"),
+        "model.pessimism.al: momalit.Pessimism has no such setting",
+    ),
+    ((*FIT, "--modl.rows", "3"), "--modl.rows: no such setting; did you mean model.rows?"),
+    ((*FIT, "--trainer.max_epoch", "3"), "--trainer.max_epoch: no such setting; did you mean trainer.max_epochs?"),
+    ((*FIT, "--world_model.hiden", "3"), "world_model.hiden: world_model has no such setting; did you mean hidden?"),
+    ((*FIT, "--model.rows", "many"), "model.rows: found 'many', expected int"),
+    ((*FIT, "--trainer.max_epochs", "x"), "trainer.max_epochs: found 'x', expected int or null"),
+    ((*FIT, "--model.pessimism.all", "x"), "model.pessimism.all: found 'x', expected float"),
+    ((*FIT, "--data.transitions", "2.5"), "data.transitions: found '2.5', expected int or null"),
+    ((*FIT, "--model.minibatches", "9"), "model.minibatches: found 9, expected at most rows = 4"),
+    ((*FIT, "--data.dataset", "icg/unfavorable"), "did you mean icg/unfavourable?"),
+    ((*FIT, "--data.env.observabilty", "own"), "env.observabilty: no setting of icg"),
+    ((*FIT, "--model.class_path", "momalit.Foo"), "model.class_path: found 'momalit.Foo', which cannot be used"),
+    (
+        (*FIT, "--model.world_model", "gone.ckpt"),
+        "model.world_model: found no file 'gone.ckpt'",
+    ),
+    ((*FIT, "surplus"), "surplus: unexpected"),
+    ((*FIT, "--seed_everything", "x"), "seed_everything: found 'x', expected bool or int"),
+    ((*FIT, "--ckpt_path", "gone.ckpt"), "--ckpt_path: found no file 'gone.ckpt'"),
+    ((*FIT, "--ckpt_path", "lsat"), "did you mean last?"),
+    ((*FIT, "--ckpt_path", "last"), "--ckpt_path: 'last' needs the run it belongs to, expected --run_dir DIR"),
+    (("test", "--config", "tiny.yaml"), "test: found no checkpoint, expected --ckpt_path PATH or --run_dir DIR"),
+    (("test", "--run_dir", "gone"), "--run_dir gone holds no run"),
+    (("collect",), "dataset: missing, a value is required"),
+    (("collect", "icg/unfavorable"), "did you mean icg/unfavourable?"),
+    (("collect", "icg/unfavourable", "--transition", "3"), "--transition: no such setting; did you mean transitions?"),
+    (("collect", "icg/unfavourable", "--transitions", "x"), "transitions: found 'x', expected int or null"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), MISTAKES, ids=[" ".join(words[-2:]) for words, _ in MISTAKES])
+def test_one_line_and_exit_code_2(words, expected, momalit, tmp_path: Path):
+    outcome = momalit(*words)
+    last = outcome.said.splitlines()[-1]
+    assert outcome.code == 2
+    assert last.startswith("error: ")
+    assert expected in last
+    assert "Traceback" not in outcome.said
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_unknown_keys_in_a_file_are_named(momalit, tmp_path: Path):
+    (tmp_path / "wrong.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("max_epochs: 2", "max_epoch: 2"))
+    assert (
+        "trainer.max_epoch: no such setting; did you mean trainer.max_epochs?"
+        in momalit("fit", "--config", "wrong.yaml").said
+    )
+
+
+def test_other_failures_keep_their_traceback(momalit, monkeypatch):
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("momalit.cli.training.prepare", fail)
+    with pytest.raises(ZeroDivisionError):
+        momalit(*FIT, "--run_dir", "run")
+
+
+def test_help_lists_every_command(momalit, capsys):
+    from momalit.cli import main
+
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for command in ("fit", "validate", "test", "predict", "collect"):
+        assert f"\n  {command} " in text
+    assert main([]) == 2
+
+
+@pytest.mark.parametrize("command", ["fit", "collect"])
+def test_help_of_a_command(command, momalit, capsys):
+    from momalit.cli import main
+
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert ("--run_dir" if command == "fit" else "--transitions") in text
+    assert ":class:" not in text

@@ -1,0 +1,56 @@
+"""What can only be seen from outside: the program in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MAIN = [sys.executable, str(ROOT / "main.py")]
+
+
+def test_main_hands_over_from_any_folder(tmp_path: Path):
+    done = subprocess.run(
+        [*MAIN, "fit", "--config", "nothing"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: --config: found no file 'nothing'")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_interrupting_and_killing_lose_nothing(momalit, tmp_path: Path):
+    words = ["fit", "--config", "tiny.yaml", "--trainer.max_epochs", "100"]
+    assert momalit(*words, "--run_dir", "whole").code == 0
+    for sent, status in ((signal.SIGINT, "interrupted"), (signal.SIGKILL, "running")):
+        run = tmp_path / f"stopped-{sent.name}"
+        process = subprocess.Popen([*MAIN, *words, "--run_dir", run.name], cwd=tmp_path, env=dict(os.environ))
+        while not (run / "checkpoints" / "last.ckpt").is_file():
+            assert process.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(sent)
+        assert process.wait(60) != 0
+        assert json.loads((run / "run.json").read_text())["status"] == status
+        assert momalit("fit", "--run_dir", run.name, "--ckpt_path", "last").code == 0
+        assert (run / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_run(momalit, tmp_path: Path):
+    words = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--run_dir", "run"]
+    done = subprocess.run(
+        [*MAIN, "fit", "--config", "tiny.yaml", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"
+    assert json.loads((tmp_path / "run/results.json").read_text())["episodes"] == 3
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
