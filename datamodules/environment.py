@@ -17,15 +17,14 @@ class EnvironmentDataModule(ModuleLoaders):
     Args:
         env: name of the task: a built-in one or ``package.module:callable``.
         settings: its keyword arguments.
-        n_rows: copies of the environment to step together.
 
     Raises:
         UserError: the name or a setting is unknown.
     """
 
-    def __init__(self, env: str, settings: dict[str, Any] | None = None, n_rows: int = 64) -> None:
+    def __init__(self, env: str, settings: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.env, self.settings, self.n_rows = env, dict(settings or {}), n_rows
+        self.env, self.settings = env, dict(settings or {})
         self._spec: TeamSpec | None = None
 
     @property

@@ -77,8 +77,8 @@ def test_eyes_of_a_dataset_of_ones_own_may_change(reacher):
 
 
 def test_environment_data_module():
-    data = EnvironmentDataModule("icg", {"n_agents": 3}, n_rows=4)
-    assert (data.spec.n_agents, data.n_rows) == (3, 4)
+    data = EnvironmentDataModule("icg", {"n_agents": 3})
+    assert data.spec.n_agents == 3
     assert data.fingerprint == EnvironmentDataModule("icg", {"n_agents": 3}).fingerprint
     assert data.fingerprint != EnvironmentDataModule("icg").fingerprint
 
