@@ -9,6 +9,7 @@ import torch
 
 from momalit.batches import generator_for
 from momalit.envs.vector import VectorTeamEnv
+from momalit.functional.surrogate import masked_mean
 from momalit.ppo import PPOModule
 from momalit.records import Rollout, Sequence
 from momalit.rollout import collect_rollout, first_times
@@ -39,7 +40,7 @@ class MAPPOModule(PPOModule):
         rollout = collect_rollout(_OnDevice(self._env, self.device), self.actor, self._now, self.horizon, generator)
         whole, tail = rollout.sequence, max(rollout.state.shape[0] - self.memory_length - 1, 0)
         self._now = Sequence(whole.state[tail:], whole.previous_action[tail:], whole.keep[tail:])
-        self._note("real/reward", rollout.reward.sum() / rollout.valid.sum())
+        self._note("real/reward", masked_mean(rollout.reward, rollout.valid))
         return rollout
 
     def _begin(self, rows: int) -> None:
@@ -70,7 +71,7 @@ class MAPPOModule(PPOModule):
 
 
 class _OnDevice:
-    """The real environments lives on the CPU, the team where Lightning put it."""
+    """The real environments live on the CPU, the team where Lightning put it."""
 
     def __init__(self, env: VectorTeamEnv, device: torch.device) -> None:
         self.env, self.device = env, device

@@ -33,7 +33,7 @@ def lively(actor):
 
 @dataclass
 class Counter:
-    """The state counts in its first column and takes in the actions in the others; row b ends every ``length[b]`` steps.
+    """The state counts in its first column and adds the actions up in the others; row b lasts ``length[b]`` steps.
 
     Ends alternate between termination and truncation; the call after an end begins a new episode at 100, 200, ...
     """

@@ -93,7 +93,8 @@ class VectorTeamEnv:
                 reward[row], terminated[row], truncated[row] = self._advance(row, actions[row])
             elif self.autoreset:
                 began[row] = True
-                self._begin(row, int(self._streams[row].integers(2**31)))
+                # Evaluation's seeds lie in the lower half of the range, which no later episode may come upon.
+                self._begin(row, int(self._streams[row].integers(2**30, 2**31)))
         tensors = (self._state.copy(), reward, terminated, truncated, valid, began, np.zeros(self.n_rows, bool))
         return Step(*(torch.from_numpy(array) for array in tensors))
 

@@ -1,0 +1,114 @@
+"""Behaviour cloning recovers what generated the log."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from momalit.baselines import BCModule
+from momalit.checkpoints import load_module
+from momalit.records import Sequence, Trajectories
+from momalit.team import AgentSpec, TeamSpec
+
+LENGTH = 6
+
+
+class Recorded(pl.LightningDataModule):
+    """Trajectories at hand."""
+
+    def __init__(self, spec, train):
+        super().__init__()
+        self.spec, self.train = spec, train
+
+    def train_dataloader(self):
+        return self.trainer.lightning_module.train_dataloader()
+
+    def val_dataloader(self):
+        return self.trainer.lightning_module.val_dataloader()
+
+
+def make_trainer(epochs):
+    return pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Agent a answers half of what it sees; b, with two components, gives ±what it saw at the first step."""
+    agents = (AgentSpec("a", (0,), 1, (-1.0,), (1.0,)), AgentSpec("b", (1,), 2, (-2.0, -2.0), (2.0, 2.0)))
+    spec = TeamSpec("toy", agents, 2, False, LENGTH, (("state", 0), ("state", 1)))
+    random = torch.Generator().manual_seed(0)
+    episodes = 300
+    state = torch.rand(episodes, LENGTH + 1, 2, generator=random) * 2 - 1
+    action = torch.zeros(episodes, LENGTH, 2, 2)
+    action[:, :, 0, 0] = 0.5 * state[:, :-1, 0]
+    action[:, :, 1, 0] = state[:, :1, 1]
+    action[:, :, 1, 1] = -state[:, :1, 1]
+    action = action + 0.1 * torch.randn(action.shape, generator=random) * spec.action_mask()
+    no = torch.zeros(episodes * LENGTH, dtype=torch.bool)
+    train = Trajectories.from_lengths(
+        state.flatten(0, 1), action.flatten(0, 1), no.float(), no, no, torch.full((episodes,), LENGTH)
+    )
+    return Recorded(spec, train)
+
+
+@pytest.fixture(scope="module")
+def cloned(data):
+    pl.seed_everything(0, verbose=False)
+    module = BCModule(data.spec, width=32, memory=16, window=3, memory_length=3, batch_size=16, lr=5e-3, min_std=0.02)
+    trainer = make_trainer(30)
+    trainer.fit(module, datamodule=data)
+    return module, trainer
+
+
+def test_the_demonstrators_are_recovered_with_their_memory_and_their_noise(cloned):
+    module, _ = cloned
+    state = torch.rand(LENGTH, 200, 2, generator=torch.Generator().manual_seed(1)) * 1.8 - 0.9
+    wanted = torch.zeros(LENGTH, 200, 2, 2)
+    wanted[..., 0, 0] = 0.5 * state[..., 0]
+    wanted[..., 1, 0], wanted[..., 1, 1] = state[0, :, 1], -state[0, :, 1]
+    previous = torch.cat([torch.zeros(1, 200, 2, 2), wanted[:-1]])
+    keep = torch.ones(LENGTH, 200, dtype=torch.bool)
+    keep[0] = False
+    policy, _ = module.actor(Sequence(state, previous, keep))
+    error = (policy.mode - wanted).square().mean((0, 1)).sqrt()
+    assert error.max() < 0.1
+    assert error[0, 1] == 0
+    torch.testing.assert_close(module.actor.log_std.exp()[1], torch.full((2,), 0.1), atol=0.04, rtol=0)
+
+
+def test_burn_in_teaches_nothing_and_steps_past_the_end_neither(data):
+    module = BCModule(data.spec, width=8, memory=4, window=4, memory_length=2)
+    batch = data.train.windows(torch.tensor([0, 3, LENGTH - 1]), 2, 4)
+    assert batch.valid.sum(0).tolist() == [4, 3, 1]
+    loss = module.training_step(batch, 0).detach()
+    action = torch.where(batch.valid[..., None, None], batch.action, 99.0)
+    changed = type(batch)(batch.sequence, action, batch.valid)
+    torch.testing.assert_close(module.training_step(changed, 0).detach(), loss)
+    # By hand: the mean over valid steps and agents of the negative log-likelihood.
+    policy, _ = module.actor(batch.sequence)
+    log_prob = policy.log_prob(torch.cat([torch.zeros(2, 3, 2, 2), batch.action]))[2:]
+    torch.testing.assert_close(loss, -log_prob[batch.valid].mean().detach())
+
+
+def test_an_epoch_covers_the_log_about_once(data):
+    module = BCModule(data.spec, width=8, memory=4, window=3, batch_size=16)
+    trainer = make_trainer(1)
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step == len(data.train) // (3 * 16)
+
+
+def test_a_checkpoint_gives_the_same_team(cloned, data, tmp_path):
+    module, trainer = cloned
+    trainer.save_checkpoint(tmp_path / "bc.ckpt")
+    loaded = load_module(tmp_path / "bc.ckpt", BCModule)
+    sequence = data.train.sequence(torch.arange(50), 3)
+    assert torch.equal(loaded.actor(sequence)[0].mode, module.actor(sequence)[0].mode)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(data):
+    module = BCModule(data.spec, width=8, memory=4)
+    module.actor.head.weight.data.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="behaviour cloning: loss is nan in epoch 0"):
+        make_trainer(2).fit(module, datamodule=data)
