@@ -131,7 +131,8 @@ class PPOModule(TeamPolicyModule):
         rows = max(self.hparams["rows"] // self.trainer.world_size, 1)
         rollout = self.make_rollout(rows, generator_for(self.device, *key, 2))
         self._rollout = self.with_advantages(rollout)
-        self.steps_taken += rollout.valid.sum()
+        steps: Any = self.all_gather(rollout.valid.sum())
+        self.steps_taken += steps.sum()
 
     @torch.no_grad()
     def with_advantages(self, rollout: Rollout) -> Rollout:

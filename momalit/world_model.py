@@ -73,8 +73,9 @@ class WorldModelModule(pl.LightningModule):
             )
         if not 0 <= beta <= 1:
             raise UserError(f"world_model.beta: found {beta}, expected a number from 0 to 1")
-        if batch_size < 1:
-            raise UserError(f"world_model.batch_size: found {batch_size}, expected at least 1")
+        for name, number in (("batch_size", batch_size), ("patience", patience)):
+            if number < 1:
+                raise UserError(f"world_model.{name}: found {number}, expected at least 1")
         self.save_hyperparameters({"spec": spec.to_dict(), **arguments})
         n_in, n_out = spec.state_size + spec.joint_action_size, spec.state_size + 1
         self.space = ModelSpace(spec)

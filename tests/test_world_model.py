@@ -289,6 +289,7 @@ def test_same_seed_same_model(data):
         ({"termination": "maybe"}, "world_model.termination: found 'maybe', expected one of learned, never"),
         ({"beta": 2.0}, "world_model.beta: found 2.0"),
         ({"batch_size": 0}, "world_model.batch_size: found 0"),
+        ({"patience": 0}, "world_model.patience: found 0"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(setting, message):

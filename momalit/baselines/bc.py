@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from momalit.batches import chunks, generator_for, loader
+from momalit.errors import UserError
 from momalit.functional.surrogate import masked_mean
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.actors import TeamActor
@@ -51,6 +52,13 @@ class BCModule(TeamPolicyModule):
         arguments = plain_arguments(locals())
         super().__init__(spec)
         self.save_hyperparameters(arguments)
+        for name, number, least in (
+            ("window", window, 1),
+            ("batch_size", batch_size, 1),
+            ("memory_length", memory_length, 0),
+        ):
+            if number < least:
+                raise UserError(f"model.{name}: found {number}, expected at least {least}")
         self.actor = TeamActor(self.spec, width, memory, shared, initial_std, min_std)
         self._losses: list[Tensor] = []
 

@@ -75,7 +75,8 @@ def overview() -> str:
         f"commands:\n{commands}\n\n"
         f"examples:\n{EXAMPLES}\n\n"
         "python main.py COMMAND --help lists the command's options; --print_config added to a command shows every\n"
-        "setting that it would use; --version tells the version.\n"
+        "setting that it would use; --version tells the version. Computing on the CPU takes one thread, or\n"
+        "$OMP_NUM_THREADS of them; datasets and trained world models are kept in $MOMALIT_HOME (~/.cache/momalit).\n"
     )
 
 

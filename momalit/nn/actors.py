@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from momalit.errors import UserError
 from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian
 from momalit.nn.inputs import AgentInputs
 from momalit.nn.stacked import StackedLinear
@@ -30,6 +31,9 @@ class TeamActor(nn.Module):
         initial_std: deviation at the start, as a share of half the action range.
         min_std: its lower bound.
         max_std: its upper bound.
+
+    Raises:
+        UserError: the three deviations are not in this order, or not positive.
     """
 
     low: Tensor
@@ -48,6 +52,10 @@ class TeamActor(nn.Module):
         max_std: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 < min_std < max_std:
+            raise UserError(f"model.min_std: found {min_std}, expected a number above 0 and below {max_std}")
+        if not min_std <= initial_std <= max_std:
+            raise UserError(f"model.initial_std: found {initial_std}, expected a number from {min_std} to {max_std}")
         self.discrete = spec.discrete
         self.inputs = AgentInputs(spec)
         self.trunk = RecurrentTrunk(spec, width, memory, shared)

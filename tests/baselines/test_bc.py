@@ -6,6 +6,7 @@ import torch
 
 from momalit.baselines import BCModule
 from momalit.checkpoints import load_module
+from momalit.errors import UserError
 from momalit.records import Sequence, Trajectories
 from momalit.team import AgentSpec, TeamSpec
 
@@ -112,3 +113,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(data):
     module.actor.head.weight.data.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="behaviour cloning: loss is nan in epoch 0"):
         make_trainer(2).fit(module, datamodule=data)
+
+
+@pytest.mark.parametrize(("name", "value"), [("window", 0), ("batch_size", 0), ("memory_length", -1)])
+def test_impossible_settings_are_refused_by_name(data, name, value):
+    with pytest.raises(UserError, match=rf"model\.{name}: found {value}, expected at least"):
+        BCModule(data.spec, **{name: value})

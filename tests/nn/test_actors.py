@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from momalit.errors import UserError
 from momalit.nn.actors import TeamActor
 from momalit.nn.inputs import AgentInputs
 from momalit.records import Sequence
@@ -174,3 +175,17 @@ def test_a_shared_network_keeps_each_agents_own_memory(mixed_team):
     expected = torch.zeros(2, ROWS, dtype=torch.bool)
     expected[1, 2] = True
     assert torch.equal(differs, expected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"min_std": 0.0}, "model.min_std: found 0.0, expected a number above 0 and below 1.0"),
+        ({"min_std": 1.5}, "model.min_std: found 1.5"),
+        ({"initial_std": 0.01}, "model.initial_std: found 0.01, expected a number from 0.05 to 1.0"),
+        ({"initial_std": 3.0}, "model.initial_std: found 3.0"),
+    ],
+)
+def test_impossible_exploration_is_refused_by_name(mixed_team, setting, message):
+    with pytest.raises(UserError, match=message):
+        TeamActor(mixed_team, 8, 4, **setting)
