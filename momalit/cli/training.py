@@ -253,7 +253,7 @@ class TrainingCLI(LightningCLI):
         for key in ("config", "run_dir", "ckpt_path"):
             config.pop(key, None)
         words = [self.command, *(f"--config={path}" for path in self.files), *self.words]
-        record = {"command": words, "seed": self.seed, "threads": torch.get_num_threads()}
+        record: dict[str, Any] = {"command": words, "seed": self.seed, "threads": torch.get_num_threads()}
         record["dataset"] = dataset_record(datamodule)
         run.begin({**run.record, **record}, self._parser(self.command).dump(config, skip_unset=False))
         os.environ[INHERITED] = str(run.path.resolve())
