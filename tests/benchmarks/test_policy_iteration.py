@@ -29,7 +29,7 @@ def one_thread() -> Iterator[None]:
 def team(reacher) -> MOMAPPOModule:
     torch.manual_seed(0)
     module = MOMAPPOModule(reacher.spec, horizon=HORIZON, rows=ROWS, minibatches=MINIBATCHES)
-    module.world_model = WorldModel(reacher.spec, 5, (200,) * 4)
+    module.world_model = WorldModel(reacher.spec, 5, (200,) * 4, "never")
     module.world_model.space.fit(reacher.train, 0.99)
     module.pessimism.adaptive_horizon = False
     return module
