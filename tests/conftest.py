@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from datamodules import OfflineDataModule
+
+# Networks this small lose by threads that wait for each other, badly so on a busy machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
