@@ -202,3 +202,40 @@ def test_impossible_settings_are_refused_by_name(setting, message):
 def test_entropy_is_steered_to_its_target():
     loose, tight = train("split", 12, entropy_target=0.5, entropy_coefficient=0.01), train("split", 12)
     assert loose.actor.log_std.mean() > tight.actor.log_std.mean()
+
+
+def steered(kl: float, entropy: float, **settings) -> AnalyticPPO:
+    """A module after one steering by these measurements."""
+    module = AnalyticPPO("split", rows=8, width=8, memory=4, **settings)
+    module._over_processes = lambda value: value
+    module._steer({"policy/kl": torch.tensor(kl), "policy/entropy": torch.tensor(entropy)})
+    return module
+
+
+@pytest.mark.parametrize(("kl", "factor"), [(0.1, 0.5 / 1.2), (0.011, 0.5), (0.009, 0.5), (0.001, 0.5 * 1.2)])
+def test_step_sizes_follow_the_kl(kl, factor):
+    module = AnalyticPPO("split", rows=8, width=8, memory=4, target_kl=0.01)
+    module._over_processes = lambda value: value
+    module.lr_factor.fill_(0.5)
+    module._steer({"policy/kl": torch.tensor(kl), "policy/entropy": torch.tensor(0.0)})
+    assert float(module.lr_factor) == pytest.approx(factor)
+    module._trainer = SimpleNamespace(max_epochs=10)
+    # Half of the way down to a tenth, times the factor.
+    assert module._lr_share(5) == pytest.approx(factor * 0.55)
+
+
+def test_step_sizes_never_exceed_those_asked_for():
+    assert float(steered(0.0, 0.0, target_kl=0.01).lr_factor) == 1.0
+
+
+@pytest.mark.parametrize(("entropy", "grows"), [(0.0, True), (3.0, False)])
+def test_the_entropy_bonus_grows_while_entropy_falls_short(entropy, grows):
+    # Agents have two components and one: 1.5 on average, so that 3.0 nats of an agent are 2.0 per component.
+    module = steered(0.0, entropy, entropy_target=1.0, entropy_coefficient=0.01)
+    assert float(module.entropy_weight) == pytest.approx(0.01 * 2.718281828 ** (0.1 if grows else -0.1), rel=1e-4)
+
+
+def test_without_targets_nothing_is_steered():
+    module = steered(9.0, -9.0, entropy_coefficient=0.01)
+    assert float(module.entropy_weight) == pytest.approx(0.01)
+    assert float(module.lr_factor) == 1.0
