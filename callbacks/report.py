@@ -76,7 +76,7 @@ def final_report(
         if isinstance(model, MOMAPPOModule) and model.world_model is not None:
             imagined[name] = float(evaluation.imagine(model).mean())
     model.load_state_dict(last)
-    results = _results(model, datamodule, played, imagined, seed, started)
+    results = _results(model, datamodule, played, imagined, seed, started, evaluation.deterministic)
     if trainer.is_global_zero:
         write_json(run_dir / RESULTS, results)
         Console().print(results_table(results))
@@ -100,6 +100,7 @@ def _results(
     imagined: dict[str, float | None],
     seed: int | None,
     started: float,
+    deterministic: bool,
 ) -> dict[str, Any]:
     reference = references(model.spec)
     returns = getattr(datamodule, "returns", None)
@@ -111,7 +112,7 @@ def _results(
         "method": type(model).__name__.removesuffix("Module"),
         "seed": seed,
         "episodes": len(played["last"]),
-        "deterministic": True,
+        "deterministic": deterministic,
         "return_data": None if returns is None else float(returns.mean()),
         "return_random": reference["random"] if reference else None,
         "return_expert": reference["expert"] if reference else None,
@@ -146,7 +147,9 @@ def results_table(results: dict[str, Any]) -> Table:
         else {"random": results["return_random"], "expert": results["return_expert"]}
     )
     title = f"{results['method']} on {results['dataset'] or results['task']}, seed {results['seed']}"
-    table = Table(title=title, caption=f"{results['episodes']} episodes on test seeds, deterministic; 95 % intervals")
+    mode = "deterministic" if results["deterministic"] else "sampled"
+    caption = f"{results['episodes']} episodes on test seeds, {mode}; 95 % intervals"
+    table = Table(title=title, caption=caption)
     table.add_column("team")
     for column in ("return", "interval", "normalised", "imagined"):
         table.add_column(column, justify="right")
