@@ -107,14 +107,36 @@ def test_advantages_are_normalised_and_targets_are_returns():
     torch.testing.assert_close(module.critic.scale.std, rollout.target.std(correction=0))
 
 
-def test_before_an_update_the_policy_is_the_one_that_acted():
-    module = rolled()
-    batch = next(module._minibatches())
-    module.training_step(batch, 0)
+@pytest.mark.parametrize("burn_in", [0, 3])
+def test_before_an_update_the_networks_are_those_that_acted(burn_in):
+    """Memories are rebuilt from the burn-in: probabilities and values come out as they were."""
+    module = rolled(entropy_coefficient=0.1)
+    module.actor.head.weight.data.normal_(0, 1.0)
+    env = module.kind(module.spec, 10, seed=5)
+    start = env.start()
+    if burn_in:
+        first = collect_rollout(env, module.actor, start, burn_in, torch.Generator().manual_seed(1))
+        env.time, start = 0, first.sequence
+        start.keep[1, ::2] = False  # some rows begin later
+    rollout = collect_rollout(env, module.actor, start, 4, torch.Generator().manual_seed(2))
+    rollout.keep[burn_in + 2, 5] = False  # an episode that begins in the middle
+    policy, _ = module.actor(rollout.sequence)
+    log_prob = policy.log_prob(
+        torch.cat([torch.zeros(burn_in, 10, 2, 2), rollout.action, torch.zeros(1, 10, 2, 2)])
+    ).detach()[burn_in:-1]
+    batch = module.with_advantages(replace(rollout, log_prob=log_prob))
+    assert batch.burn_in == burn_in
+    module._sums.clear()
+    loss = float(module.training_step(batch, 0).detach())
     means = {name: float(total[0] / total[1]) for name, total in module._sums.items()}
     assert means["policy/kl"] == pytest.approx(0, abs=1e-8)
     assert means["policy/clipped"] == 0
-    assert means["loss/policy"] == pytest.approx(-float(batch.advantage.mean()), abs=1e-5)
+    assert means["loss/policy"] == pytest.approx(0, abs=1e-5)  # ratios of one, advantages of zero mean
+    value = module.critic(batch.sequence)[burn_in:-1].detach()
+    error = value - module.critic.scale(batch.target)
+    huber = torch.where(error.abs() < 1, 0.5 * error**2, error.abs() - 0.5).mean()
+    assert means["loss/value"] == pytest.approx(float(huber), rel=1e-4)
+    assert loss == pytest.approx(means["loss/policy"] + float(huber) - 0.1 * means["policy/entropy"], abs=1e-5)
 
 
 def test_values_stay_within_their_range_and_a_stop_has_its_value():
