@@ -121,12 +121,14 @@ class MOMAPPOModule(PPOModule):
         env = ImaginedEnv(self.model, self.pessimism, self.hparams["sample"], generator)
         env.reset(start.state[-1])
         rollout = collect_rollout(env, self.actor, start, n_steps, generator)
-        ended = rollout.stopped.any(0).float()
-        self._note("imagined/stopped", ended.mean())
-        self._note("imagined/valid", rollout.valid.float().mean())
-        self._note("imagined/terminated", rollout.terminated.any(0).float().mean())
-        self._note("imagined/penalty", masked_mean(env.penalties(), rollout.valid))
-        self._note("imagined/uncertainty", masked_mean(env.uncertainties(), rollout.valid))
+        notes = {
+            "imagined/stopped": rollout.stopped.any(0).float().mean(),
+            "imagined/valid": rollout.valid.float().mean(),
+            "imagined/terminated": rollout.terminated.any(0).float().mean(),
+            "imagined/penalty": masked_mean(env.penalties(), rollout.valid),
+            "imagined/uncertainty": masked_mean(env.uncertainties(), rollout.valid),
+        }
+        self._note(notes)
         return rollout
 
     def value_range(self) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from momalit.functional.surrogate import clipped_surrogate, kl_estimate, masked_
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.actors import TeamActor
 from momalit.nn.critics import TeamCritic
+from momalit.nn.trunk import run_together
 from momalit.policy import TeamPolicyModule
 from momalit.records import Rollout, Sequence
 from momalit.team import TeamSpec
@@ -107,7 +108,7 @@ class PPOModule(TeamPolicyModule):
         self.register_buffer("lr_factor", torch.tensor(1.0))
         self.register_buffer("steps_taken", torch.tensor(0, dtype=torch.long))
         self._rollout: Rollout | None = None
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
 
     # --- the source of rollouts ------------------------------------------------------------------------------------
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
@@ -136,8 +137,13 @@ class PPOModule(TeamPolicyModule):
 
     @torch.no_grad()
     def with_advantages(self, rollout: Rollout) -> Rollout:
-        """Adds normalised advantages and value targets, and takes the targets into the running statistics."""
-        value = self.critic.scale.inverse(self._values(rollout))
+        """Adds normalised advantages and value targets, and takes the targets into the running statistics.
+
+        The burn-in has served then, see ``recall``.
+        """
+        rollout = self.recall(rollout)
+        memory = None if rollout.memory is None else rollout.memory[-self.spec.n_agents :]
+        value = self.critic.scale.inverse(self.critic(rollout.sequence, memory))
         if (limits := self.value_range()) is not None:
             value = value.clamp(*limits)
         advantage, target = generalized_advantage(
@@ -155,33 +161,49 @@ class PPOModule(TeamPolicyModule):
             target = target.clamp(*limits)
         mean, square, _ = global_moments(target, rollout.valid)
         self.critic.scale.update(mean, square)
-        self._note("value/explained_variance", explained_variance(value[:-1], target, rollout.valid))
-        self._note("value/mean", mean)
+        explained = explained_variance(value[:-1], target, rollout.valid)
+        self._note({"value/explained_variance": explained, "value/mean": mean})
         return replace(rollout, advantage=normalize(advantage, rollout.valid), target=target)
 
-    def _values(self, rollout: Rollout) -> Tensor:
-        values = self.critic(rollout.sequence)
-        return values[rollout.burn_in :]
-
     def train_dataloader(self) -> DataLoader:
-        return loader(self.hparams["epochs"] * self.hparams["minibatches"], self._minibatches)
+        return loader(self.hparams["epochs"] * self.hparams["minibatches"], self._draw)
 
-    def _minibatches(self) -> Iterator[Rollout]:
-        rollout = self._rollout
-        assert rollout is not None, "minibatches are drawn after on_train_epoch_start"
-        random = generator_for("cpu", torch.initial_seed(), self.current_epoch, self.global_rank, 3)
+    def _draw(self) -> Iterator[Rollout]:
+        assert self._rollout is not None, "minibatches are drawn after on_train_epoch_start"
+        key = (torch.initial_seed(), self.current_epoch, self.global_rank)
+        yield from self.minibatches(self._rollout, generator_for("cpu", *key, 3))
+
+    def minibatches(self, rollout: Rollout, random: torch.Generator) -> Iterator[Rollout]:
+        """Cuts ``rollout`` into minibatches of whole rows, ``epochs`` times in a new order by ``random`` (a CPU's)."""
         count = min(self.hparams["minibatches"], rollout.n_rows)
         for _ in range(self.hparams["epochs"]):
             order = torch.randperm(rollout.n_rows, generator=random).to(rollout.state.device)
             for index in order.tensor_split(count):
                 yield rollout.rows(index)
 
+    @torch.no_grad()
+    def recall(self, rollout: Rollout) -> Rollout:
+        """Adds to the actors' memories at the start of the rollout those of the critic; the burn-in has served then.
+
+        So the update starts from the memories that acted, as MAPPO does; they lag the weights by one iteration at most.
+        Rebuilding them for every gradient step costs a sixth of the update and was not seen to teach more.
+
+        Returns:
+            the rollout with ``memory`` and without the burn-in.
+        """
+        h, memory = rollout.burn_in, rollout.memory
+        past, now = rollout.sequence.span(0, h), rollout.sequence.span(h, None)
+        if h and memory is not None and (values := self.critic.remember(past)) is not None:
+            memory = torch.cat([memory, values[:, -1]])
+        return replace(rollout, state=now.state, previous_action=now.previous_action, keep=now.keep, memory=memory)
+
     def training_step(self, batch: Rollout, _: int) -> Tensor:
         """One loss for actors and critic, which share no weights: one backward pass serves both."""
-        past, now = _split(batch)
-        policy, _memory = self.actor(now, self._recall(self.actor, past))
+        now = batch.sequence.span(0, -1)
+        memory = self._remember(now, batch.memory)
+        policy = self.actor.distribution(memory[0], now.state)
+        value = self.critic.value(now.state, memory[-1])
         log_prob = policy.log_prob(batch.action)
-        value = self.critic(now, self._recall(self.critic, past))
         assert batch.advantage is not None and batch.target is not None
         surrogate = clipped_surrogate(log_prob, batch.log_prob, batch.advantage, batch.valid, self.hparams["clip"])
         target = self.critic.scale(batch.target)
@@ -189,22 +211,22 @@ class PPOModule(TeamPolicyModule):
         entropy = masked_mean(policy.entropy, batch.valid)
         loss = surrogate + self.hparams["value_coefficient"] * value_loss - self.entropy_weight * entropy
         with torch.no_grad():
-            self._note("loss/policy", surrogate)
-            self._note("loss/value", value_loss)
-            self._note("policy/entropy", entropy)
-            self._note("policy/kl", kl_estimate(log_prob, batch.log_prob, batch.valid))
             outside = (log_prob - batch.log_prob).abs() > self.hparams["clip"]
-            self._note("policy/clipped", masked_mean(outside.float(), batch.valid))
+            notes = {
+                "loss/policy": surrogate,
+                "loss/value": value_loss,
+                "policy/entropy": entropy,
+                "policy/kl": kl_estimate(log_prob, batch.log_prob, batch.valid),
+                "policy/clipped": masked_mean(outside.float(), batch.valid),
+            }
+            self._note(notes)
         return loss
 
-    @staticmethod
-    @torch.no_grad()
-    def _recall(network: TeamActor | TeamCritic, past: Sequence) -> Tensor | None:
-        """Memory built by the current weights from the burn-in; the gradient stops there."""
-        if not past.state.shape[0]:
-            return None
-        memory = network.remember(past)
-        return None if memory is None else memory[:, -1]
+    def _remember(self, sequence: Sequence, memory: Tensor | None) -> Tensor:
+        """Memories of actors and critic ``(G, A, T, B, H)``, run as one; G is 1 where the critic has none."""
+        trunks = [self.actor.trunk] if self.critic.trunk is None else [self.actor.trunk, self.critic.trunk]
+        inputs = self.actor.inputs(sequence.state, sequence.previous_action)
+        return run_together(trunks, inputs, sequence.keep, memory)
 
     # --- optimisation ----------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -224,18 +246,28 @@ class PPOModule(TeamPolicyModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips actors and critic apart, so that the critic's large gradients do not shrink the actors' steps."""
-        self._note("gradient/actor", _clip(self.actor, self.hparams["actor_clip_norm"]))
-        self._note("gradient/critic", _clip(self.critic, self.hparams["critic_clip_norm"]))
+        actor = _clip(self.actor, self.hparams["actor_clip_norm"])
+        critic = _clip(self.critic, self.hparams["critic_clip_norm"])
+        self._note({"gradient/actor": actor, "gradient/critic": critic})
 
-    def _note(self, name: str, value: Tensor) -> None:
-        """Adds to the iteration's means, without leaving the device."""
-        total = torch.stack([value.detach().float(), value.new_ones((), dtype=torch.float32)])
-        self._sums[name] = self._sums[name] + total if name in self._sums else total
+    def _note(self, values: Mapping[str, Tensor]) -> None:
+        """Adds scalars to the iteration's means, all at once and without leaving the device."""
+        names = tuple(values)
+        total, count = self._sums.get(names, (0.0, 0))
+        self._sums[names] = (total + torch.stack([value.detach().float() for value in values.values()]), count + 1)
+
+    def _means(self) -> dict[str, Tensor]:
+        """What was noted, averaged; begins anew."""
+        sums, self._sums = self._sums, {}
+        return {
+            name: mean
+            for names, (total, count) in sums.items()
+            for name, mean in zip(names, total / count, strict=True)
+        }
 
     def on_train_epoch_end(self) -> None:
         """Logs the iteration's means and steers entropy and step size."""
-        means = {name: total[0] / total[1] for name, total in self._sums.items()}
-        self._sums.clear()
+        means = self._means()
         for name, value in means.items():
             if not bool(torch.isfinite(value)):
                 raise FloatingPointError(f"{name} is {float(value)} in iteration {self.current_epoch}")
@@ -263,14 +295,6 @@ class PPOModule(TeamPolicyModule):
     def _over_processes(self, value: Tensor) -> Tensor:
         gathered: Any = self.all_gather(value)
         return gathered.mean()
-
-
-def _split(batch: Rollout) -> tuple[Sequence, Sequence]:
-    """Burn-in and the T times at which the batch's actions were taken."""
-    whole, h = batch.sequence, batch.burn_in
-    past = Sequence(whole.state[:h], whole.previous_action[:h], whole.keep[:h])
-    now = Sequence(whole.state[h:-1], whole.previous_action[h:-1], whole.keep[h:-1])
-    return past, now
 
 
 def _clip(module: nn.Module, norm: float) -> Tensor:

@@ -64,6 +64,10 @@ class Sequence(TensorRecord):
     previous_action: Tensor
     keep: Tensor
 
+    def span(self, begin: int, end: int | None) -> Sequence:
+        """The times from ``begin`` to before ``end``."""
+        return self.map(lambda tensor: tensor[begin:end])
+
 
 @dataclass(frozen=True)
 class Windows(TensorRecord):
@@ -105,6 +109,8 @@ class Rollout(TensorRecord):
         valid: ``(T, B)`` bool: the step counts.
         advantage: ``(T, B)`` or None until computed.
         target: ``(T, B)`` value targets in units of reward, or None until computed.
+        memory: ``(n, B, M)``, what n networks (at least the actors) remember when the first action is taken, or None
+            for nothing.
     """
 
     state: Tensor
@@ -119,6 +125,7 @@ class Rollout(TensorRecord):
     valid: Tensor
     advantage: Tensor | None = None
     target: Tensor | None = None
+    memory: Tensor | None = None
 
     @property
     def n_steps(self) -> int:

@@ -62,10 +62,6 @@ class ActingTeam:
         return Decision(action[0], policy.log_prob(action)[0])
 
 
-def _at(sequence: Sequence, begin: int, end: int) -> Sequence:
-    return Sequence(sequence.state[begin:end], sequence.previous_action[begin:end], sequence.keep[begin:end])
-
-
 @torch.no_grad()
 def collect_rollout(
     env: TeamEnv, actor: TeamActor, start: Sequence, n_steps: int, generator: torch.Generator | None
@@ -87,11 +83,12 @@ def collect_rollout(
     state[:history], previous[:history], keep[:history] = start.state, start.previous_action, start.keep
     filled = Sequence(state, previous, keep)
     team = ActingTeam(actor, generator)
-    team.recall(_at(start, 0, history - 1))
+    team.recall(start.span(0, history - 1))
+    memory = team.memory
     decisions: list[Decision] = []
     steps: list[Step] = []
     for t in range(history, total):
-        decision = team.act(_at(filled, t - 1, t))
+        decision = team.act(filled.span(t - 1, t))
         taken = actor.clip(decision.action)
         step = env.step(taken)
         state[t], keep[t] = step.state, ~step.began
@@ -106,6 +103,7 @@ def collect_rollout(
         keep=keep,
         action=torch.stack([d.action for d in decisions]),
         log_prob=torch.stack([d.log_prob for d in decisions]),
+        memory=memory,
         **outcome,
     )
 
@@ -127,7 +125,7 @@ def play_episodes(env: Any, actor: TeamActor, seeds: list[int], generator: torch
     state = env.reset(seeds).to(device)
     now = first_times(state, *actor.mask.shape)
     team = ActingTeam(actor, generator)
-    team.recall(_at(now, 0, 0))
+    team.recall(now.span(0, 0))
     total = torch.zeros(len(seeds), dtype=torch.float64)
     running = True
     while running:

@@ -84,7 +84,7 @@ def rolled(rows: int = 10, **settings) -> AnalyticPPO:
 @pytest.mark.parametrize(("rows", "minibatches"), [(10, 4), (12, 4), (7, 4), (5, 5), (3, 1)])
 def test_every_pass_visits_every_row_once(rows, minibatches):
     module = rolled(rows, minibatches=minibatches, epochs=3)
-    batches = list(module._minibatches())
+    batches = list(module._draw())
     assert len(batches) == len(module.train_dataloader()) == 3 * minibatches
     for first in range(0, len(batches), minibatches):
         seen = torch.cat([batch.state[0] for batch in batches[first : first + minibatches]])
@@ -125,14 +125,14 @@ def test_before_an_update_the_networks_are_those_that_acted(burn_in):
         torch.cat([torch.zeros(burn_in, 10, 2, 2), rollout.action, torch.zeros(1, 10, 2, 2)])
     ).detach()[burn_in:-1]
     batch = module.with_advantages(replace(rollout, log_prob=log_prob))
-    assert batch.burn_in == burn_in
-    module._sums.clear()
+    assert batch.burn_in == 0, "the memory has taken the burn-in's place"
+    module._means()
     loss = float(module.training_step(batch, 0).detach())
-    means = {name: float(total[0] / total[1]) for name, total in module._sums.items()}
+    means = {name: float(mean) for name, mean in module._means().items()}
     assert means["policy/kl"] == pytest.approx(0, abs=1e-8)
     assert means["policy/clipped"] == 0
     assert means["loss/policy"] == pytest.approx(0, abs=1e-5)  # ratios of one, advantages of zero mean
-    value = module.critic(batch.sequence)[burn_in:-1].detach()
+    value = module.critic(rollout.sequence)[burn_in:-1].detach()
     error = value - module.critic.scale(batch.target)
     huber = torch.where(error.abs() < 1, 0.5 * error**2, error.abs() - 0.5).mean()
     assert means["loss/value"] == pytest.approx(float(huber), rel=1e-4)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of ``values`` where ``mask`` (same shape, or missing trailing axes of ``values``) holds; zero if nowhere."""
-    while mask.dim() < values.dim():
-        mask = mask.unsqueeze(-1)
-    mask = mask.to(values.dtype).expand_as(values)
+    if values.dim() > mask.dim():
+        values = values.flatten(mask.dim()).mean(-1)
+    mask = mask.to(values.dtype)
     return (values * mask).sum() / mask.sum().clamp(min=1.0)
 
 

@@ -39,6 +39,9 @@ class TeamActor(nn.Module):
     low: Tensor
     high: Tensor
     mask: Tensor
+    center: Tensor
+    half_range: Tensor
+    log_scale: Tensor
     legal_index: Tensor | None
 
     def __init__(
@@ -69,14 +72,18 @@ class TeamActor(nn.Module):
             a, b = self._log_range
             share = min(max((math.log(initial_std) - a) / (b - a), 0.01), 0.99)
             start = math.log(share / (1 - share))
+            half_range = (self.high - self.low) / 2
+            self.register_buffer("center", (self.high + self.low) / 2, persistent=False)
+            self.register_buffer("half_range", half_range, persistent=False)
+            scale = torch.where(half_range > 0, half_range, 1.0)
+            self.register_buffer("log_scale", scale.log() + a, persistent=False)
             self.raw_std = nn.Parameter(torch.full((spec.n_agents, spec.action_size), start))
 
     @property
     def log_std(self) -> Tensor:
         """Log-deviation in units of the action, ``(A, U)``."""
         a, b = self._log_range
-        half_range = torch.where(self.high > self.low, (self.high - self.low) / 2, 1.0)
-        return a + (b - a) * torch.sigmoid(self.raw_std) + half_range.log()
+        return torch.sigmoid(self.raw_std) * (b - a) + self.log_scale
 
     def distribution(self, memory: Tensor, state: Tensor) -> TeamDistribution:
         """What the agents do, given their memories.
@@ -90,8 +97,8 @@ class TeamActor(nn.Module):
         """
         scores = self.head(memory).movedim(0, -2).float()
         if not self.discrete:
-            center, half_range = (self.high + self.low) / 2, (self.high - self.low) / 2
-            return TeamGaussian(center + half_range * torch.tanh(scores), self.log_std, self.mask)
+            mean = torch.addcmul(self.center, self.half_range, torch.tanh(scores))
+            return TeamGaussian(mean, self.log_std, self.mask)
         legal = self.mask.bool()
         if self.legal_index is not None:
             allowed = (state[..., self.legal_index.clamp(min=0)] > 0.5) | (self.legal_index < 0)

@@ -34,6 +34,7 @@ class TeamCritic(nn.Module):
         self.scale = RunningScale()
         self.inputs = AgentInputs(spec)
         self.mixer: nn.Module | None = None
+        self.trunk: RecurrentTrunk | None = None
         if mixer == NO_MIXER:
             self.plain = StackedMLP(1, spec.state_size, (width, width), 1)
         else:
@@ -43,14 +44,17 @@ class TeamCritic(nn.Module):
 
     def remember(self, sequence: Sequence, h: Tensor | None = None) -> Tensor | None:
         """The value networks' memories ``(A, T, B, H)``; None without a mixer, which needs none."""
-        if self.mixer is None:
+        if self.trunk is None:
             return None
         return self.trunk(self.inputs(sequence.state, sequence.previous_action), sequence.keep, h)
 
     def forward(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
         """Normalised value at every time of a sequence, ``(T, B)``."""
-        state = self.inputs.standardizer(sequence.state)
-        memory = self.remember(sequence, h)
+        return self.value(sequence.state, self.remember(sequence, h))
+
+    def value(self, state: Tensor, memory: Tensor | None) -> Tensor:
+        """Normalised value ``(...)`` of states ``(..., S)``, given the memories ``(A, ..., H)`` that were built."""
+        state = self.inputs.standardizer(state)
         if memory is None or self.mixer is None:
             return self.plain(state.unsqueeze(0)).squeeze(0).squeeze(-1).float()
         values = self.head(memory).squeeze(-1).movedim(0, -1)

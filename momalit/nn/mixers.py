@@ -25,18 +25,21 @@ class QMixer(nn.Module):
     def __init__(self, n_agents: int, state_size: int, embedding: int = 32) -> None:
         super().__init__()
         self.n_agents, self.embedding = n_agents, embedding
-        self.first_weight = nn.Sequential(nn.Linear(state_size, 64), nn.ReLU(), nn.Linear(64, n_agents * embedding))
-        self.first_bias = nn.Linear(state_size, embedding)
-        self.second_weight = nn.Sequential(nn.Linear(state_size, 64), nn.ReLU(), nn.Linear(64, embedding))
-        self.second_bias = nn.Sequential(nn.Linear(state_size, 64), nn.ReLU(), nn.Linear(64, 1))
+        # The three networks that need one have their hidden layer, and the first bias, in a single product.
+        self.read = nn.Linear(state_size, 3 * 64 + embedding)
+        self.first_weight = nn.Linear(64, n_agents * embedding)
+        self.second_weight = nn.Linear(64, embedding)
+        self.second_bias = nn.Linear(64, 1)
 
     def forward(self, values: Tensor, state: Tensor) -> Tensor:
         """Mixes ``values`` ``(..., A)`` under ``state`` ``(..., S)`` into ``(...,)``."""
-        weight = self.first_weight(state).unflatten(-1, (self.n_agents, self.embedding)).abs()
+        read, first_bias = self.read(state).split([3 * 64, self.embedding], -1)
+        first, second, third = torch.relu(read).split(64, -1)
+        weight = self.first_weight(first).unflatten(-1, (self.n_agents, self.embedding)).abs()
         # The scale keeps the mix of many agents as large as that of few.
-        hidden = F.elu((values.unsqueeze(-1) * weight).sum(-2) / self.n_agents**0.5 + self.first_bias(state))
-        mixed = (hidden * self.second_weight(state).abs()).sum(-1) / self.embedding**0.5
-        return mixed + self.second_bias(state).squeeze(-1)
+        hidden = F.elu((values.unsqueeze(-1) * weight).sum(-2) / self.n_agents**0.5 + first_bias)
+        mixed = torch.linalg.vecdot(hidden, self.second_weight(second).abs()) / self.embedding**0.5
+        return mixed + self.second_bias(third).squeeze(-1)
 
 
 class SumMixer(nn.Module):

@@ -51,13 +51,12 @@ def update(team: MOMAPPOModule, rollout: Rollout) -> int:
         [{"params": list(team.actor.parameters())}, {"params": list(team.critic.parameters())}], 5e-4, fused=True
     )
     rollout, steps = team.with_advantages(rollout), 0
-    for _ in range(EPOCHS):
-        for index in torch.randperm(ROWS).tensor_split(MINIBATCHES):
-            optimizer.zero_grad()
-            team.training_step(rollout.rows(index), 0).backward()
-            team.configure_gradient_clipping(optimizer)
-            optimizer.step()
-            steps += 1
+    for minibatch in team.minibatches(rollout, torch.Generator().manual_seed(0)):
+        optimizer.zero_grad()
+        team.training_step(minibatch, 0).backward()
+        team.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        steps += 1
     return steps
 
 
