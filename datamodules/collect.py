@@ -10,23 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from rich.console import Console
-from rich.progress import Progress
-from torch import Tensor
 
-from datamodules.experts import Behaviour, make_behaviour
+from datamodules.experts import make_behaviour
 from datamodules.formats import contents_hash
 from datamodules.names import DEFAULT_TRANSITIONS, dataset_id, datasets_root, split_name
+from datamodules.playing import play
+from datamodules.snapshots import mixture, play_mixture
 from datamodules.writing import write_dataset
-from momalit.envs import VectorTeamEnv, make_env, team_spec
+from momalit.envs import make_env, team_spec
 from momalit.errors import UserError
-from momalit.records import Trajectories
-from momalit.team import TeamSpec
 
 logger = logging.getLogger(__name__)
 
-N_ROWS = 50  # environments stepped together; part of what makes a dataset reproducible
 PACKAGES = ("numpy", "torch", "mujoco", "gymnasium", "pettingzoo", "minari")
 
 
@@ -68,44 +63,24 @@ def collect(
     spec = team_spec(probe, task, settings)
     probe.close()
     logger.info("making %s: %d transitions, seed %d, at %s", dataset, transitions, seed, target)
-    rng = np.random.default_rng(seed)
-    behaviour = make_behaviour(task, kind)(spec, -(-transitions // spec.horizon), rng)
-    trajectories = play(spec, behaviour, transitions, rng, label=dataset)
+    if members := mixture(task, kind):
+        trajectories = play_mixture(spec, members, transitions, seed, dataset)
+        generator = {"snapshots": [member.description() for member in members]}
+    else:
+        rng = np.random.default_rng(seed)
+        behaviour = make_behaviour(task, kind)(spec, -(-transitions // spec.horizon), rng)
+        trajectories, generator = play(spec, behaviour, transitions, rng, label=dataset), behaviour.settings()
     provenance = {
         "dataset": dataset,
         "settings": settings,
         "transitions": transitions,
         "seed": seed,
-        "generator": behaviour.settings(),
+        "generator": generator,
         "versions": versions(),
         "sha256": contents_hash(spec, trajectories),
     }
     write_dataset(target, name, spec, trajectories, provenance)
     return target
-
-
-def play(
-    spec: TeamSpec, behaviour: Behaviour, transitions: int, rng: np.random.Generator, label: str = "playing"
-) -> Trajectories:
-    """Whole episodes of a behaviour, at least ``transitions`` steps in all."""
-    n_rows = min(N_ROWS, -(-transitions // spec.horizon))
-    env = VectorTeamEnv(spec, n_rows)
-    kept: list[tuple[Tensor, ...]] = []
-    total = episodes = 0
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(label, total=transitions)
-        while total < transitions:
-            for episode in _batch(env, behaviour, np.arange(episodes, episodes + n_rows), rng):
-                if total < transitions:
-                    kept.append(episode)
-                    total += len(episode[1])
-            episodes += n_rows
-            progress.update(bar, completed=total)
-    env.close()
-    lengths = torch.tensor([len(episode[1]) for episode in kept])
-    state, action, reward, terminated, truncated = (torch.cat(parts) for parts in zip(*kept, strict=True))
-    return Trajectories.from_lengths(state, action, reward, terminated, truncated, lengths)
 
 
 def versions() -> dict[str, str]:
@@ -117,24 +92,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "absent"
     return found
-
-
-def _batch(
-    env: VectorTeamEnv, behaviour: Behaviour, episode: np.ndarray, rng: np.random.Generator
-) -> list[tuple[Tensor, ...]]:
-    """One episode per row: its states, and its actions, rewards and two end flags."""
-    state = env.reset(rng.integers(2**31, size=env.n_rows).tolist())
-    states, steps, actions = [state], [], []
-    running = torch.ones(env.n_rows, dtype=torch.bool)
-    while running.any():
-        action = torch.from_numpy(behaviour.act(episode, state.numpy(), rng))
-        step = env.step(action)
-        running &= ~(step.terminated | step.truncated)
-        state = step.state
-        states.append(state)
-        actions.append(action)
-        steps.append(step)
-    lengths = torch.stack([step.valid for step in steps]).sum(0).tolist()
-    per_row = [torch.stack(states, 1), torch.stack(actions, 1)]
-    per_row += [torch.stack([getattr(step, key) for step in steps], 1) for key in ("reward", "terminated", "truncated")]
-    return [tuple(part[row, : length + (part is per_row[0])] for part in per_row) for row, length in enumerate(lengths)]

@@ -62,7 +62,18 @@ class Episodes:
         """Whether the key is a group in the first episode."""
         return isinstance(self._file.get(f"{self.names[0]}/{key}"), h5py.Group)
 
-    def read(self, key: str, extra: int = 0, width: int | None = None, dtype: Any = np.float32) -> np.ndarray:
+    def width(self, key: str) -> int:
+        """Number of columns of a key in the first episode."""
+        return int(np.prod(self._open(0, key).shape[1:], dtype=np.int64))
+
+    def read(
+        self,
+        key: str,
+        extra: int = 0,
+        width: int | None = None,
+        dtype: Any = np.float32,
+        columns: slice = slice(None),
+    ) -> np.ndarray:
         """One key of all episodes.
 
         Args:
@@ -70,9 +81,10 @@ class Episodes:
             extra: rows an episode has beyond its steps: 1 for observations.
             width: number of columns expected; None takes that of the first episode.
             dtype: of the result; None keeps the file's.
+            columns: those to keep; the others are not looked at.
 
         Returns:
-            ``(sum of rows, width)``, all finite.
+            ``(sum of rows, number of columns)``, all finite.
 
         Raises:
             UserError: a key is missing, is not numeric, has another shape, or holds a value that is not finite.
@@ -93,7 +105,7 @@ class Episodes:
             piece = np.empty(shape, kind)
             if piece.size:
                 source.read(h5py.h5s.ALL, h5py.h5s.ALL, piece)
-            pieces.append(piece.reshape(shape[0], size))
+            pieces.append(np.ascontiguousarray(piece.reshape(shape[0], size)[:, columns]))
         array = np.concatenate(pieces)
         array = array if dtype is None else array.astype(dtype, copy=False)
         if array.dtype.kind == "f":

@@ -13,8 +13,12 @@ from typing import Any
 from momalit.envs.factory import nearest
 from momalit.errors import UserError
 
-DEFAULT_TRANSITIONS = {"icg": 10_000, "reacher": 100_000}
-KINDS = {"icg": ("favourable", "unfavourable", "uncoordinated"), "reacher": ("expert-mix", "random")}
+DEFAULT_TRANSITIONS = {"ant": 250_000, "icg": 10_000, "reacher": 100_000}
+KINDS = {
+    "ant": ("random",),
+    "icg": ("favourable", "unfavourable", "uncoordinated"),
+    "reacher": ("expert-mix", "random"),
+}
 ANY_TASK = ("random",)  # what can be collected in a user's own environment
 
 
@@ -64,11 +68,20 @@ def dataset_id(task: str, kind: str, settings: Mapping[str, Any], transitions: i
 
     Letters that Minari does not allow are replaced, and a digest keeps what they told apart.
     """
+    return f"{_allowed(task)}/{kind}/{_slug(settings)}-n{transitions}-s{seed}-v0"
+
+
+def import_id(task: str, source: str, settings: Mapping[str, Any], digest: str) -> str:
+    """Minari's identifier of an imported dataset: its source, the team's settings, a digest of all it rests on."""
+    return f"{_allowed(task)}/imported-{_allowed(source)}/{_slug(settings)}-{digest[:12]}-v0"
+
+
+def _slug(settings: Mapping[str, Any]) -> str:
     plain = "_".join(f"{key}-{_text(settings[key])}" for key in sorted(settings)) or "default"
     slug = _allowed(plain)
     if slug != plain or len(slug) > 80:
         slug = f"{slug[:60]}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
-    return f"{_allowed(task)}/{kind}/{slug}-n{transitions}-s{seed}-v0"
+    return slug
 
 
 def _text(value: Any) -> str:

@@ -19,6 +19,7 @@ COMMANDS = {
     "test": "evaluate a checkpoint on the test seeds",
     "predict": "write what a checkpoint predicts to predictions.npz",
     "collect": "make a dataset of a built-in task from a seed",
+    "import": "make a team's dataset of a single agent's, from D4RL or Minari",
 }
 
 EXAMPLES = """\
@@ -27,7 +28,8 @@ EXAMPLES = """\
   python main.py fit --config reacher.yaml --data.dataset my.hdf5 --model.lr 3e-4 --trainer.max_epochs 5
   python main.py fit --run_dir runs/reacher/20260102-030405-0 --ckpt_path last
   python main.py test --run_dir runs/reacher/20260102-030405-0 --ckpt_path best
-  python main.py collect reacher/expert-mix --env.observability independent --transitions 100000 --output data/mine"""
+  python main.py collect reacher/expert-mix --env.observability independent --transitions 100000 --output data/mine
+  python main.py import ant_medium-v2.hdf5 --env ant --env.observability partial --output data/ant"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,6 +94,10 @@ def _dispatch(command: str, words: list[str]) -> int:
             from momalit.cli.collecting import run_collect
 
             run_collect(words)
+        elif command == "import":
+            from momalit.cli.importing import run_import
+
+            run_import(words)
         else:
             from momalit.cli.training import TrainingCLI
 

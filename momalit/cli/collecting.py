@@ -30,7 +30,7 @@ def run_collect(words: list[str]) -> None:
 
     settings = dict(chosen.env or {})
     path = collect(chosen.dataset, settings, chosen.transitions, chosen.seed, chosen.output)
-    logger.info("the dataset is in %s; train on it with --data.dataset %s", path, _quoted(path))
+    logger.info("the dataset is in %s; train on it with --data.dataset %s", path, quoted(path))
 
 
 def _parser() -> ArgumentParser:
@@ -61,5 +61,6 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """A path as a command line takes it."""
     return f"'{path}'" if " " in str(path) else str(path)

@@ -10,19 +10,27 @@ from typing import Any
 
 from pettingzoo import ParallelEnv
 
+from momalit.envs.ant import Ant
 from momalit.envs.coordination_game import CoordinationGame
+from momalit.envs.factored_mujoco import MultiAgentMujoco
 from momalit.envs.reacher import Reacher
 from momalit.errors import UserError
 from momalit.team import TeamSpec
 
-TASKS: dict[str, Callable[..., ParallelEnv]] = {"icg": CoordinationGame, "reacher": Reacher}
+TASKS: dict[str, Callable[..., ParallelEnv]] = {
+    "ant": Ant,
+    "icg": CoordinationGame,
+    "mamujoco": MultiAgentMujoco,
+    "reacher": Reacher,
+}
 
 
 def make_env(name: str, **settings: Any) -> ParallelEnv:
     """Makes one environment.
 
     Args:
-        name: a built-in task (``icg``, ``reacher``) or ``package.module:callable`` of any ParallelEnv.
+        name: a built-in task (``ant``, ``icg``, ``mamujoco``, ``reacher``) or ``package.module:callable`` of any
+            ParallelEnv.
         settings: keyword arguments of the environment.
 
     Raises:

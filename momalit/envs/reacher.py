@@ -44,6 +44,7 @@ class Reacher(ParallelEnv):
         "is_parallelizable": True,
     }
     horizon = HORIZON
+    state_leads = (11,)  # widths of other versions' observations that begin with the state: v2 and v4
 
     def __init__(self, observability: str = "full", render_mode: str | None = None) -> None:
         if observability not in OBSERVES:
@@ -56,6 +57,7 @@ class Reacher(ParallelEnv):
         self.possible_agents = ["agent_0", "agent_1"]
         self.agents: list[str] = []
         self.observes = dict(zip(self.possible_agents, OBSERVES[observability], strict=True))
+        self.drives = {agent: (joint,) for joint, agent in enumerate(self.possible_agents)}
         self._index = {agent: np.array(seen) for agent, seen in self.observes.items()}
         self.state_space = spaces.Box(-np.inf, np.inf, (10,), np.float32)
         self._observation_spaces = {
