@@ -2,5 +2,6 @@
 
 from callbacks.evaluation import Evaluation
 from callbacks.report import final_report
+from callbacks.video import Video
 
-__all__ = ["Evaluation", "final_report"]
+__all__ = ["Evaluation", "Video", "final_report"]

@@ -18,12 +18,12 @@ from momalit.policy import TeamPolicyModule
 from momalit.rollout import play_episodes
 
 # Evaluation seeds lie below 2**30; training on a real environment draws from above. Validation, which selects
-# checkpoints, and test, which is reported, have streams of their own.
-_STREAMS = {"validation": 1, "test": 2}
+# checkpoints, test, which is reported, and videos have streams of their own.
+_STREAMS = {"validation": 1, "test": 2, "video": 3}
 
 
 def episode_seeds(purpose: str, episodes: int) -> list[int]:
-    """Distinct, reproducible environment seeds for ``purpose`` (``validation`` or ``test``)."""
+    """Distinct, reproducible environment seeds for ``purpose`` (``validation``, ``test`` or ``video``)."""
     words = np.random.SeedSequence([20230517, _STREAMS[purpose]]).generate_state(2 * episodes)
     unique = list(dict.fromkeys(int(word) % 2**29 * 2 + _STREAMS[purpose] % 2 for word in words))
     return unique[:episodes]

@@ -85,12 +85,18 @@ def final_report(
 
 def _candidates(trainer: pl.Trainer, last: dict[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:
     """The weights to report on; the last ones stand for the best where no checkpoint was chosen."""
-    path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+    path = best_checkpoint(trainer)
+    best = last if path is None else read_checkpoint(path)["state_dict"]
+    return [("last", last), ("best", best)]
+
+
+def best_checkpoint(trainer: pl.Trainer) -> Path | None:
+    """The file of the checkpoint that the validation seeds chose, or None if none was chosen."""
+    path = ""
     for callback in trainer.checkpoint_callbacks:
         if getattr(callback, "monitor", None):
             path = getattr(callback, "best_model_path", "") or path
-    best = read_checkpoint(path)["state_dict"] if path and Path(path).is_file() else last
-    return [("last", last), ("best", best)]
+    return Path(path) if path and Path(path).is_file() else None
 
 
 def _results(

@@ -16,7 +16,7 @@ from pettingzoo import ParallelEnv
 from rich.console import Console
 from rich.progress import Progress
 
-from datamodules.collect import versions
+from datamodules.collecting import versions
 from datamodules.formats import contents_hash
 from datamodules.names import datasets_root, import_id
 from datamodules.single_agent import Recording, read_recording

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.collect import collect
+from datamodules.collecting import collect
 from datamodules.delegation import ModuleLoaders
 from datamodules.formats import Dataset, read_dataset
 from datamodules.names import is_name

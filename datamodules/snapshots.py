@@ -32,7 +32,7 @@ from momalit.rollout import ActingTeam
 from momalit.team import TeamSpec
 
 FOLDER = Path(__file__).parent / "policies"
-EPISODES = 4  # that one snapshot plays at a time; part of what makes a dataset reproducible
+MOST_EPISODES = 4  # that one snapshot plays at a time; part of what makes a dataset reproducible
 KINDS = ("medium", "medium-replay", "full-replay", "medium-expert", "expert")
 
 
@@ -127,14 +127,17 @@ def play_mixture(
         label: what the progress bar says.
         workers: processes; None for one per core.
     """
-    longest = len(members) * EPISODES * spec.horizon
+    episodes = min(max(transitions // (len(members) * spec.horizon), 1), MOST_EPISODES)
+    longest = len(members) * episodes * spec.horizon
     kept: list[Episode] = []
     total = turn = 0
     with progress_bar(label, transitions) as advance, _pool(workers or cpu_count() or 1) as run:
         while total < transitions:
             # As many rounds as are needed for sure; every round is one turn of every snapshot.
             rounds = -(-(transitions - total) // longest)
-            turns = [(member.path, (seed, turn + r, i)) for r in range(rounds) for i, member in enumerate(members)]
+            turns = [
+                (member.path, episodes, (seed, turn + r, i)) for r in range(rounds) for i, member in enumerate(members)
+            ]
             for played in run(_take_turn, turns):
                 kept += played
                 steps = sum(len(episode[1]) for episode in played)
@@ -154,13 +157,13 @@ def _pool(workers: int) -> Iterator[Any]:
         yield pool.map
 
 
-def _take_turn(turn: tuple[Path, tuple[int, ...]]) -> list[Episode]:
-    path, key = turn
+def _take_turn(turn: tuple[Path, int, tuple[int, ...]]) -> list[Episode]:
+    path, episodes, key = turn
     snapshot = Snapshot.read(path)
-    env = VectorTeamEnv(snapshot.spec, EPISODES)
+    env = VectorTeamEnv(snapshot.spec, episodes)
     try:
         behaviour = SampledTeam(snapshot.actor(), snapshot.spec, generator_for("cpu", *key))
-        return run_episodes(env, behaviour, np.arange(EPISODES), np.random.default_rng(key))
+        return run_episodes(env, behaviour, np.arange(episodes), np.random.default_rng(key))
     finally:
         env.close()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from momalit.errors import UserError
+from momalit.lazy import public
 
 if TYPE_CHECKING:
     from momalit.imagination import ImaginedEnv, Pessimism
@@ -26,18 +26,15 @@ __all__ = [
 ]
 
 # Where the names live. They are imported when first used: the command line answers --help without PyTorch.
-_HOMES = {
-    "AgentSpec": "team",
-    "ImaginedEnv": "imagination",
-    "MAPPOModule": "mappo",
-    "MOMAPPOModule": "moma_ppo",
-    "Pessimism": "imagination",
-    "TeamSpec": "team",
-    "WorldModelModule": "world_model",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = public(
+    __name__,
+    {
+        "AgentSpec": "team",
+        "ImaginedEnv": "imagination",
+        "MAPPOModule": "mappo",
+        "MOMAPPOModule": "moma_ppo",
+        "Pessimism": "imagination",
+        "TeamSpec": "team",
+        "WorldModelModule": "world_model",
+    },
+)

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
+from momalit.envs.rendering import follow
 from momalit.errors import UserError
 
 RENDER_MODES = ("rgb_array", "human")
@@ -72,6 +73,8 @@ class FactoredMujoco(ParallelEnv):
         self._state = np.zeros(size, np.float32)
         self._control = np.zeros(len(self._low), np.float64)
         self._time = 0
+        if self.render_mode is not None:
+            follow(env)
 
     def observation_space(self, agent: str) -> spaces.Box:
         return self._observation_spaces[agent]

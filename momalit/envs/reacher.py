@@ -12,6 +12,8 @@ from pettingzoo import ParallelEnv
 from momalit.errors import UserError
 
 HORIZON = 50
+# The camera: the whole arena as a map with x (m) to the right and y up.
+FROM_ABOVE = {"lookat": np.zeros(3), "distance": 0.85, "elevation": -90.0, "azimuth": 90.0}
 JOINTS = (0, 1, 2, 3, 6, 7)  # cos of both, sin of both, velocity of both
 TARGET = (4, 5)
 OBSERVES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -53,7 +55,12 @@ class Reacher(ParallelEnv):
             raise UserError(f"env.render_mode: found {render_mode!r}, expected null, rgb_array or human")
         self.render_mode = render_mode
         # Checks and time limit are done here once, so the wrappers would only cost time.
-        self._env: Any = gymnasium.make("Reacher-v5", render_mode=render_mode, disable_env_checker=True).unwrapped
+        made: Any = gymnasium.make(
+            "Reacher-v5", render_mode=render_mode, default_camera_config=FROM_ABOVE, disable_env_checker=True
+        )
+        self._env: Any = made.unwrapped
+        if render_mode is not None:
+            self._env.model.vis.headlight.ambient[:] = 0.4  # the model has no lamp of its own
         self.possible_agents = ["agent_0", "agent_1"]
         self.agents: list[str] = []
         self.observes = dict(zip(self.possible_agents, OBSERVES[observability], strict=True))

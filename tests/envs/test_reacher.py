@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
-from datamodules.collect import play
 from datamodules.experts import InverseKinematics, RandomActions
+from datamodules.playing import play
 from momalit.envs import make_env, references, team_spec
 from momalit.errors import UserError
 

@@ -1,0 +1,164 @@
+"""Videos of whole episodes."""
+
+from __future__ import annotations
+
+import copy
+import glob
+import logging
+import math
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import lightning.pytorch as pl
+
+from callbacks.evaluation import episode_seeds
+from callbacks.filmed_env import FilmedEnv, one_line
+from callbacks.report import best_checkpoint
+from callbacks.video_files import FORMATS, missing_package
+from momalit.checkpoints import read_checkpoint
+from momalit.envs.rendering import egl_without_display
+from momalit.errors import UserError
+from momalit.nn.actors import TeamActor
+from momalit.policy import TeamPolicyModule
+from momalit.rollout import play_episodes
+
+logger = logging.getLogger(__name__)
+
+
+class Video(pl.Callback):
+    """Films the team as it would be deployed: deterministic, each agent on its own observations.
+
+    After ``fit`` it films the best checkpoint if there is one, else the last weights, and after ``test`` what was
+    tested, on seeds of its own. Files are ``videos/<task>_<what>_<return>.<format>`` in the trainer's
+    ``default_root_dir``, on the command line the run's directory; ``what`` is ``best``, ``last``, ``test``,
+    ``test-<checkpoint>`` or ``epoch<number>``, the return that of the whole episode. Earlier videos of the same task
+    and ``what`` are replaced.
+
+    It needs an environment that renders ``rgb_array``. Where that or anything else of it fails, one warning says why
+    and the run goes on. The first process films alone.
+
+    Args:
+        episodes: episodes filmed each time, one file each.
+        formats: some of ``mp4`` (needs the package imageio-ffmpeg) and ``gif``.
+        fps: speed, in steps of the environment per second; null is the environment's own. Of more than 30 (``mp4``)
+            or 25 (``gif``) some are left out, and so they are of a long ``gif``.
+        max_steps: steps filmed; the rest of the episode is played unseen.
+        size: width of the ``gif`` in pixels; smaller pictures stay as they are.
+        every_n_epochs: epochs of training between videos along the way; null films none.
+
+    Raises:
+        UserError: a setting is outside its range.
+    """
+
+    def __init__(
+        self,
+        episodes: int = 1,
+        formats: Sequence[str] = ("mp4", "gif"),
+        fps: float | None = None,
+        max_steps: int = 500,
+        size: int = 320,
+        every_n_epochs: int | None = None,
+    ) -> None:
+        numbers = {"episodes": episodes, "max_steps": max_steps, "size": size, "every_n_epochs": every_n_epochs}
+        for name, number in numbers.items():
+            if number is not None and number < 1:
+                raise UserError(f"Video.{name}: found {number}, expected at least 1")
+        if fps is not None and not (math.isfinite(fps) and fps > 0):
+            raise UserError(f"Video.fps: found {fps}, expected a positive number")
+        if isinstance(formats, str) or not formats or not set(formats) <= set(FORMATS):
+            raise UserError(f"Video.formats: found {formats!r}, expected a list of some of {', '.join(FORMATS)}")
+        self.episodes, self.fps, self.max_steps, self.size = episodes, fps, max_steps, size
+        self.formats = tuple(dict.fromkeys(formats))
+        self.every_n_epochs = every_n_epochs
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Tells at once what cannot be written."""
+        for kind in self.formats:
+            if (package := missing_package(kind)) is not None:
+                self.formats = tuple(other for other in self.formats if other != kind)
+                if trainer.is_global_zero:
+                    rest = ", ".join(self.formats) or "nothing"
+                    logger.warning("Video: %s needs pip install %s; %s is written", kind, package, rest)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        done = trainer.current_epoch + 1
+        if self.every_n_epochs is not None and done % self.every_n_epochs == 0:
+            self._film(trainer, pl_module, f"epoch{done:05d}")
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        best = best_checkpoint(trainer)
+        self._film(trainer, pl_module, "last" if best is None else "best", best)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        tested = trainer.ckpt_path
+        self._film(trainer, pl_module, f"test-{Path(tested).stem}" if tested else "test")
+
+    def _film(self, trainer: pl.Trainer, module: pl.LightningModule, what: str, weights: Path | None = None) -> None:
+        """Films a module, in the state of a checkpoint if there is one, and never fails."""
+        if trainer.fast_dev_run or not self.formats or not isinstance(module, TeamPolicyModule):  # type: ignore[attr-defined]
+            return
+        if not trainer.is_global_zero:
+            return
+        try:
+            made = self.film(module, Path(trainer.default_root_dir) / "videos", what, weights)
+            logger.info("videos: %s", ", ".join(map(str, made)))
+        except Exception as error:  # a video is worth no run
+            logger.warning("Video: no videos of %s: %s", module.spec.task, one_line(error))
+            self.formats = ()
+
+    def film(self, module: TeamPolicyModule, folder: Path, what: str, weights: Path | None = None) -> list[Path]:
+        """Plays and films episodes; the module stays as it is.
+
+        Args:
+            module: whose policies play.
+            folder: where the files go.
+            what: part of the files' names.
+            weights: a checkpoint of the module; None takes the weights that it has.
+
+        Returns:
+            the files.
+
+        Raises:
+            UserError: the environment cannot be rendered.
+        """
+        actor = _actor(module, weights)
+        stem = f"{re.sub(r'[^A-Za-z0-9.+-]+', '-', module.spec.task)}_{what}"
+        earlier = set(folder.glob(f"{glob.escape(stem)}_*"))
+        made: list[Path] = []
+        with egl_without_display(), closing(FilmedEnv(module.spec, self.max_steps)) as env:
+            folder.mkdir(parents=True, exist_ok=True)
+            for number, seed in enumerate(episode_seeds("video", self.episodes), 1):
+                name = stem if self.episodes == 1 else f"{stem}_episode{number}"
+                made += self._film_episode(env, actor, seed, folder, name)
+        for path in earlier - set(made):
+            path.unlink(missing_ok=True)
+        return made
+
+    def _film_episode(self, env: FilmedEnv, actor: TeamActor, seed: int, folder: Path, name: str) -> list[Path]:
+        rate = self.fps or env.rate
+        steps = min(self.max_steps, env.spec.horizon)
+        partial = {kind: folder / f".partial-{name}.{kind}" for kind in self.formats}
+        try:
+            with ExitStack() as stack:
+                env.files = []
+                for kind, path in partial.items():
+                    env.files.append(FORMATS[kind](path, rate, steps, self.size))
+                    stack.callback(env.files[-1].close)
+                team_return = float(play_episodes(env, actor, [seed]))
+            shown = f"{team_return:.0f}" if abs(team_return) >= 100 else f"{team_return:.2f}"
+            return [path.replace(folder / f"{name}_{shown}.{kind}") for kind, path in partial.items()]
+        finally:
+            for path in partial.values():
+                path.unlink(missing_ok=True)
+
+
+def _actor(module: TeamPolicyModule, weights: Path | None) -> TeamActor:
+    """The policies on the CPU, apart from those that learn."""
+    actor = copy.deepcopy(module.actor).cpu().eval()
+    if weights is not None:
+        stored = read_checkpoint(weights)["state_dict"]
+        own = {name.removeprefix("actor."): value for name, value in stored.items() if name.startswith("actor.")}
+        actor.load_state_dict(own)
+    return actor
