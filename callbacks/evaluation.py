@@ -12,6 +12,7 @@ from torchmetrics import CatMetric
 
 from momalit.envs import references
 from momalit.envs.vector import VectorTeamEnv
+from momalit.envs.workers import worker_count
 from momalit.errors import UserError
 from momalit.moma_ppo import MOMAPPOModule
 from momalit.policy import TeamPolicyModule
@@ -43,6 +44,9 @@ class Evaluation(pl.Callback):
         test_episodes: episodes per test.
         deterministic: take each policy's mode; False samples.
         imagined_starts: episodes imagined for comparison.
+        workers: among how many processes the real episodes are shared out, the returns being the same; worthwhile for
+            MuJoCo's robots where cores are free. None is what the environment variable ``MOMALIT_WORKERS`` says,
+            else 1.
     """
 
     def __init__(
@@ -51,12 +55,14 @@ class Evaluation(pl.Callback):
         test_episodes: int = 100,
         deterministic: bool = True,
         imagined_starts: int = 256,
+        workers: int | None = None,
     ) -> None:
         for name, number in (("episodes", episodes), ("test_episodes", test_episodes)):
             if number < 1:
                 raise UserError(f"Evaluation.{name}: found {number}, expected at least 1")
         self.episodes, self.test_episodes = episodes, test_episodes
         self.deterministic, self.imagined_starts = deterministic, imagined_starts
+        self.workers = workers if workers is None else worker_count(workers, "Evaluation.workers")
         self.returns: Tensor | None = None
         self._env: VectorTeamEnv | None = None
 
@@ -87,7 +93,9 @@ class Evaluation(pl.Callback):
         metric = CatMetric(sync_on_compute=world_size > 1).to(module.device)
         if mine:
             if self._env is None or self._env.n_rows != len(mine):
-                self._env = VectorTeamEnv(module.spec, len(mine))
+                if self._env is not None:
+                    self._env.close()
+                self._env = VectorTeamEnv(module.spec, len(mine), workers=self.workers)
             noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
             played = play_episodes(self._env, module.actor, [seeds[i] for i in mine], noise)
             order = torch.tensor(mine, dtype=torch.float64)

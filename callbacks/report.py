@@ -120,6 +120,7 @@ def _results(
         "episodes": len(played["last"]),
         "deterministic": deterministic,
         "return_data": None if returns is None else float(returns.mean()),
+        "return_data_top": None if returns is None else top_mean(returns),
         "return_random": reference["random"] if reference else None,
         "return_expert": reference["expert"] if reference else None,
     }
@@ -132,6 +133,11 @@ def _results(
     results["wall_clock_seconds"] = round(time.time() - started, 1)
     results["versions"] = versions()
     return results
+
+
+def top_mean(returns: Tensor, share: float = 0.1) -> float:
+    """Mean of the best ``share`` of returns ``(N,)``, of one at least."""
+    return float(returns.topk(max(round(share * len(returns)), 1)).values.mean())
 
 
 def _normalizer(reference: dict[str, float] | None) -> Callable[[float], float | None]:
@@ -167,6 +173,7 @@ def results_table(results: dict[str, Any]) -> Table:
 
     row("random actions", results["return_random"])
     row("mean of the data", results["return_data"])
+    row("best tenth of the data", results["return_data_top"])
     row("expert", results["return_expert"])
     table.add_section()
     row("last checkpoint", results["return_last"], results["return_last_interval"], results["imagined_last"])

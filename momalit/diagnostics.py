@@ -61,15 +61,30 @@ def open_loop_errors(
     return errors
 
 
+@torch.no_grad()
+def termination_scores(model: WorldModel, batch: Transitions) -> dict[str, float]:
+    """Precision and recall of predicted terminations, where the elites' mean logit is positive.
+
+    Precision is NaN where none is predicted, recall where none happened.
+    """
+    predicted = model(batch.state, batch.action).termination.mean(0) > 0
+    right = (predicted & batch.terminated).sum()
+    return {"precision": float(right / predicted.sum()), "recall": float(right / batch.terminated.sum())}
+
+
 def world_model_report(model: WorldModel, data: Trajectories) -> dict[str, float]:
     """Figures that say how far ``model`` can be trusted on ``data``, under the names they are logged by."""
-    error, unsure = one_step_errors(model, data.transitions(torch.arange(len(data))))
+    batch = data.transitions(torch.arange(len(data)))
+    error, unsure = one_step_errors(model, batch)
     report = {"test/error": float(error.mean()), "test/error_reward": float(error[:, -1].mean())}
     for dimension, value in enumerate(error[:, :-1].mean(0).tolist()):
         report[f"test/error_state_{dimension:02d}"] = value
     report["test/rank_correlation"] = float(rank_correlation(unsure, error.mean(-1)))
     report["test/uncertainty_median"] = float(unsure.median())
     report["test/uncertainty_99"] = float(unsure.quantile(0.99))
+    if model.termination == "learned" and bool(data.terminated.any()):
+        for name, score in termination_scores(model, batch).items():
+            report[f"test/termination_{name}"] = score
     for horizon, values in open_loop_errors(model, data).items():
         report[f"test/open_loop_{horizon:02d}"] = float(values.square().mean().sqrt())
     return report

@@ -10,6 +10,8 @@ from torch import Tensor
 from momalit.nn.actors import TeamActor
 from momalit.records import Rollout, Sequence, Step
 
+FEWEST_ROWS = 8  # an evaluation's policies act on no fewer: it would save little, and tiny matrices round differently
+
 
 class TeamEnv(Protocol):
     """What a source of rollouts must offer; the world model and the real environments both do."""
@@ -112,6 +114,8 @@ def collect_rollout(
 def play_episodes(env: Any, actor: TeamActor, seeds: list[int], generator: torch.Generator | None = None) -> Tensor:
     """Plays one real episode per seed, all at once, and counts every one.
 
+    Without noise the policies act only on rows that still run, give or take a factor of two.
+
     Args:
         env: a ``VectorTeamEnv`` with as many rows as seeds, without automatic reset.
         actor: the policies; on the CPU or moved for each step.
@@ -122,16 +126,25 @@ def play_episodes(env: Any, actor: TeamActor, seeds: list[int], generator: torch
         undiscounted team returns ``(B,)``.
     """
     device = actor.mask.device
-    state = env.reset(seeds).to(device)
-    now = first_times(state, *actor.mask.shape)
+    now = first_times(env.reset(seeds).to(device), *actor.mask.shape)
     team = ActingTeam(actor, generator)
     team.recall(now.span(0, 0))
+    taken = torch.zeros(len(seeds), *actor.mask.shape)
     total = torch.zeros(len(seeds), dtype=torch.float64)
-    running = True
-    while running:
+    acting = torch.arange(len(seeds))  # the rows that the policies still act on
+    running = torch.ones(len(seeds), dtype=torch.bool)
+    while running.any():
+        # Noise is drawn for all rows, so that a longer episode elsewhere does not change that of this row.
+        needed = max(int(running.sum()), FEWEST_ROWS)
+        if generator is None and needed <= len(acting) // 2:
+            kept = torch.argsort(~running[acting], stable=True)[:needed]
+            acting, there = acting[kept], kept.to(device)
+            now = now.map(lambda tensor, there=there: tensor[:, there])
+            team.memory = None if team.memory is None else team.memory[:, there]
         action = actor.clip(team.act(now).action)
-        step = env.step(action.cpu())
+        taken[acting] = action.to(taken)
+        step = env.step(taken)
         total += step.reward.double() * step.valid
-        running = bool((step.valid & ~(step.terminated | step.truncated)).any())
-        now = Sequence(step.state[None].to(device), action[None], torch.ones_like(now.keep))
+        running = step.valid & ~(step.terminated | step.truncated)
+        now = Sequence(step.state[acting][None].to(device), action[None], torch.ones_like(now.keep))
     return total.float()

@@ -176,7 +176,7 @@ class WorldModelModule(pl.LightningModule):
         self._epoch_loss.clear()
         if not bool(torch.isfinite(loss).all()):
             raise FloatingPointError(f"world model: loss per member {loss.tolist()} in epoch {self.current_epoch}")
-        self.log("train/loss", loss.mean())
+        self.log("train/loss", loss.mean(), sync_dist=True)
 
     # --- held-out error --------------------------------------------------------------------------------------------
     def validation_step(self, batch: Transitions, _: int) -> None:
@@ -199,9 +199,9 @@ class WorldModelModule(pl.LightningModule):
             self.waited.copy_(torch.where(improved, 0, self.waited + 1))
             self.trainer.should_stop = self.trainer.should_stop or not bool(self.training_members.any())
         best = self.kept_error[self.elites]
-        self.log("val/error", best.mean(), prog_bar=True)
-        self.log("val/error_live", error.mean())
-        self.log("val/members_training", self.training_members.sum().float())
+        self.log("val/error", best.mean(), prog_bar=True, sync_dist=True)
+        self.log("val/error_live", error.mean(), sync_dist=True)
+        self.log("val/members_training", self.training_members.sum().float(), sync_dist=True)
 
     @property
     def elites(self) -> Tensor:
@@ -231,7 +231,7 @@ class WorldModelModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs held-out errors, open-loop errors and how well uncertainty ranks errors."""
-        self.log_dict(world_model_report(self._tested, self._data.test))
+        self.log_dict(world_model_report(self._tested, self._data.test), sync_dist=True)
 
     def on_predict_start(self) -> None:
         self._tested = self.world_model()

@@ -8,7 +8,7 @@ import torch
 from momalit.envs.vector import VectorTeamEnv
 from momalit.nn.actors import TeamActor
 from momalit.records import Step, Trajectories
-from momalit.rollout import ActingTeam, collect_rollout, first_times, play_episodes
+from momalit.rollout import FEWEST_ROWS, ActingTeam, collect_rollout, first_times, play_episodes
 from momalit.team import AgentSpec, TeamSpec
 
 ROWS, STATE, ACTIONS = 6, 3, 2
@@ -206,3 +206,50 @@ def test_episodes_are_counted_whole_and_once(icg):
         step = env.step(previous)
         state, total = step.state, total + step.reward
     assert torch.equal(returns, total)
+
+
+class Unequal:
+    """Rows of the lengths given."""
+
+    def __init__(self, length):
+        self.length, self.told = length, []
+
+    def reset(self, seeds):
+        self.state = torch.stack([torch.full((STATE,), float(seed)) for seed in seeds]) / 10
+        self.time = 0
+        return self.state
+
+    def step(self, action):
+        valid = self.time < self.length
+        self.time += 1
+        self.told.append(action.clone())
+        moved = self.state + torch.stack([action[:, 0, 0], action[:, 1, 0], action[:, 1, 1]], 1)
+        self.state = torch.where(valid[:, None], moved, self.state)
+        end, never = valid & (self.time >= self.length), torch.zeros_like(valid)
+        return Step(self.state.clone(), self.state.sum(1) * valid, end, never, valid, never, never)
+
+
+def test_policies_act_on_rows_that_run(spec):
+    actor = lively(TeamActor(spec, 8, 4))
+    row = torch.arange(40)
+    length = torch.where(row % 2 == 0, 3, torch.where(row % 8 == 1, 9, 6))  # of 20, 5 and 15 rows
+    acted = []
+    actor.register_forward_hook(lambda _, arguments, __: acted.append(arguments[0].state.shape[1]))
+    env = Unequal(length)
+    returns = play_episodes(env, actor, list(range(40)))
+    assert acted == [40] * 3 + [20] * 3 + [FEWEST_ROWS] * 3
+    assert len(env.told) == 9
+    for row in (0, 1, 3, 17, 39):
+        alone = play_episodes(Unequal(length[row : row + 1]), actor, [row])
+        torch.testing.assert_close(alone[0], returns[row])
+
+
+def test_noise_of_an_episode_does_not_depend_on_how_long_others_last(spec):
+    actor = lively(TeamActor(spec, 8, 4))
+    short, long = torch.ones(40, dtype=torch.long), torch.full((40,), 12)
+    short[7] = 12
+    played = [
+        play_episodes(Unequal(length), actor, list(range(40)), torch.Generator().manual_seed(0))[7]
+        for length in (short, long)
+    ]
+    assert played[0] == played[1]

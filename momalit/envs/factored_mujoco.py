@@ -59,6 +59,7 @@ class FactoredMujoco(ParallelEnv):
         self.drives = {agent: tuple(int(actuator) for actuator in drives[agent]) for agent in observes}
         self._index = {agent: np.array(seen) for agent, seen in self.observes.items()}
         self._slots = {agent: np.array(driven) for agent, driven in self.drives.items()}
+        self._joint_slots = np.concatenate(list(self._slots.values()))
         self._low = env.action_space.low.astype(np.float64)
         self._high = env.action_space.high.astype(np.float64)
         size = int(env.observation_space.shape[0])
@@ -104,30 +105,45 @@ class FactoredMujoco(ParallelEnv):
         agents = self.agents
         if not agents:
             return {}, {}, {}, {}, {}
-        control = self._control
         for agent, slots in self._slots.items():
-            control[slots] = actions[agent]
-        np.minimum(np.maximum(control, self._low, out=control), self._high, out=control)
-        observation, reward, terminated, _, _ = self._env.step(control)
-        self._state = observation.astype(np.float32)
-        self._time += 1
-        truncated = self._time >= self.horizon
-        observations = self._observations()
-        if terminated or truncated:
-            self.agents = []
+            self._control[slots] = actions[agent]
+        reward, terminated, truncated = self._simulate()
         return (
-            observations,
-            dict.fromkeys(agents, float(reward)),
-            dict.fromkeys(agents, bool(terminated)),
+            self._observations(),
+            dict.fromkeys(agents, reward),
+            dict.fromkeys(agents, terminated),
             dict.fromkeys(agents, truncated),
             {agent: {} for agent in agents},
         )
+
+    def step_joint(self, action: np.ndarray) -> tuple[float, bool, bool]:
+        """``step`` without dictionaries, for many steps of which only ``state()`` is read.
+
+        Args:
+            action: all agents' actions one after the other, ``(actuators,)``. An episode must be under way.
+
+        Returns:
+            every agent's reward, and whether the episode terminated or was truncated.
+        """
+        self._control[self._joint_slots] = action
+        return self._simulate()
 
     def render(self) -> np.ndarray | None:
         return self._env.render()
 
     def close(self) -> None:
         self._env.close()
+
+    def _simulate(self) -> tuple[float, bool, bool]:
+        control = self._control
+        np.minimum(np.maximum(control, self._low, out=control), self._high, out=control)
+        observation, reward, terminated, _, _ = self._env.step(control)
+        self._state = observation.astype(np.float32)
+        self._time += 1
+        truncated = self._time >= self.horizon
+        if terminated or truncated:
+            self.agents = []
+        return float(reward), bool(terminated), truncated
 
     def _observations(self) -> dict[str, np.ndarray]:
         return {agent: self._state[index] for agent, index in self._index.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -94,29 +95,40 @@ class Reacher(ParallelEnv):
         self._state = observation.astype(np.float32)
         self._time = 0
         self.agents = list(self.possible_agents)
-        return self._observations(), {agent: {} for agent in self.agents}
+        return self._observations(self.agents), {agent: {} for agent in self.agents}
 
     def step(
         self, actions: dict[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
         """Applies both torques, clipped to [-1, 1] (simulation and cost see the same)."""
         agents = self.agents
-        for i, agent in enumerate(agents):
-            self._torque[i] = min(1.0, max(-1.0, float(actions[agent][0])))
+        reward, terminated, truncated = self.step_joint([actions[agent][0] for agent in agents])
+        return (
+            self._observations(agents),
+            dict.fromkeys(agents, reward),
+            dict.fromkeys(agents, terminated),
+            dict.fromkeys(agents, truncated),
+            {agent: {} for agent in agents},
+        )
+
+    def step_joint(self, action: Sequence[float] | np.ndarray) -> tuple[float, bool, bool]:
+        """``step`` without dictionaries, for many steps of which only ``state()`` is read.
+
+        Args:
+            action: both torques. An episode must be under way.
+
+        Returns:
+            either agent's reward, and whether the episode terminated (never) or was truncated.
+        """
+        for joint, torque in enumerate(action):
+            self._torque[joint] = min(1.0, max(-1.0, float(torque)))
         observation, reward, _, _, _ = self._env.step(self._torque)
         self._state = observation.astype(np.float32)
         self._time += 1
         truncated = self._time >= HORIZON
-        observations = self._observations()
         if truncated:
             self.agents = []
-        return (
-            observations,
-            dict.fromkeys(agents, float(reward)),
-            dict.fromkeys(agents, False),
-            dict.fromkeys(agents, truncated),
-            {agent: {} for agent in agents},
-        )
+        return float(reward), False, truncated
 
     def render(self) -> np.ndarray | None:
         return self._env.render()
@@ -134,5 +146,5 @@ class Reacher(ParallelEnv):
         """
         return {"random": -42.84, "expert": -5.65}
 
-    def _observations(self) -> dict[str, np.ndarray]:
-        return {agent: self._state[self._index[agent]] for agent in self.agents}
+    def _observations(self, agents: list[str]) -> dict[str, np.ndarray]:
+        return {agent: self._state[self._index[agent]] for agent in agents}

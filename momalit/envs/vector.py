@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from momalit.envs.columns import flat
 from momalit.envs.factory import make_env
+from momalit.envs.workers import Workers, worker_count
 from momalit.errors import UserError
 from momalit.records import Step
 from momalit.team import STATE, TeamSpec
@@ -24,30 +26,51 @@ class VectorTeamEnv:
     the last step did, else it was truncated. The team's reward is the agents' sum over the number of agents in the
     team. All tensors are on the CPU, floats in float32.
 
+    What happens in a row depends on its seed and actions alone, never on the number of workers. Workers pay where a
+    step costs much (MuJoCo's robots, not small games) and cores are free.
+
+    An environment whose agents share their reward and their end may offer ``step_joint(action) -> (reward, terminated,
+    truncated)``, ``action`` being the agents' actions one after the other. It is used instead of ``step`` where the
+    actions are continuous and ``state()`` is all that is read, and saves what observations and dictionaries cost. A
+    class that overrides ``step`` alone, and a wrapper, are stepped by ``step``.
+
     Args:
         spec: the team; ``spec.env`` says how to make the environment.
         n_rows: number of copies B.
         autoreset: whether a row begins a new episode after its end. The call after the end then ignores the row's
             action, resets it with the next seed of its own stream and answers with ``valid`` False and ``began`` True.
+        workers: among how many processes the rows are shared out, at most one each; 1 steps them here, one by one. None
+            is what the environment variable ``MOMALIT_WORKERS`` says, else 1.
 
     Raises:
-        UserError: the specification names no environment, or one of another team.
+        UserError: the specification names no environment, or one of another team; a number is below 1.
     """
 
-    def __init__(self, spec: TeamSpec, n_rows: int, autoreset: bool = False) -> None:
+    def __init__(self, spec: TeamSpec, n_rows: int, autoreset: bool = False, workers: int | None = None) -> None:
         if spec.env is None:
             raise UserError(f"task {spec.task}: names no environment to run in, expected env.name")
         if n_rows < 1:
             raise UserError(f"n_rows: found {n_rows}, expected at least 1")
         self.spec, self.n_rows, self.autoreset = spec, n_rows, autoreset
-        self.envs = [make_env(**spec.env) for _ in range(n_rows)]
+        count = min(worker_count(workers), n_rows)
+        self._workers: Workers | None = None
+        self.envs = [make_env(**spec.env) for _ in range(n_rows if count == 1 else 1)]
         found = tuple(self.envs[0].possible_agents)
         if found != spec.names:
             raise UserError(f"env {spec.env['name']}: found agents {found}, expected {spec.names}")
+        if count > 1:
+            self.close()
+            self.envs = []
+            shares = [n_rows // count + (i < n_rows % count) for i in range(count)]
+            self._workers = Workers(partial(VectorTeamEnv, spec, autoreset=autoreset, workers=1), shares)
+            return
         self._low, self._high = spec.action_low().numpy(), spec.action_high().numpy()
         self._action_spaces = {agent: self.envs[0].action_space(agent) for agent in spec.names}
         self._observation_spaces = {agent: self.envs[0].observation_space(agent) for agent in spec.names}
         self._reads = _reads(spec)
+        only_state = not spec.discrete and all(key == STATE for key, _ in spec.sources)
+        self._joint = only_state and _offers_joint_steps(type(self.envs[0]))
+        self._slots = spec.action_mask().bool().numpy()
         self._state = np.zeros((n_rows, spec.state_size), np.float32)
         self._time = np.zeros(n_rows, np.int64)
         self._over = np.ones(n_rows, bool)
@@ -67,6 +90,8 @@ class VectorTeamEnv:
         """
         if len(seeds) != self.n_rows:
             raise UserError(f"seeds: found {len(seeds)}, expected one for each of {self.n_rows} rows")
+        if self._workers is not None:
+            return self._workers.reset(seeds)
         self._streams = [np.random.default_rng(int(seed)) for seed in seeds]
         for row, seed in enumerate(seeds):
             self._begin(row, int(seed))
@@ -84,6 +109,8 @@ class VectorTeamEnv:
         shape = (self.n_rows, self.spec.n_agents, self.spec.action_size)
         if tuple(action.shape) != shape:
             raise UserError(f"action: found shape {tuple(action.shape)}, expected {shape}")
+        if self._workers is not None:
+            return self._workers.step(action)
         actions = self._native(action)
         reward = np.zeros(self.n_rows, np.float32)
         terminated, truncated, valid, began = np.zeros((4, self.n_rows), bool)
@@ -99,7 +126,9 @@ class VectorTeamEnv:
         return Step(*(torch.from_numpy(array) for array in tensors))
 
     def close(self) -> None:
-        """Closes all copies."""
+        """Closes all copies and ends the workers."""
+        if self._workers is not None:
+            self._workers.close()
         for env in self.envs:
             env.close()
 
@@ -108,27 +137,34 @@ class VectorTeamEnv:
         self._time[row], self._over[row] = 0, False
         self._read(row, observations)
 
-    def _advance(self, row: int, actions: dict[str, Any]) -> tuple[float, bool, bool]:
+    def _advance(self, row: int, action: Any) -> tuple[float, bool, bool]:
         env = self.envs[row]
-        if len(env.agents) < len(actions):
-            actions = {agent: actions[agent] for agent in env.agents}
-        observations, rewards, terminations, _, _ = env.step(actions)
-        self._read(row, observations)
+        if self._joint:
+            reward, terminated, truncated = env.step_joint(action)
+            over, rewards = terminated or truncated, (reward,) * self.spec.n_agents
+            self._read(row, {})
+        else:
+            if len(env.agents) < len(action):
+                action = {agent: action[agent] for agent in env.agents}
+            observations, by_agent, terminations, _, _ = env.step(action)
+            over, rewards = not env.agents, tuple(by_agent.values())
+            terminated = over and all(terminations.values())
+            self._read(row, observations)
         self._time[row] += 1
-        over = not env.agents
-        terminated = over and all(terminations.values())
         truncated = (over and not terminated) or (not over and self._time[row] >= self.spec.horizon)
         self._over[row] = terminated or truncated
-        return sum(rewards.values()) / self.spec.n_agents, terminated, truncated
+        return sum(rewards) / self.spec.n_agents, terminated, truncated
 
-    def _native(self, action: Tensor) -> list[dict[str, Any]]:
-        """The environment's own form of the actions, per row and agent."""
+    def _native(self, action: Tensor) -> Sequence[Any]:
+        """The environment's own form of the actions, per row."""
         array = action.detach().cpu().numpy()
         names = self.spec.names
         if self.spec.discrete:
             start = np.array([int(getattr(self._action_spaces[agent], "start", 0)) for agent in names])
             return [dict(zip(names, choice, strict=True)) for choice in (array.argmax(-1) + start).tolist()]
         array = np.clip(array, self._low, self._high)
+        if self._joint:
+            return array[:, self._slots]
         columns = []
         for i, agent in enumerate(self.spec.agents):
             space = self._action_spaces[agent.name]
@@ -156,3 +192,9 @@ def _reads(spec: TeamSpec) -> list[tuple[str, Any, Any]]:
         whole = columns == sources == list(range(spec.state_size))
         reads.append((key, slice(None), slice(None)) if whole else (key, np.array(columns), np.array(sources)))
     return reads
+
+
+def _offers_joint_steps(kind: type) -> bool:
+    """Whether the class that defines ``step`` defines ``step_joint`` with it."""
+    both = {"step", "step_joint"}
+    return next((both <= vars(base).keys() for base in kind.__mro__ if both & vars(base).keys()), False)

@@ -44,7 +44,21 @@ def test_the_same_team_gets_the_same_returns_again(team):
     assert torch.equal(sampled, Evaluation(deterministic=False).play(team, "test", 3))
 
 
+def test_workers_change_nothing(team):
+    evaluation = Evaluation(workers=2)
+    assert torch.equal(evaluation.play(team, "test", 5), Evaluation().play(team, "test", 5))
+    first = evaluation._env
+    assert torch.equal(evaluation.play(team, "validation", 3), Evaluation().play(team, "validation", 3))
+    assert not any(process.is_alive() for process in first._workers._processes)
+    evaluation._env.close()
+
+
 @pytest.mark.parametrize("setting", ["episodes", "test_episodes"])
 def test_no_episodes_are_refused(setting):
     with pytest.raises(UserError, match=rf"Evaluation\.{setting}: found 0, expected at least 1"):
         Evaluation(**{setting: 0})
+
+
+def test_no_workers_are_refused():
+    with pytest.raises(UserError, match=r"Evaluation\.workers: found 0, expected an integer of at least 1"):
+        Evaluation(workers=0)

@@ -3,8 +3,11 @@ import pytest
 import torch
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
+from pettingzoo.utils import BaseParallelWrapper
 
 from momalit.envs import VectorTeamEnv, make_env, team_spec
+from momalit.envs.ant import Ant
+from momalit.envs.reacher import Reacher
 from momalit.errors import UserError
 
 
@@ -33,6 +36,62 @@ def test_rows_equal_a_plain_loop_and_actions_are_clipped():
         assert step.valid.all()
         assert not (step.terminated | step.began | step.stopped).any()
     assert (state.dtype, step.reward.dtype, step.valid.dtype) == (torch.float32, torch.float32, torch.bool)
+
+
+class PlainAnt(Ant):
+    """Overrides ``step`` alone, so that dictionaries are what goes in and out."""
+
+    def step(self, actions):
+        return super().step(actions)
+
+
+class PlainReacher(Reacher):
+    """Likewise."""
+
+    def step(self, actions):
+        return super().step(actions)
+
+
+@pytest.mark.parametrize(
+    ("plain", "settings", "steps"),
+    [(PlainAnt, {"factoring": "2x4d"}, 40), (PlainAnt, {"observability": "full"}, 40), (PlainReacher, {}, 60)],
+)
+def test_joint_steps_are_steps(monkeypatch, plain, settings, steps):
+    import momalit.envs.factory as factory
+
+    name = plain.__base__.__name__.lower()
+    monkeypatch.setitem(factory.TASKS, "plain", plain)
+    spec, plain_spec = spec_of(name, **settings), spec_of("plain", **settings)
+    fast, slow = VectorTeamEnv(spec, 3, autoreset=True), VectorTeamEnv(plain_spec, 3, autoreset=True)
+    assert (fast._joint, slow._joint) == (True, False)
+    assert torch.equal(fast.reset([1, 2, 3]), slow.reset([1, 2, 3]))
+    generator, ended = torch.Generator().manual_seed(0), False
+    for time in range(steps):
+        if name == "ant" and time == 5:  # lifted off, a robot is unhealthy
+            for env in (fast.envs[1], slow.envs[1]):
+                env._env.data.qpos[2] = 2.0
+        action = 3 * torch.randn(3, spec.n_agents, spec.action_size, generator=generator)
+        one, other = fast.step(action), slow.step(action)
+        assert all(torch.equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
+        ended |= bool((one.terminated | one.truncated).any())
+    assert ended
+
+
+def test_who_changes_step_alone_is_heard(monkeypatch):
+    import momalit.envs.factory as factory
+
+    class Doubled(BaseParallelWrapper):
+        def step(self, actions):
+            observations, rewards, *rest = super().step(actions)
+            return observations, {agent: 2 * reward for agent, reward in rewards.items()}, *rest
+
+    monkeypatch.setitem(factory.TASKS, "doubled", lambda: Doubled(Reacher()))
+    env, doubled = VectorTeamEnv(spec_of("reacher"), 1), VectorTeamEnv(spec_of("doubled"), 1)
+    assert hasattr(doubled.envs[0], "step_joint")
+    env.reset([0])
+    doubled.reset([0])
+    quiet = torch.zeros(1, 2, 1)
+    assert torch.equal(doubled.step(quiet).reward, 2 * env.step(quiet).reward)
 
 
 def test_ended_rows_wait():
