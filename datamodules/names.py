@@ -15,7 +15,7 @@ from momalit.errors import UserError
 
 DEFAULT_TRANSITIONS = {"ant": 250_000, "icg": 10_000, "reacher": 100_000}
 KINDS = {
-    "ant": ("random",),
+    "ant": ("random", "medium", "medium-replay", "full-replay", "medium-expert", "expert"),
     "icg": ("favourable", "unfavourable", "uncoordinated"),
     "reacher": ("expert-mix", "random"),
 }
