@@ -114,13 +114,20 @@ class ImaginedEnv:
         )
         valid = self.alive
         never = torch.zeros_like(valid)
-        terminated = valid & (prediction.termination[elite, rows] > 0) if model.termination == "learned" else never
+        terminated = (
+            valid & self._ends(prediction.termination[elite, rows]) if model.termination == "learned" else never
+        )
         stopped = valid & ~terminated & (u_all > caution.threshold) if caution.adaptive_horizon else never
         self._u_all.append(u_all)
         self._penalty.append(reward - penalised)
         self.alive = valid & ~terminated & ~stopped
         self.state = torch.where(valid.unsqueeze(-1), state, self.state)
         return Step(self.state, penalised * valid, terminated, never, valid, never, stopped)
+
+    def _ends(self, logit: Tensor) -> Tensor:
+        """Draws terminations at their predicted probability: rare ones seldom reach one half, but they do happen."""
+        draw = torch.rand(logit.shape, generator=self.generator, device=logit.device)
+        return draw < torch.sigmoid(logit.float())
 
     def uncertainties(self) -> Tensor:
         """``u_all`` of every step so far, ``(T, B)``."""

@@ -21,7 +21,7 @@ from momalit.rollout import collect_rollout, first_times
 from momalit.team import TeamSpec
 from momalit.world_model import WorldModelModule
 
-_KEY = "world_model"
+_KEY, _CARRIED = "world_model", "carried_rows"
 
 
 class MOMAPPOModule(PPOModule):
@@ -34,8 +34,13 @@ class MOMAPPOModule(PPOModule):
         spec: the team (the command line links it to the data).
         world_model: checkpoint of a trained ``WorldModelModule``; the command line trains or finds one if None.
         warm_start: checkpoint of a ``BCModule`` whose policies to start from, or None for fresh ones.
+        warm_std: deviation of the actions to begin with after a warm start, as a share of half the action range; None
+            keeps the cloned one, which holds what cloning could not explain beside what the data explored.
         pessimism: penalties and limits that keep the team where the model is right.
         sample: add the predicted noise to imagined steps.
+        renewal: share of the rows that begin anew at states of the log in each iteration. The others go on where they
+            were, until the model ends or stops them, so that the team practises where it gets to and not only where
+            the log is; with 1 every rollout begins in the log.
         **kwargs: see ``PPOModule``.
     """
 
@@ -44,16 +49,20 @@ class MOMAPPOModule(PPOModule):
         spec: TeamSpec | Mapping[str, Any],
         world_model: str | None = None,
         warm_start: str | None = None,
+        warm_std: float | None = None,
         pessimism: Pessimism | None = None,
         sample: bool = False,
+        renewal: float = 1.0,
         **kwargs: Any,
     ) -> None:
         arguments = plain_arguments(locals())
         super().__init__(spec, **kwargs)
         self.save_hyperparameters(arguments)
         self.pessimism = Pessimism(**pessimism) if isinstance(pessimism, Mapping) else pessimism or Pessimism()
+        if not 0 < renewal <= 1:
+            raise UserError(f"model.renewal: found {renewal}, expected a number above 0 and up to 1")
         self.world_model: WorldModel | None = None
-        self._stopped: Tensor | None = None
+        self._carried: tuple[Sequence, Tensor] | None = None
 
     # --- what it is given ------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
@@ -91,16 +100,24 @@ class MOMAPPOModule(PPOModule):
                     f"model.warm_start: {warm_start} has other network sizes, expected width"
                     f" {self.hparams['width']}, memory {self.hparams['memory']}, shared {self.hparams['shared']}"
                 ) from error
+            if self.hparams["warm_std"] is not None:
+                self.actor.set_std(self.hparams["warm_std"], "warm_std")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         if self.world_model is not None:
             checkpoint[_KEY] = self.world_model.architecture
+        if self._carried is not None:
+            sequence, alive = self._carried
+            checkpoint[_CARRIED] = [sequence.state, sequence.previous_action, sequence.keep, alive]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         if self.world_model is None and _KEY in checkpoint:
             self.world_model = WorldModel(self.spec, **checkpoint[_KEY]).to(self.device)
+        if _CARRIED in checkpoint:
+            *parts, alive = (tensor.to(self.device) for tensor in checkpoint[_CARRIED])
+            self._carried = Sequence(*parts), alive
 
     # --- imagination -----------------------------------------------------------------------------------------------
     @property
@@ -110,11 +127,35 @@ class MOMAPPOModule(PPOModule):
         return self.world_model
 
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
-        """Imagines ``horizon`` steps from ``rows`` start states of the training split."""
+        """Imagines ``horizon`` steps from states of the training split, or on from where rows were (``renewal``)."""
         data = self.data.train
         index = torch.randint(len(data), (rows,), generator=generator, device=self.device)
         start = data.sequence(index.to(data.reward.device), self.memory_length).to(self.device)
-        return self.imagine(start, self.horizon, generator)
+        if self.hparams["renewal"] == 1:
+            return self.imagine(start, self.horizon, generator)
+        if self._carried is not None:
+            start = self._carry_on(start, generator)
+        rollout = self.imagine(start, self.horizon, generator)
+        whole = rollout.sequence
+        recent = whole.span(whole.state.shape[0] - self.memory_length - 1, None)
+        self._carried = recent, rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1])
+        return rollout
+
+    def _carry_on(self, start: Sequence, generator: torch.Generator) -> Sequence:
+        """``start``, but for rows that are still alive and not drawn for renewal, which keep their own history."""
+        assert self._carried is not None
+        recent, alive = self._carried
+        goes_on = alive & (torch.rand(alive.shape, generator=generator, device=alive.device) >= self.hparams["renewal"])
+        self._note({"imagined/carried": goes_on.float().mean()})
+
+        def chosen(old: Tensor, new: Tensor) -> Tensor:
+            return torch.where(goes_on.view(1, -1, *[1] * (new.dim() - 2)), old, new)
+
+        return Sequence(
+            chosen(recent.state, start.state),
+            chosen(recent.previous_action, start.previous_action),
+            chosen(recent.keep, start.keep),
+        )
 
     def imagine(self, start: Sequence, n_steps: int, generator: torch.Generator) -> Rollout:
         """Rolls the exploring team through the model from ``start``, with pessimism."""

@@ -42,7 +42,7 @@ class Known(WorldModel):
         member = torch.arange(MEMBERS).view(-1, 1) - 1
         a, b = action[:, 0, 0].expand(MEMBERS, -1), action[:, 1, 0].expand(MEMBERS, -1)
         mean = torch.stack([a, b + self.spread * member, a - 0.5], -1)
-        ends = (state[:, 0] + action[:, 0, 0] - 2).expand(MEMBERS, -1)
+        ends = 1e4 * (state[:, 0] + action[:, 0, 0] - 2).expand(MEMBERS, -1)
         return Prediction(mean, torch.zeros_like(mean) + self.noise, ends)
 
 
@@ -163,6 +163,17 @@ def test_a_termination_is_no_stop(spec):
     assert not step.stopped.any()
 
 
+def test_a_termination_is_drawn_at_its_probability(spec):
+    class Doubtful(Known):
+        def forward(self, state, action):
+            found = super().forward(state, action)
+            return found._replace(termination=torch.full_like(found.termination, -2.0))
+
+    env = ImaginedEnv(Doubtful(spec), FREE, generator=torch.Generator().manual_seed(0))
+    env.reset(torch.zeros(20_000, 2))
+    assert float(env.step(torch.zeros(20_000, 2, 1)).terminated.float().mean()) == pytest.approx(0.1192, abs=0.008)
+
+
 def test_known_never_to_end_it_never_does(spec):
     model = Known(spec)
     model.termination = "never"
@@ -176,7 +187,7 @@ def test_every_row_draws_one_elite_a_step_for_all_that_it_predicts(spec):
         def forward(self, state, action):
             member = (torch.arange(MEMBERS) - 1.0).view(-1, 1).expand(-1, len(state))
             return Prediction(member.unsqueeze(-1).repeat(1, 1, 3), torch.full((MEMBERS, len(state), 3), -20.0),
-                              member - 0.5)  # fmt: skip
+                              100 * (member - 0.5))  # fmt: skip
 
     rows = 3000
     model = Voices(spec)

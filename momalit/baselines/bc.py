@@ -16,7 +16,7 @@ from momalit.functional.surrogate import masked_mean
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.actors import TeamActor
 from momalit.policy import TeamPolicyModule
-from momalit.records import Windows
+from momalit.records import Trajectories, Windows
 from momalit.team import TeamSpec
 
 
@@ -32,6 +32,7 @@ class BCModule(TeamPolicyModule):
         window: steps per training window.
         memory_length: real steps of burn-in before each window.
         batch_size: windows per minibatch.
+        best: share of the training episodes, those with the highest returns, that is cloned; 1 for all.
         initial_std: deviation of continuous actions at the start, as a share of half their range.
         min_std: least deviation.
     """
@@ -46,6 +47,7 @@ class BCModule(TeamPolicyModule):
         window: int = 25,
         memory_length: int = 10,
         batch_size: int = 64,
+        best: float = 1.0,
         initial_std: float = 0.5,
         min_std: float = 0.05,
     ) -> None:
@@ -59,22 +61,35 @@ class BCModule(TeamPolicyModule):
         ):
             if number < least:
                 raise UserError(f"model.{name}: found {number}, expected at least {least}")
+        if not 0 < best <= 1:
+            raise UserError(f"model.best: found {best}, expected a number above 0 and up to 1")
         self.actor = TeamActor(self.spec, width, memory, shared, initial_std, min_std)
+        self._cloned: Trajectories | None = None
         self._losses: list[Tensor] = []
 
     def setup(self, stage: str) -> None:
-        """Takes the statistics of the training split."""
+        """Takes the statistics of the training split, and picks the episodes to clone."""
         super().setup(stage)
         if stage == "fit":
-            self.actor.inputs.standardizer.fit(self.data.train.state)
+            train: Trajectories = self.data.train
+            self.actor.inputs.standardizer.fit(train.state)
+            number = max(round(self.hparams["best"] * len(train.lengths)), 1)
+            best = train.returns.argsort(descending=True, stable=True)[:number]
+            self._cloned = train if number == len(train.lengths) else train.select(best.sort().values)
+
+    @property
+    def cloned(self) -> Trajectories:
+        """The episodes that are cloned."""
+        assert self._cloned is not None, "set when fitting begins"
+        return self._cloned
 
     def train_dataloader(self) -> DataLoader:
-        """As many windows as cover the training split once, from random beginnings."""
+        """As many windows as cover the cloned episodes once, from random beginnings."""
         covered = self.hparams["window"] * self.hparams["batch_size"] * self.trainer.world_size
-        return loader(max(len(self.data.train) // covered, 1), self._windows)
+        return loader(max(len(self.cloned) // covered, 1), self._windows)
 
     def _windows(self) -> Iterator[Windows]:
-        data = self.data.train
+        data = self.cloned
         random = generator_for("cpu", torch.initial_seed(), self.current_epoch, self.global_rank, 4)
         order = torch.randperm(len(data), generator=random)
         size, steps = self.hparams["batch_size"], self.hparams["window"]

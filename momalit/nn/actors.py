@@ -57,8 +57,6 @@ class TeamActor(nn.Module):
         super().__init__()
         if not 0 < min_std < max_std:
             raise UserError(f"model.min_std: found {min_std}, expected a number above 0 and below {max_std}")
-        if not min_std <= initial_std <= max_std:
-            raise UserError(f"model.initial_std: found {initial_std}, expected a number from {min_std} to {max_std}")
         self.discrete = spec.discrete
         self.inputs = AgentInputs(spec)
         self.trunk = RecurrentTrunk(spec, width, memory, shared)
@@ -69,21 +67,39 @@ class TeamActor(nn.Module):
         self.register_buffer("legal_index", spec.legal_index(), persistent=False)
         if not spec.discrete:
             self._log_range = (math.log(min_std), math.log(max_std))
-            a, b = self._log_range
-            share = min(max((math.log(initial_std) - a) / (b - a), 0.01), 0.99)
-            start = math.log(share / (1 - share))
             half_range = (self.high - self.low) / 2
             self.register_buffer("center", (self.high + self.low) / 2, persistent=False)
             self.register_buffer("half_range", half_range, persistent=False)
             scale = torch.where(half_range > 0, half_range, 1.0)
-            self.register_buffer("log_scale", scale.log() + a, persistent=False)
-            self.raw_std = nn.Parameter(torch.full((spec.n_agents, spec.action_size), start))
+            self.register_buffer("log_scale", scale.log() + self._log_range[0], persistent=False)
+            self.raw_std = nn.Parameter(torch.zeros(spec.n_agents, spec.action_size))
+        self.set_std(initial_std, "initial_std")
 
     @property
     def log_std(self) -> Tensor:
         """Log-deviation in units of the action, ``(A, U)``."""
         a, b = self._log_range
         return torch.sigmoid(self.raw_std) * (b - a) + self.log_scale
+
+    @torch.no_grad()
+    def set_std(self, std: float, name: str = "std") -> None:
+        """Sets all deviations; discrete teams have none.
+
+        Args:
+            std: as a share of half the action range.
+            name: of the setting, for the message.
+
+        Raises:
+            UserError: it is outside its bounds.
+        """
+        if self.discrete:
+            return
+        a, b = self._log_range
+        if not a <= math.log(max(std, 1e-9)) <= b:
+            least, most = (round(math.exp(bound), 6) for bound in self._log_range)
+            raise UserError(f"model.{name}: found {std}, expected a number from {least} to {most}")
+        share = min(max((math.log(std) - a) / (b - a), 0.01), 0.99)
+        self.raw_std.fill_(math.log(share / (1 - share)))
 
     def distribution(self, memory: Tensor, state: Tensor) -> TeamDistribution:
         """What the agents do, given their memories.
