@@ -133,7 +133,7 @@ class MOMAPPOModule(PPOModule):
         start = data.sequence(index.to(data.reward.device), self.memory_length).to(self.device)
         if self.hparams["renewal"] == 1:
             return self.imagine(start, self.horizon, generator)
-        if self._carried is not None:
+        if self._carried is not None and len(self._carried[1]) == rows:
             start = self._carry_on(start, generator)
         rollout = self.imagine(start, self.horizon, generator)
         whole = rollout.sequence

@@ -118,6 +118,27 @@ def test_starts_are_drawn_from_every_step_with_its_real_history(data, world_mode
     torch.testing.assert_close(rollout.state[3, late].unflatten(-1, (2, 2)), rollout.previous_action[3, late])
 
 
+def test_rows_go_on_where_they_were_unless_they_begin_anew(data, world_model):
+    module = MOMAPPOModule(data.spec, **{**SMALL, "rows": 1000, "horizon": 4, "renewal": 0.25})
+    module.prepare(world_model, None)
+    module._trainer = SimpleNamespace(datamodule=data)
+    random = torch.Generator().manual_seed(0)
+    first = module.make_rollout(1000, random)
+    ended = first.terminated.any(0) | first.stopped.any(0)
+    second = module.make_rollout(1000, random)
+    goes_on = (second.state[:3] == first.state[-3:]).all(-1).all(0)
+    goes_on &= (second.previous_action[:3] == first.previous_action[-3:]).flatten(2).all(-1).all(0)
+    assert not goes_on[ended].any()
+    assert float(goes_on[~ended].float().mean()) == pytest.approx(0.75, abs=0.05)
+    assert torch.equal(second.keep[:3, goes_on], first.keep[-3:, goes_on])
+
+
+@pytest.mark.parametrize("renewal", [0.0, 1.5])
+def test_a_share_is_a_share(data, renewal):
+    with pytest.raises(UserError, match=r"model.renewal: found .*, expected a number above 0 and up to 1"):
+        MOMAPPOModule(data.spec, **SMALL, renewal=renewal)
+
+
 def test_a_checkpoint_gives_the_same_team(trained, data, tmp_path):
     module, trainer = trained
     path = tmp_path / "team.ckpt"
@@ -136,7 +157,8 @@ def test_a_checkpoint_gives_the_same_team(trained, data, tmp_path):
     assert result["test/imagined"] == pytest.approx(10.0, abs=0.3)
 
 
-def test_an_interrupted_run_ends_where_the_whole_one_does(data, world_model, tmp_path):
+@pytest.mark.parametrize("renewal", [1.0, 0.3])
+def test_an_interrupted_run_ends_where_the_whole_one_does(data, world_model, tmp_path, renewal):
     class Interrupt(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             if trainer.current_epoch == 1:
@@ -144,7 +166,7 @@ def test_an_interrupted_run_ends_where_the_whole_one_does(data, world_model, tmp
 
     def make():
         pl.seed_everything(3, verbose=False)
-        settings = {**SMALL, "rows": 16, "entropy_target": 0.4, "target_kl": 0.01}
+        settings = {**SMALL, "rows": 16, "entropy_target": 0.4, "target_kl": 0.01, "renewal": renewal}
         return MOMAPPOModule(data.spec, world_model=str(world_model), **settings)
 
     whole = make()

@@ -1,5 +1,8 @@
 """Behaviour cloning recovers what generated the log."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -91,6 +94,18 @@ def test_burn_in_teaches_nothing_and_steps_past_the_end_neither(data):
     policy, _ = module.actor(batch.sequence)
     log_prob = policy.log_prob(torch.cat([torch.zeros(2, 3, 2, 2), batch.action]))[2:]
     torch.testing.assert_close(loss, -log_prob[batch.valid].mean().detach())
+
+
+def test_only_the_best_episodes_are_cloned(data):
+    episode = torch.arange(300).repeat_interleave(LENGTH)
+    rewarded = dataclasses.replace(data.train, reward=(episode % 10 == 0).float())
+    module = BCModule(data.spec, width=8, memory=4, best=0.1)
+    module._trainer = SimpleNamespace(datamodule=Recorded(data.spec, rewarded))
+    module.setup("fit")
+    assert len(module.cloned.lengths) == 30
+    assert bool((module.cloned.reward == 1).all())
+    torch.testing.assert_close(module.cloned.state[:7], data.train.state[:7])
+    torch.testing.assert_close(module.actor.inputs.standardizer.mean, data.train.state.mean(0))
 
 
 def test_an_epoch_covers_the_log_about_once(data):
