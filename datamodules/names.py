@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from momalit.envs.factory import nearest
+from momalit.envs.factory import TASKS, nearest
 from momalit.errors import UserError
 
 DEFAULT_TRANSITIONS = {"ant": 250_000, "icg": 10_000, "reacher": 100_000}
@@ -19,7 +19,7 @@ KINDS = {
     "icg": ("favourable", "unfavourable", "uncoordinated"),
     "reacher": ("expert-mix", "random"),
 }
-ANY_TASK = ("random",)  # what can be collected in a user's own environment
+ANY_TASK = ("random",)  # what can be collected in any environment
 
 
 def home() -> Path:
@@ -38,13 +38,15 @@ def builtin_names() -> list[str]:
 
 
 def split_name(dataset: str) -> tuple[str, str]:
-    """Task and kind of a dataset that can be made: a built-in one, or ``package.module:callable/random``.
+    """Task and kind of a dataset that can be made.
+
+    That is a built-in one, or random play in any environment: ``mamujoco/random``, ``package.module:callable/random``.
 
     Raises:
         UserError: there is no such dataset.
     """
     task, _, kind = dataset.rpartition("/")
-    if kind in KINDS.get(task, ()) or (":" in task and kind in ANY_TASK):
+    if kind in KINDS.get(task, ()) or ((":" in task or task in TASKS) and kind in ANY_TASK):
         return task, kind
     names = builtin_names()
     raise UserError(
