@@ -1,6 +1,6 @@
 # Everything happens in .venv, which `make setup` fills with the exact versions of requirements.lock.
 PYTHON ?= python3
-CONFIG ?= icg.yaml
+CONFIG ?= ant.yaml
 ARGS ?=
 
 BIN := .venv/bin
@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(STAMP) ## train; CONFIG=reacher.yaml chooses what, ARGS="--trainer.max_epochs 5" adds options
+run: $(STAMP) ## train; four-agent Ant, or what CONFIG=icg.yaml says, ARGS="--trainer.max_epochs 5" adds options
 	$(BIN)/python main.py fit --config $(CONFIG) $(ARGS)
 
 test: $(STAMP) ## the fast tests
