@@ -41,6 +41,8 @@ class MOMAPPOModule(PPOModule):
         renewal: share of the rows that begin anew at states of the log in each iteration. The others go on where they
             were, until the model ends or stops them, so that the team practises where it gets to and not only where
             the log is; with 1 every rollout begins in the log.
+        from_first: share of the beginnings that are an episode's first step; the others are any step of the log. Where
+            rows go on for long, first steps are too rare otherwise.
         **kwargs: see ``PPOModule``.
     """
 
@@ -53,6 +55,7 @@ class MOMAPPOModule(PPOModule):
         pessimism: Pessimism | None = None,
         sample: bool = False,
         renewal: float = 1.0,
+        from_first: float = 0.0,
         **kwargs: Any,
     ) -> None:
         arguments = plain_arguments(locals())
@@ -61,6 +64,8 @@ class MOMAPPOModule(PPOModule):
         self.pessimism = Pessimism(**pessimism) if isinstance(pessimism, Mapping) else pessimism or Pessimism()
         if not 0 < renewal <= 1:
             raise UserError(f"model.renewal: found {renewal}, expected a number above 0 and up to 1")
+        if not 0 <= from_first <= 1:
+            raise UserError(f"model.from_first: found {from_first}, expected a number from 0 to 1")
         self.world_model: WorldModel | None = None
         self._carried: tuple[Sequence, Tensor] | None = None
 
@@ -130,6 +135,11 @@ class MOMAPPOModule(PPOModule):
         """Imagines ``horizon`` steps from states of the training split, or on from where rows were (``renewal``)."""
         data = self.data.train
         index = torch.randint(len(data), (rows,), generator=generator, device=self.device)
+        if self.hparams["from_first"]:
+            first = data.first.to(self.device)
+            drawn = first[torch.randint(len(first), (rows,), generator=generator, device=self.device)]
+            at_first = torch.rand(rows, generator=generator, device=self.device) < self.hparams["from_first"]
+            index = torch.where(at_first, drawn, index)
         start = data.sequence(index.to(data.reward.device), self.memory_length).to(self.device)
         if self.hparams["renewal"] == 1:
             return self.imagine(start, self.horizon, generator)

@@ -118,6 +118,15 @@ def test_starts_are_drawn_from_every_step_with_its_real_history(data, world_mode
     torch.testing.assert_close(rollout.state[3, late].unflatten(-1, (2, 2)), rollout.previous_action[3, late])
 
 
+def test_a_share_of_the_starts_are_first_steps(data, world_model):
+    module = MOMAPPOModule(data.spec, **{**SMALL, "horizon": 1, "from_first": 0.5})
+    module.prepare(world_model, None)
+    module._trainer = SimpleNamespace(datamodule=data)
+    rollout = module.make_rollout(2000, torch.Generator().manual_seed(0))
+    # Of the others one in ten is one too.
+    assert float((~rollout.keep[2]).float().mean()) == pytest.approx(0.55, abs=0.04)
+
+
 def test_rows_go_on_where_they_were_unless_they_begin_anew(data, world_model):
     module = MOMAPPOModule(data.spec, **{**SMALL, "rows": 1000, "horizon": 4, "renewal": 0.25})
     module.prepare(world_model, None)
@@ -133,10 +142,10 @@ def test_rows_go_on_where_they_were_unless_they_begin_anew(data, world_model):
     assert torch.equal(second.keep[:3, goes_on], first.keep[-3:, goes_on])
 
 
-@pytest.mark.parametrize("renewal", [0.0, 1.5])
-def test_a_share_is_a_share(data, renewal):
-    with pytest.raises(UserError, match=r"model.renewal: found .*, expected a number above 0 and up to 1"):
-        MOMAPPOModule(data.spec, **SMALL, renewal=renewal)
+@pytest.mark.parametrize(("name", "share"), [("renewal", 0.0), ("renewal", 1.5), ("from_first", -0.1)])
+def test_a_share_is_a_share(data, name, share):
+    with pytest.raises(UserError, match=rf"model.{name}: found {share}, expected a number"):
+        MOMAPPOModule(data.spec, **{**SMALL, name: share})
 
 
 def test_a_checkpoint_gives_the_same_team(trained, data, tmp_path):
