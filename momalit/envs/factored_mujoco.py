@@ -38,6 +38,7 @@ class FactoredMujoco(ParallelEnv):
         horizon: steps after which an episode is truncated.
         observes: per agent, the columns of the state.
         drives: per agent, the actuators in the order of its action; together each actuator once.
+        walks: the camera goes along with it.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -47,7 +48,12 @@ class FactoredMujoco(ParallelEnv):
     }
 
     def __init__(
-        self, env: Any, horizon: int, observes: Mapping[str, Sequence[int]], drives: Mapping[str, Sequence[int]]
+        self,
+        env: Any,
+        horizon: int,
+        observes: Mapping[str, Sequence[int]],
+        drives: Mapping[str, Sequence[int]],
+        walks: bool = True,
     ) -> None:
         self._env = env
         self.horizon = horizon
@@ -74,7 +80,7 @@ class FactoredMujoco(ParallelEnv):
         self._state = np.zeros(size, np.float32)
         self._control = np.zeros(len(self._low), np.float64)
         self._time = 0
-        if self.render_mode is not None:
+        if walks and self.render_mode is not None:
             follow(env)
 
     def observation_space(self, agent: str) -> spaces.Box:
