@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from datamodules.snapshots import mixture, play_mixture
 from datamodules.writing import write_dataset
 from momalit.envs import make_env, team_spec
 from momalit.errors import UserError
+from momalit.runs import versions_of
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +84,4 @@ def collect(
 
 def versions() -> dict[str, str]:
     """Versions of what a dataset's numbers depend on."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
+    return versions_of(PACKAGES)
