@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pettingzoo import ParallelEnv
 from rich.console import Console
 from rich.progress import Progress
 
+from datamodules.actuators import actuators, shared_out
 from datamodules.collecting import versions
 from datamodules.formats import contents_hash
 from datamodules.names import datasets_root, import_id
@@ -25,7 +25,7 @@ from datamodules.writing import write_dataset
 from momalit.envs import make_env, team_spec
 from momalit.errors import UserError
 from momalit.records import Trajectories
-from momalit.team import STATE, TeamSpec
+from momalit.team import TeamSpec
 
 logger = logging.getLogger(__name__)
 
@@ -120,30 +120,6 @@ def summary(path: Path, recording: Recording) -> str:
     return "; ".join(parts)
 
 
-def actuators(env: ParallelEnv, spec: TeamSpec) -> list[tuple[int, ...]]:
-    """For every agent the components of the single agent's action that it drives.
-
-    Raises:
-        UserError: the task does not say so, or its state is not the robot's alone.
-    """
-    drives = getattr(env, "drives", None)
-    if drives is None or spec.discrete:
-        raise UserError(
-            f"env {spec.task}: does not say which actuators each agent drives (an attribute drives, agent to indices),"
-            " expected a robot that a team drives, such as ant or reacher"
-        )
-    slots = [tuple(int(slot) for slot in drives[agent.name]) for agent in spec.agents]
-    if [len(own) for own in slots] != [a.action_size for a in spec.agents] or sorted(sum(slots, ())) != list(
-        range(spec.joint_action_size)
-    ):
-        raise UserError(
-            f"env {spec.task}: found drives {drives}, expected each actuator once and as many as an agent acts"
-        )
-    if spec.sources != tuple((STATE, column) for column in range(spec.state_size)):
-        raise UserError(f"env {spec.task}: its agents see more than its state(), expected an attribute observes")
-    return slots
-
-
 def state_columns(columns: str | None, where: str, width: int, spec: TeamSpec, leads: tuple[int, ...] = ()) -> slice:
     """The columns of an observation that are the team's state.
 
@@ -186,9 +162,7 @@ def as_team(recording: Recording, spec: TeamSpec, slots: list[tuple[int, ...]], 
         slots: for every agent the components that it drives.
         path: for messages.
     """
-    joint = np.zeros((len(recording.action), spec.n_agents, spec.action_size), np.float32)
-    for i, own in enumerate(slots):
-        joint[:, i, : len(own)] = recording.action[:, list(own)]
+    joint = shared_out(recording.action, spec, slots)
     clipped = joint.clip(spec.action_low().numpy(), spec.action_high().numpy())
     beyond = float(np.abs(joint - clipped).max(initial=0.0))
     if beyond > 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,9 +24,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from datamodules.actuators import actuators_of, put_together, shared_out
 from datamodules.playing import Episode, as_trajectories, progress_bar, run_episodes
 from momalit.batches import generator_for
 from momalit.envs import VectorTeamEnv, make_env, team_spec
+from momalit.envs.workers import GUARD
 from momalit.nn.actors import TeamActor
 from momalit.records import Sequence, Trajectories
 from momalit.rollout import ActingTeam
@@ -145,7 +148,7 @@ def play_mixture(
                 advance(steps)
             turn += rounds
     found = as_trajectories(kept)
-    return replace(found, action=_regrouped(found.action, members[0].spec, spec))
+    return replace(found, action=_as_another_team(found.action, members[0].spec, spec))
 
 
 @contextmanager
@@ -153,14 +156,17 @@ def _pool(workers: int) -> Iterator[Any]:
     if workers == 1:
         yield map
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        yield pool.map
+    try:
+        with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+            yield pool.map
+    except BrokenProcessPool as error:
+        raise RuntimeError(f"a process that plays the snapshots ended unexpectedly; {GUARD}") from error
 
 
 def _take_turn(turn: tuple[Path, int, tuple[int, ...]]) -> list[Episode]:
     path, episodes, key = turn
     snapshot = Snapshot.read(path)
-    env = VectorTeamEnv(snapshot.spec, episodes)
+    env = VectorTeamEnv(snapshot.spec, episodes, workers=1)  # every turn has a process already
     try:
         behaviour = SampledTeam(snapshot.actor(), snapshot.spec, generator_for("cpu", *key))
         return run_episodes(env, behaviour, np.arange(episodes), np.random.default_rng(key))
@@ -168,27 +174,12 @@ def _take_turn(turn: tuple[Path, int, tuple[int, ...]]) -> list[Episode]:
         env.close()
 
 
-def _regrouped(action: Tensor, old: TeamSpec, new: TeamSpec) -> Tensor:
+def _as_another_team(action: Tensor, old: TeamSpec, new: TeamSpec) -> Tensor:
     """Joint actions ``(N, A, U)`` of one sharing of a robot's actuators as those of another."""
-    if drives(old) == drives(new):
+    before, after = actuators_of(old), actuators_of(new)
+    if before == after:
         return action
-    flat = action.new_zeros(len(action), sum(map(len, drives(old))))
-    for i, slots in enumerate(drives(old)):
-        flat[:, slots] = action[:, i, : len(slots)]
-    shared = action.new_zeros(len(action), new.n_agents, new.action_size)
-    for i, slots in enumerate(drives(new)):
-        shared[:, i, : len(slots)] = flat[:, slots]
-    return shared
-
-
-def drives(spec: TeamSpec) -> list[list[int]]:
-    """The actuators of every agent."""
-    assert spec.env is not None
-    env = make_env(**spec.env)
-    try:
-        return [list(env.drives[name]) for name in spec.names]
-    finally:
-        env.close()
+    return torch.from_numpy(shared_out(put_together(action.numpy(), before), new, after))
 
 
 class SampledTeam:

@@ -22,6 +22,7 @@ from momalit.errors import UserError
 from momalit.records import Step
 
 VARIABLE = "MOMALIT_WORKERS"
+GUARD = 'if it did not even start: a script that uses workers must begin its work under `if __name__ == "__main__":`'
 
 
 class Rows(Protocol):
@@ -113,10 +114,7 @@ class Workers:
             answers = [end.recv() for end in self._ends]
         except (EOFError, ConnectionError) as error:
             self.close()
-            raise RuntimeError(
-                "a worker process of the environment ended unexpectedly; if it did not even start: a script that uses"
-                ' workers must begin its work under `if __name__ == "__main__":`'
-            ) from error
+            raise RuntimeError(f"a worker process of the environment ended unexpectedly; {GUARD}") from error
         for _, failure in answers:
             if failure:
                 raise RuntimeError(f"a worker process of the environment failed:\n{failure}")

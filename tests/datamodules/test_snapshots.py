@@ -1,9 +1,13 @@
 """The policies that ship, and the data they make."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from datamodules.snapshots import FOLDER, KINDS, Snapshot, drives, mixture, play_mixture, save_snapshot
+from datamodules.actuators import actuators_of
+from datamodules.snapshots import FOLDER, KINDS, Snapshot, mixture, play_mixture, save_snapshot
 from momalit.envs import make_env, team_spec
 
 
@@ -59,7 +63,7 @@ def test_another_factoring_shares_out_the_same_actuators(first):
     assert torch.equal(a.state, b.state)
     for name, spec, found in (("four", four, a), ("two", two, b)):
         flat = torch.zeros(len(found), 8)
-        for i, slots in enumerate(drives(spec)):
+        for i, slots in enumerate(actuators_of(spec)):
             flat[:, slots] = found.action[:, i]
         if name == "four":
             expected = flat
@@ -74,3 +78,15 @@ def test_a_saved_policy_is_the_same_up_to_half_precision(first, tmp_path):
     assert FOLDER in first.path.parents
     for name, value in again.actor().state_dict().items():
         torch.testing.assert_close(value, actor.state_dict()[name])
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from datamodules.snapshots import mixture, play_mixture\n"
+        "member = mixture('ant', 'medium')[0]\n"
+        "play_mixture(member.spec, [member], 1, seed=0, label='', workers=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "must begin its work under `if __name__" in done.stderr.splitlines()[-1]
