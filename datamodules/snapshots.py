@@ -30,6 +30,7 @@ from momalit.batches import generator_for
 from momalit.envs import VectorTeamEnv, make_env, team_spec
 from momalit.envs.workers import GUARD
 from momalit.nn.actors import TeamActor
+from momalit.processor import default_products
 from momalit.records import Sequence, Trajectories
 from momalit.rollout import ActingTeam
 from momalit.team import TeamSpec
@@ -169,7 +170,8 @@ def _take_turn(turn: tuple[Path, int, tuple[int, ...]]) -> list[Episode]:
     env = VectorTeamEnv(snapshot.spec, episodes, workers=1)  # every turn has a process already
     try:
         behaviour = SampledTeam(snapshot.actor(), snapshot.spec, generator_for("cpu", *key))
-        return run_episodes(env, behaviour, np.arange(episodes), np.random.default_rng(key))
+        with default_products():  # a dataset is the same whoever asked for it
+            return run_episodes(env, behaviour, np.arange(episodes), np.random.default_rng(key))
     finally:
         env.close()
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from datamodules import OfflineDataModule
+from momalit.processor import settle
 
-# Networks this small lose by threads that wait for each other, badly so on a busy machine.
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # whatever the surroundings ask for
+settle()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,7 @@ from momalit.cli.preparation import WARM_START, WORLD_MODEL, WarmStartSettings, 
 from momalit.cli.results import dataset_record, report, save_figures, save_predictions
 from momalit.cli.trainers import default_callbacks, default_loggers, monitor_of, without_doubles
 from momalit.errors import UserError
+from momalit.processor import settle
 from momalit.runs import INHERITED, RunDirectory
 from momalit.team import TeamSpec
 
@@ -72,10 +73,7 @@ class TrainingCLI(LightningCLI):
         Raises:
             UserError: something that was asked for is impossible.
         """
-        if "OMP_NUM_THREADS" not in os.environ:
-            # Networks this small are ten times slower with threads that wait for each other on a busy machine, and the
-            # number of threads changes the order of sums: one thread makes equal seeds equal everywhere.
-            torch.set_num_threads(1)
+        settle()
         files, others = configs.split(words)
         if not files and not {"-h", "--help"} & set(others):
             files = [_config_of_run(command, others)]

@@ -1,0 +1,67 @@
+"""Products by another library are as exact, and the choice can be put aside."""
+
+import pytest
+import torch
+
+from momalit import processor
+
+products = torch.backends.mkldnn.matmul
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    before = products.fp32_precision
+    yield
+    products.fp32_precision = before
+
+
+def test_products_are_as_exact_as_the_default_ones():
+    random = torch.Generator().manual_seed(0)
+    a, b = torch.randn(3, 64, 128, generator=random), torch.randn(3, 128, 96, generator=random)
+    expected = a.double() @ b.double()
+    products.fp32_precision = "ieee"
+    default = (torch.bmm(a, b) - expected).abs().mean()
+    processor.use_wide_products()
+    assert (torch.bmm(a, b) - expected).abs().mean() < 3 * default
+
+
+def test_a_processor_that_rounds_keeps_the_default(monkeypatch):
+    products.fp32_precision = "ieee"
+    monkeypatch.setattr(processor, "_exact", lambda: False)
+    assert not processor.use_wide_products()
+    assert products.fp32_precision == "ieee"
+
+
+def test_an_older_processor_keeps_the_default(monkeypatch):
+    products.fp32_precision = "ieee"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not processor.use_wide_products()
+    assert products.fp32_precision == "ieee"
+
+
+def test_the_exactness_check_notices_rounding(monkeypatch):
+    assert processor._exact()
+    plain = torch.baddbmm
+    monkeypatch.setattr(torch, "baddbmm", lambda bias, a, b: plain(bias, a.bfloat16().float(), b.bfloat16().float()))
+    assert not processor._exact()
+
+
+def test_the_default_products_for_a_while():
+    products.fp32_precision = "bf16"
+    with processor.default_products():
+        assert products.fp32_precision == "ieee"
+    assert products.fp32_precision == "bf16"
+
+
+def test_threads(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        processor.settle()
+        assert torch.get_num_threads() == 2
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        processor.settle()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
