@@ -97,7 +97,7 @@ class Evaluation(pl.Callback):
                     self._env.close()
                 self._env = VectorTeamEnv(module.spec, len(mine), workers=self.workers)
             noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
-            played = play_episodes(self._env, module.actor, [seeds[i] for i in mine], noise)
+            played = play_episodes(self._env, module.deployed, [seeds[i] for i in mine], noise)
             order = torch.tensor(mine, dtype=torch.float64)
             metric.update(torch.stack([order, played.double()], 1).to(module.device))
         rows: Any = metric.compute().reshape(-1, 2).cpu()

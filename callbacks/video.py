@@ -155,10 +155,11 @@ class Video(pl.Callback):
 
 
 def _actor(module: TeamPolicyModule, weights: Path | None) -> TeamActor:
-    """The policies on the CPU, apart from those that learn."""
-    actor = copy.deepcopy(module.actor).cpu().eval()
+    """The policies as they would be deployed, on the CPU and apart from the module's."""
+    actor = copy.deepcopy(module.deployed).cpu().eval()
     if weights is not None:
         stored = read_checkpoint(weights)["state_dict"]
-        own = {name.removeprefix("actor."): value for name, value in stored.items() if name.startswith("actor.")}
+        start = next(name for name, child in module.named_children() if child is module.deployed) + "."
+        own = {name.removeprefix(start): value for name, value in stored.items() if name.startswith(start)}
         actor.load_state_dict(own)
     return actor

@@ -105,6 +105,8 @@ class MOMAPPOModule(PPOModule):
                     f"model.warm_start: {warm_start} has other network sizes, expected width"
                     f" {self.hparams['width']}, memory {self.hparams['memory']}, shared {self.hparams['shared']}"
                 ) from error
+            if self.averaged is not None:
+                self.averaged.load_state_dict(self.actor.state_dict())
             if self.hparams["warm_std"] is not None:
                 self.actor.set_std(self.hparams["warm_std"], "warm_std")
 
@@ -209,5 +211,5 @@ class MOMAPPOModule(PPOModule):
         env = ImaginedEnv(self.model, Pessimism.none(), self.hparams["sample"], generator)
         env.reset(states)
         start = first_times(states, self.spec.n_agents, self.spec.action_size)
-        rollout = collect_rollout(env, self.actor, start, n_steps, None)
+        rollout = collect_rollout(env, self.deployed, start, n_steps, None)
         return (rollout.reward * rollout.valid).sum(0)

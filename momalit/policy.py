@@ -36,6 +36,11 @@ class TeamPolicyModule(pl.LightningModule):
         self.save_hyperparameters({"spec": self.spec.to_dict()})
 
     @property
+    def deployed(self) -> TeamActor:
+        """The policies that are evaluated and used: those that learn, or what the method makes of them."""
+        return self.actor
+
+    @property
     def data(self) -> Any:
         """The data module of the current trainer."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
@@ -74,8 +79,8 @@ class TeamPolicyModule(pl.LightningModule):
 
     def predict_step(self, batch: Windows, _: int) -> dict[str, Tensor]:
         """What the team would do, deterministically, along recorded trajectories: ``(transitions, A, U)``."""
-        policy, _memory = self.actor(batch.sequence)
-        action = self.actor.clip(policy.mode).transpose(0, 1)
+        policy, _memory = self.deployed(batch.sequence)
+        action = self.deployed.clip(policy.mode).transpose(0, 1)
         return {"action": action[batch.valid.transpose(0, 1)]}
 
     # --- checkpoints -----------------------------------------------------------------------------------------------

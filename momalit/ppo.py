@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -55,6 +56,8 @@ class PPOModule(TeamPolicyModule):
         actor_clip_norm: largest gradient norm of the actors.
         critic_clip_norm: largest gradient norm of the critic.
         target_kl: KL per iteration that learning rates are steered to; None leaves them alone.
+        averaging: share of the old in the running average of the policies' weights after every iteration; the average
+            is what is evaluated and deployed. 0 deploys the weights that learn.
         initial_std: exploration at the start, as a share of half the action range.
         min_std: least exploration.
     """
@@ -87,6 +90,7 @@ class PPOModule(TeamPolicyModule):
         actor_clip_norm: float = 0.5,
         critic_clip_norm: float = 1.0,
         target_kl: float | None = None,
+        averaging: float = 0.0,
         initial_std: float = 0.5,
         min_std: float = 0.05,
     ) -> None:
@@ -101,8 +105,11 @@ class PPOModule(TeamPolicyModule):
         for name, share in (("discount", discount), ("trace", trace), ("lr_decay", lr_decay)):
             if not 0 <= share <= 1:
                 raise UserError(f"model.{name}: found {share}, expected a number from 0 to 1")
+        if not 0 <= averaging < 1:
+            raise UserError(f"model.averaging: found {averaging}, expected a number of at least 0 and below 1")
         self.horizon, self.memory_length = horizon, memory_length
         self.actor = TeamActor(self.spec, width, memory, shared, initial_std, min_std)
+        self.averaged = copy.deepcopy(self.actor).requires_grad_(False) if averaging else None
         self.critic = TeamCritic(self.spec, width, memory, mixer, shared)
         self.register_buffer("entropy_weight", torch.tensor(float(entropy_coefficient)))
         self.register_buffer("lr_factor", torch.tensor(1.0))
@@ -249,6 +256,21 @@ class PPOModule(TeamPolicyModule):
         actor = _clip(self.actor, self.hparams["actor_clip_norm"])
         critic = _clip(self.critic, self.hparams["critic_clip_norm"])
         self._note({"gradient/actor": actor, "gradient/critic": critic})
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After an iteration's last step, and before what is evaluated then, takes the new weights into the average."""
+        if self.averaged is not None and batch_idx + 1 == self.trainer.num_training_batches:
+            # The plain mean of the first iterations, so that the start does not linger.
+            share = max(1 - self.hparams["averaging"], 1 / (self.current_epoch + 1))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.averaged.parameters()), list(self.actor.parameters()), share)
+                for mine, theirs in zip(self.averaged.buffers(), self.actor.buffers(), strict=True):
+                    mine.copy_(theirs)
+
+    @property
+    def deployed(self) -> TeamActor:
+        """The average of the policies over iterations where it is kept, else the policies."""
+        return self.averaged or self.actor
 
     def _note(self, values: Mapping[str, Tensor]) -> None:
         """Adds scalars to the iteration's means, all at once and without leaving the device."""

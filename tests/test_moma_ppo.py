@@ -16,7 +16,7 @@ from momalit.imagination import Pessimism
 from momalit.moma_ppo import MOMAPPOModule
 from momalit.world_model import WorldModelModule
 
-ITERATIONS = 24
+ITERATIONS = 32
 SMALL = {"horizon": 10, "rows": 64, "memory_length": 2, "width": 32, "memory": 16, "lr": 3e-3}
 
 

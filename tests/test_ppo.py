@@ -261,3 +261,30 @@ def test_without_targets_nothing_is_steered():
     module = steered(9.0, -9.0, entropy_coefficient=0.01)
     assert float(module.entropy_weight) == pytest.approx(0.01)
     assert float(module.lr_factor) == 1.0
+
+
+def test_the_average_is_deployed_and_follows_the_weights_that_learn():
+    spec = analytic.split_target_spec()
+    module = PPOModule(spec, width=8, memory=8, averaging=0.9)
+    assert module.deployed is module.averaged
+    plain = PPOModule(spec, width=8, memory=8)
+    assert plain.deployed is plain.actor
+    assert not any(p.requires_grad for p in module.averaged.parameters())
+    module._trainer = SimpleNamespace(num_training_batches=2, current_epoch=0)
+    expected = None
+    for epoch in range(30):
+        module._trainer.current_epoch = epoch
+        with torch.no_grad():
+            module.actor.raw_std.add_(1.0)
+        now = module.actor.raw_std[0, 0].item()
+        share = max(0.1, 1 / (epoch + 1))
+        expected = now if expected is None else expected + share * (now - expected)
+        module.on_train_batch_end(None, None, 0)  # not the iteration's last step
+        module.on_train_batch_end(None, None, 1)
+    assert module.averaged.raw_std[0, 0].item() == pytest.approx(expected, rel=1e-5)
+    assert module.actor.raw_std[0, 0].item() > module.averaged.raw_std[0, 0].item() + 5
+
+
+def test_an_average_of_everything_is_refused():
+    with pytest.raises(UserError, match=r"model\.averaging: found 1\.0, expected a number of at least 0 and below 1"):
+        PPOModule(analytic.split_target_spec(), averaging=1.0)
