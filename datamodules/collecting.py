@@ -16,6 +16,7 @@ from datamodules.playing import play
 from datamodules.snapshots import mixture, play_mixture
 from datamodules.writing import write_dataset
 from momalit.envs import make_env, team_spec
+from momalit.envs.factory import telling_settings
 from momalit.errors import UserError
 from momalit.runs import versions_of
 
@@ -47,7 +48,7 @@ def collect(
         UserError: the name or a setting is unknown, or ``output`` exists.
     """
     task, kind = split_name(dataset)
-    settings = {key: value for key, value in (env or {}).items() if key != "name"}
+    settings = telling_settings(task, {key: value for key, value in (env or {}).items() if key != "name"})
     transitions = DEFAULT_TRANSITIONS.get(task, 10_000) if transitions is None else transitions
     if not isinstance(transitions, int) or transitions < 1:
         raise UserError(f"data.transitions: found {transitions!r}, expected a whole number of at least 1")

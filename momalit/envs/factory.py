@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pettingzoo import ParallelEnv
@@ -50,6 +50,17 @@ def make_env(name: str, **settings: Any) -> ParallelEnv:
     return env
 
 
+def telling_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings of an environment that are not its defaults anyway, so that equal environments are called equal.
+
+    Args:
+        name: as ``make_env`` takes it.
+        settings: keyword arguments, not checked here.
+    """
+    parameters = _parameters(TASKS[name] if name in TASKS else _imported(name)) or {}
+    return {key: v for key, v in settings.items() if key not in parameters or parameters[key].default != v}
+
+
 def references(spec: TeamSpec) -> dict[str, float] | None:
     """Undiscounted returns of random play and of an expert, or None where the task stores none.
 
@@ -90,12 +101,16 @@ def _imported(name: str) -> Callable[..., ParallelEnv]:
     return made
 
 
-def _check_settings(name: str, make: Callable[..., ParallelEnv], settings: dict[str, Any]) -> None:
+def _parameters(make: Callable[..., ParallelEnv]) -> Mapping[str, inspect.Parameter] | None:
     try:
-        parameters = inspect.signature(make).parameters
+        return inspect.signature(make).parameters
     except ValueError:  # written in C, says nothing about its arguments
-        return
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return None
+
+
+def _check_settings(name: str, make: Callable[..., ParallelEnv], settings: dict[str, Any]) -> None:
+    parameters = _parameters(make)
+    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     for key in settings:
         if key not in parameters:

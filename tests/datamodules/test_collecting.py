@@ -11,6 +11,12 @@ from datamodules.names import builtin_names, dataset_id, datasets_root
 from momalit.errors import UserError
 
 
+def test_settings_that_are_the_defaults_anyway_make_no_other_dataset(momalit_home):
+    plain = collect("icg/favourable", None, 100)
+    assert collect("icg/favourable", {"n_agents": 2, "observability": "all"}, 100) == plain
+    assert collect("icg/favourable", {"n_agents": 3}, 100) != plain
+
+
 def test_same_seed_same_contents_whenever_and_wherever(tmp_path):
     made = [read_dataset(collect("reacher/expert-mix", {}, 200, seed, tmp_path / name))
             for name, seed in (("a", 3), ("b", 3), ("c", 4))]  # fmt: skip
