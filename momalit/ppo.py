@@ -236,13 +236,17 @@ class PPOModule(TeamPolicyModule):
         return run_together(trunks, inputs, sequence.keep, memory)
 
     # --- optimisation ----------------------------------------------------------------------------------------------
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """One optimiser, with a group of parameters for the actors and one for the critic."""
         lr = self.hparams["lr"]
         groups = [
             {"params": list(self.actor.parameters()), "lr": lr},
             {"params": list(self.critic.parameters()), "lr": self.hparams["critic_lr"] or lr},
         ]
-        optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)
+        return torch.optim.Adam(groups, eps=1e-5, fused=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.make_optimizer()
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 

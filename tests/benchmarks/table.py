@@ -1,0 +1,42 @@
+"""``python -m tests.benchmarks.table FILE``: the JSON of pytest-benchmark as tables in Markdown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+COLUMNS = {
+    "transitions_per_second": "transitions/s",
+    "gflops": "GFLOP/s",
+    "share_of_default": "of the default sgemm",
+    "share_of_chosen": "of the sgemm used",
+    "times_faster": "times the research code",
+    "peak_mb": "peak MB",
+}
+
+
+def lines(content: Mapping[str, Any]) -> Iterator[str]:
+    """The tables' lines, one table per group of benchmarks."""
+    every = sorted(content["benchmarks"], key=lambda each: each["group"] or "")
+    first = every[0]["extra_info"]
+    yield (
+        f"{first['threads']} thread(s); products of 1024x1024 in float32: {first['gflops_default']} GFLOP/s by"
+        f" PyTorch's default library, {first['gflops_chosen']} by the one used."
+    )
+    for group, members in groupby(every, key=lambda each: each["group"]):
+        rows = list(members)
+        shown = {key: title for key, title in COLUMNS.items() if any(key in row["extra_info"] for row in rows)}
+        yield f"\n| {group} | ms | {' | '.join(shown.values())} |"
+        yield "|---|" + "---|" * (len(shown) + 1)
+        for row in rows:
+            name = row["param"] or row["name"].removeprefix("test_")
+            cells = [f"{row['extra_info'][key]:,}" if key in row["extra_info"] else "" for key in shown]
+            yield f"| {name} | {1000 * row['stats']['min']:,.4g} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join(lines(json.loads(Path(sys.argv[1]).read_text()))) + "\n")
