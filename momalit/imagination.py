@@ -57,14 +57,15 @@ class Pessimism:
 class ImaginedEnv:
     """B rows of a team's life in the world model.
 
-    Each row takes its whole step (successor, reward, end) from one elite, drawn anew per row and step. A row that has
-    ended stays where it is, marked invalid, so that shapes stay fixed.
+    Each row takes its whole step (successor, reward, end) from one elite, drawn anew per row and step, or once for the
+    row's life. A row that has ended stays where it is, marked invalid, so that shapes stay fixed.
 
     Args:
         model: the world model.
         pessimism: penalties and limits.
         sample: add the predicted noise to the elite's mean.
         generator: source of all randomness, on the model's device.
+        keep_elite: whether a row stays with the elite it was given.
     """
 
     def __init__(
@@ -73,14 +74,19 @@ class ImaginedEnv:
         pessimism: Pessimism,
         sample: bool = False,
         generator: torch.Generator | None = None,
+        keep_elite: bool = False,
     ) -> None:
         self.model, self.pessimism, self.sample, self.generator = model, pessimism, sample, generator
+        self.keep_elite = keep_elite
         self._u_all: list[Tensor] = []
         self._penalty: list[Tensor] = []
 
-    def reset(self, state: Tensor) -> None:
-        """Begins in ``state`` ``(B, S)``."""
+    def reset(self, state: Tensor, elite: Tensor | None = None) -> None:
+        """Begins in ``state`` ``(B, S)``; rows that stay with an elite take ``elite`` ``(B,)``, or one drawn here."""
         self.state = state
+        if elite is None and self.keep_elite:
+            elite = self.draw_elites(state.shape[0])
+        self.elite = torch.zeros(state.shape[0], dtype=torch.long, device=state.device) if elite is None else elite
         self.alive = torch.ones(state.shape[0], dtype=torch.bool, device=state.device)
 
     def step(self, action: Tensor) -> Step:
@@ -92,7 +98,9 @@ class ImaginedEnv:
         model, space, caution = self.model, self.model.space, self.pessimism
         prediction = model(self.state, action)
         rows = torch.arange(action.shape[0], device=action.device)
-        elite = torch.randint(model.n_elites, (action.shape[0],), generator=self.generator, device=action.device)
+        if not self.keep_elite:
+            self.elite = self.draw_elites(len(rows))
+        elite = self.elite
         outcome = prediction.mean[elite, rows]
         if self.sample:
             noise = torch.randn(outcome.shape, generator=self.generator, device=outcome.device)
@@ -123,6 +131,10 @@ class ImaginedEnv:
         self.alive = valid & ~terminated & ~stopped
         self.state = torch.where(valid.unsqueeze(-1), state, self.state)
         return Step(self.state, penalised * valid, terminated, never, valid, never, stopped)
+
+    def draw_elites(self, rows: int) -> Tensor:
+        """Numbers of elites, uniformly, ``(rows,)``."""
+        return torch.randint(self.model.n_elites, (rows,), generator=self.generator, device=self.state.device)
 
     def _ends(self, logit: Tensor) -> Tensor:
         """Draws terminations at their predicted probability: rare ones seldom reach one half, but they do happen."""

@@ -38,6 +38,8 @@ class MOMAPPOModule(PPOModule):
             keeps the cloned one, which holds what cloning could not explain beside what the data explored.
         pessimism: penalties and limits that keep the team where the model is right.
         sample: add the predicted noise to imagined steps.
+        keep_elite: let a row stay with one elite as long as it lives, instead of one drawn at each step: the team then
+            practises in every elite's own dynamics and not only in what they are on average.
         renewal: share of the rows that begin anew at states of the log in each iteration. The others go on where they
             were, until the model ends or stops them, so that the team practises where it gets to and not only where
             the log is; with 1 every rollout begins in the log.
@@ -54,6 +56,7 @@ class MOMAPPOModule(PPOModule):
         warm_std: float | None = None,
         pessimism: Pessimism | None = None,
         sample: bool = False,
+        keep_elite: bool = False,
         renewal: float = 1.0,
         from_first: float = 0.0,
         **kwargs: Any,
@@ -67,7 +70,7 @@ class MOMAPPOModule(PPOModule):
         if not 0 <= from_first <= 1:
             raise UserError(f"model.from_first: found {from_first}, expected a number from 0 to 1")
         self.world_model: WorldModel | None = None
-        self._carried: tuple[Sequence, Tensor] | None = None
+        self._carried: tuple[Sequence, Tensor, Tensor] | None = None
 
     # --- what it is given ------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
@@ -115,16 +118,16 @@ class MOMAPPOModule(PPOModule):
         if self.world_model is not None:
             checkpoint[_KEY] = self.world_model.architecture
         if self._carried is not None:
-            sequence, alive = self._carried
-            checkpoint[_CARRIED] = [sequence.state, sequence.previous_action, sequence.keep, alive]
+            sequence, alive, elite = self._carried
+            checkpoint[_CARRIED] = [sequence.state, sequence.previous_action, sequence.keep, alive, elite]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         if self.world_model is None and _KEY in checkpoint:
             self.world_model = WorldModel(self.spec, **checkpoint[_KEY]).to(self.device)
         if _CARRIED in checkpoint:
-            *parts, alive = (tensor.to(self.device) for tensor in checkpoint[_CARRIED])
-            self._carried = Sequence(*parts), alive
+            *parts, alive, elite = (tensor.to(self.device) for tensor in checkpoint[_CARRIED])
+            self._carried = Sequence(*parts), alive, elite
 
     # --- imagination -----------------------------------------------------------------------------------------------
     @property
@@ -145,34 +148,44 @@ class MOMAPPOModule(PPOModule):
         start = data.sequence(index.to(data.reward.device), self.memory_length).to(self.device)
         if self.hparams["renewal"] == 1:
             return self.imagine(start, self.horizon, generator)
+        env = self._imagined_env(self.pessimism, generator)
+        env.reset(start.state[-1])
         if self._carried is not None and len(self._carried[1]) == rows:
-            start = self._carry_on(start, generator)
-        rollout = self.imagine(start, self.horizon, generator)
+            start, elite = self._carry_on(start, env.elite, generator)
+            env.reset(start.state[-1], elite)
+        rollout = self._practise(env, start, self.horizon, generator)
         whole = rollout.sequence
         recent = whole.span(whole.state.shape[0] - self.memory_length - 1, None)
-        self._carried = recent, rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1])
+        self._carried = recent, rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
         return rollout
 
-    def _carry_on(self, start: Sequence, generator: torch.Generator) -> Sequence:
-        """``start``, but for rows that are still alive and not drawn for renewal, which keep their own history."""
+    def _carry_on(self, start: Sequence, elite: Tensor, generator: torch.Generator) -> tuple[Sequence, Tensor]:
+        """``start``, but for rows that are alive and not drawn for renewal: they keep their history and their elite."""
         assert self._carried is not None
-        recent, alive = self._carried
+        recent, alive, earlier = self._carried
         goes_on = alive & (torch.rand(alive.shape, generator=generator, device=alive.device) >= self.hparams["renewal"])
         self._note({"imagined/carried": goes_on.float().mean()})
 
         def chosen(old: Tensor, new: Tensor) -> Tensor:
             return torch.where(goes_on.view(1, -1, *[1] * (new.dim() - 2)), old, new)
 
-        return Sequence(
+        sequence = Sequence(
             chosen(recent.state, start.state),
             chosen(recent.previous_action, start.previous_action),
             chosen(recent.keep, start.keep),
         )
+        return sequence, torch.where(goes_on, earlier, elite)
+
+    def _imagined_env(self, pessimism: Pessimism, generator: torch.Generator) -> ImaginedEnv:
+        return ImaginedEnv(self.model, pessimism, self.hparams["sample"], generator, self.hparams["keep_elite"])
 
     def imagine(self, start: Sequence, n_steps: int, generator: torch.Generator) -> Rollout:
         """Rolls the exploring team through the model from ``start``, with pessimism."""
-        env = ImaginedEnv(self.model, self.pessimism, self.hparams["sample"], generator)
+        env = self._imagined_env(self.pessimism, generator)
         env.reset(start.state[-1])
+        return self._practise(env, start, n_steps, generator)
+
+    def _practise(self, env: ImaginedEnv, start: Sequence, n_steps: int, generator: torch.Generator) -> Rollout:
         rollout = collect_rollout(env, self.actor, start, n_steps, generator)
         notes = {
             "imagined/stopped": rollout.stopped.any(0).float().mean(),
@@ -208,7 +221,7 @@ class MOMAPPOModule(PPOModule):
             ``(B,)``.
         """
         generator = torch.Generator(self.device).manual_seed(seed)
-        env = ImaginedEnv(self.model, Pessimism.none(), self.hparams["sample"], generator)
+        env = self._imagined_env(Pessimism.none(), generator)
         env.reset(states)
         start = first_times(states, self.spec.n_agents, self.spec.action_size)
         rollout = collect_rollout(env, self.deployed, start, n_steps, None)

@@ -324,7 +324,7 @@ class PPOModule(TeamPolicyModule):
 
 
 def _clip(module: nn.Module, norm: float) -> Tensor:
-    return nn.utils.clip_grad_norm_(module.parameters(), norm, foreach=True)
+    return nn.utils.clip_grad_norm_(module.parameters(), norm)
 
 
 def _require_at_least_one(**numbers: int) -> None:
