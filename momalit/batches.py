@@ -46,6 +46,26 @@ def generator_for(device: torch.device | str, *key: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)
 
 
+def count_shared(total: int, size: int, world_size: int) -> tuple[int, int]:
+    """How ``total`` indices are cut into batches of ``size`` that processes share out evenly.
+
+    Returns:
+        the number of batches, and the size of each process's part of one.
+    """
+    part = min(max(size // world_size, 1), max(total // world_size, 1))
+    return max(total // (part * world_size), 1), part
+
+
+def shared_chunks(order: Tensor, size: int, rank: int, world_size: int) -> Iterator[Tensor]:
+    """This process's parts of the batches that ``order``, the same in every process, is cut into along its last axis.
+
+    Together the parts are the batches that a single process would take, so that several learn what one does.
+    """
+    _, part = count_shared(order.shape[-1], size, world_size)
+    for whole in chunks(order, part * world_size):
+        yield whole[..., rank * part : (rank + 1) * part]
+
+
 def chunks(order: Tensor, size: int) -> Iterator[Tensor]:
     """Consecutive pieces of the last axis; a shorter rest is left out, unless it is all there is."""
     total = order.shape[-1]

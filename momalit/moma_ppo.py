@@ -21,7 +21,7 @@ from momalit.rollout import collect_rollout, first_times
 from momalit.team import TeamSpec
 from momalit.world_model import WorldModelModule
 
-_KEY, _CARRIED = "world_model", "carried_rows"
+_KEY = "world_model"
 
 
 class MOMAPPOModule(PPOModule):
@@ -112,16 +112,22 @@ class MOMAPPOModule(PPOModule):
         super().on_save_checkpoint(checkpoint)
         if self.world_model is not None:
             checkpoint[_KEY] = self.world_model.architecture
-        if self._carried is not None:
-            sequence, alive = self._carried
-            checkpoint[_CARRIED] = [sequence.state, sequence.previous_action, sequence.keep, alive]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         if self.world_model is None and _KEY in checkpoint:
             self.world_model = WorldModel(self.spec, **checkpoint[_KEY]).to(self.device)
-        if _CARRIED in checkpoint:
-            *parts, alive = (tensor.to(self.device) for tensor in checkpoint[_CARRIED])
+
+    def process_state(self) -> dict[str, Any]:
+        """The rows that go on in the next iteration."""
+        if self._carried is None:
+            return {}
+        sequence, alive = self._carried
+        return {"carried": [sequence.state, sequence.previous_action, sequence.keep, alive]}
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        if "carried" in state:
+            *parts, alive = (tensor.to(self.device) for tensor in state["carried"])
             self._carried = Sequence(*parts), alive
 
     # --- imagination -----------------------------------------------------------------------------------------------

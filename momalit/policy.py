@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -13,12 +12,13 @@ from torch.utils.data import DataLoader
 from momalit.batches import loader
 from momalit.nn.actors import TeamActor
 from momalit.records import Trajectories, Windows
+from momalit.resuming import ResumableModule
 from momalit.team import TeamSpec
 
 _KEY = "momalit"
 
 
-class TeamPolicyModule(pl.LightningModule):
+class TeamPolicyModule(ResumableModule):
     """A LightningModule with a team of policies, ``self.actor``.
 
     Policies are evaluated by callbacks in the real environment; the validation and test loaders give one empty batch,
@@ -80,6 +80,7 @@ class TeamPolicyModule(pl.LightningModule):
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint[_KEY] = {"method": type(self).__name__, "spec": self.spec.to_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -88,6 +89,7 @@ class TeamPolicyModule(pl.LightningModule):
         Raises:
             UserError: naming the difference.
         """
+        super().on_load_checkpoint(checkpoint)
         if _KEY in checkpoint:
             other = TeamSpec.from_dict(checkpoint[_KEY]["spec"])
             self.spec.require_same(other, "the configured team", "the checkpoint")

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from momalit.batches import generator_for, loader
 from momalit.errors import UserError
 from momalit.functional.gae import generalized_advantage
+from momalit.functional.processes import gather_tensor, share_of, weight_of_share
 from momalit.functional.statistics import explained_variance, global_moments, normalize
 from momalit.functional.surrogate import clipped_surrogate, kl_estimate, masked_mean
 from momalit.hyperparameters import plain_arguments
@@ -126,14 +127,26 @@ class PPOModule(TeamPolicyModule):
     def after_iteration(self, rollout: Rollout) -> None:
         """Hook at the end of an iteration."""
 
+    def on_fit_start(self) -> None:
+        """Refuses more processes than there is work for.
+
+        Raises:
+            UserError: a process would have fewer rows than minibatches.
+        """
+        fewest = self.hparams["rows"] // self.trainer.world_size
+        if self.hparams["minibatches"] > fewest:
+            raise UserError(
+                f"model.minibatches: found {self.hparams['minibatches']}, expected at most the {fewest} rows of each of"
+                f" {self.trainer.world_size} processes; model.rows are those of all together"
+            )
+
     # --- one iteration ---------------------------------------------------------------------------------------------
     def on_train_epoch_start(self) -> None:
         key = (torch.initial_seed(), self.current_epoch, self.global_rank)
-        rows = max(self.hparams["rows"] // self.trainer.world_size, 1)
+        rows = share_of(self.hparams["rows"], self.global_rank, self.trainer.world_size)
         rollout = self.make_rollout(rows, generator_for(self.device, *key, 2))
         self._rollout = self.with_advantages(rollout)
-        steps: Any = self.all_gather(rollout.valid.sum())
-        self.steps_taken += steps.sum()
+        self.steps_taken += gather_tensor(rollout.valid.sum()).sum()
 
     @torch.no_grad()
     def with_advantages(self, rollout: Rollout) -> Rollout:
@@ -220,7 +233,7 @@ class PPOModule(TeamPolicyModule):
                 "policy/clipped": masked_mean(outside.float(), batch.valid),
             }
             self._note(notes)
-        return loss
+        return loss * weight_of_share(batch.valid)
 
     def _remember(self, sequence: Sequence, memory: Tensor | None) -> Tensor:
         """Memories of actors and critic ``(G, A, T, B, H)``, run as one; G is 1 where the critic has none."""
@@ -293,8 +306,7 @@ class PPOModule(TeamPolicyModule):
             self.lr_factor.copy_((self.lr_factor * change).clamp(0.02, 1.0))
 
     def _over_processes(self, value: Tensor) -> Tensor:
-        gathered: Any = self.all_gather(value)
-        return gathered.mean()
+        return gather_tensor(value).mean()
 
 
 def _clip(module: nn.Module, norm: float) -> Tensor:

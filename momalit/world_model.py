@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from momalit.batches import chunks, generator_for, loader
+from momalit.batches import count_shared, generator_for, loader, shared_chunks
 from momalit.diagnostics import world_model_report
 from momalit.dynamics import TERMINATIONS, ModelSpace, WorldModel
 from momalit.errors import UserError
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.ensemble import EnsembleNetwork
 from momalit.records import Trajectories, Transitions
+from momalit.resuming import ResumableModule
 from momalit.team import TeamSpec
 
 
-class WorldModelModule(pl.LightningModule):
+class WorldModelModule(ResumableModule):
     """Trains M members side by side, each on its own shuffling of the data, and keeps the best of each.
 
     Loss per member: Gaussian negative log-likelihood of the standardised ``[s' - s ; r]``, averaged over the dimensions
@@ -39,7 +39,7 @@ class WorldModelModule(pl.LightningModule):
         termination: ``learned``, or ``never`` for tasks that only a time limit ends.
         lr: learning rate at the start, annealed to zero over the epochs by a half cosine.
         weight_decay: decoupled weight decay.
-        batch_size: transitions per member and step.
+        batch_size: transitions per member and step, in all processes together.
         patience: epochs without improvement after which a member is frozen.
         min_improvement: relative decrease of the held-out error that counts as improvement.
         beta: that power, from 0 (the plain likelihood) to 1 (means learn as from squared errors).
@@ -108,8 +108,8 @@ class WorldModelModule(pl.LightningModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches ``(M, B)``: every member goes through the training split in its own order."""
-        shard = len(self._data.train) // self.trainer.world_size
-        return loader(max(shard // self.hparams["batch_size"], 1), self._training_batches)
+        number, _ = count_shared(len(self._data.train), self.hparams["batch_size"], self.trainer.world_size)
+        return loader(number, self._training_batches)
 
     def val_dataloader(self) -> DataLoader:
         return self._in_order(self._data.validation)
@@ -124,9 +124,9 @@ class WorldModelModule(pl.LightningModule):
         data = self._data.train
         random = generator_for("cpu", torch.initial_seed(), self.current_epoch, 1)
         shuffled = [torch.randperm(len(data), generator=random) for _ in range(self.hparams["n_members"])]
-        # The same order in every process, of which each takes its share.
-        order = torch.stack(shuffled)[:, self.global_rank :: self.trainer.world_size]
-        for index in chunks(order, self.hparams["batch_size"]):
+        # The same order in every process, which takes its share of each batch.
+        order, size = torch.stack(shuffled), self.hparams["batch_size"]
+        for index in shared_chunks(order, size, self.global_rank, self.trainer.world_size):
             yield data.transitions(index)
 
     def _in_order(self, data: Trajectories, size: int = 4096) -> DataLoader:

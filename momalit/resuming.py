@@ -1,0 +1,86 @@
+"""ResumableModule: what continues bit for bit, in any number of processes."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from momalit.functional.processes import gather
+
+logger = logging.getLogger(__name__)
+
+_KEY, _RANDOM = "processes", "random"
+
+
+class ResumableModule(pl.LightningModule):
+    """A module whose checkpoints hold what every process needs to go on as if it had never stopped.
+
+    Weights, optimisers and buffers are the same in all processes, and Lightning saves them. Beside them, each process
+    may hold a state of its own (rows of rollouts that go on, streams of random numbers), which is gathered when a
+    checkpoint is made. Lightning makes checkpoints in all processes together.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._resumed: list[dict[str, Any]] | None = None
+
+    def process_state(self) -> dict[str, Any]:
+        """What this process alone knows and the next epoch needs: plain values and tensors."""
+        return {}
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        """The inverse of ``process_state``; called when training begins."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_KEY] = gather({**self.process_state(), _RANDOM: global_streams()})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._resumed = checkpoint.get(_KEY)
+
+    def on_train_start(self) -> None:
+        """Takes up what this process held when the checkpoint was made."""
+        states, self._resumed = self._resumed, None
+        if states is None:
+            return
+        if len(states) != self.trainer.world_size:
+            logger.warning(
+                "the checkpoint was made by %d processes, now there are %d: rollouts under way begin anew",
+                len(states),
+                self.trainer.world_size,
+            )
+            return
+        state = states[self.global_rank]
+        self.take_up(state)
+        restore_global_streams(state[_RANDOM])
+
+
+def global_streams() -> dict[str, Any]:
+    """Where the global random generators stand, which callbacks of a user's may draw from."""
+    numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
+    version, words, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": [torch.from_numpy(numpy["state"]["key"].astype(np.int64)), int(numpy["state"]["pos"])],
+        "numpy_gauss": [int(numpy["has_gauss"]), float(numpy["gauss"])],
+        "python": [version, list(words), gauss],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def restore_global_streams(streams: dict[str, Any]) -> None:
+    """The inverse of ``global_streams``."""
+    torch.set_rng_state(streams["torch"])
+    (key, position), (has_gauss, gauss) = streams["numpy"], streams["numpy_gauss"]
+    state = {"key": key.numpy().astype(np.uint32), "pos": position}
+    np.random.set_state(  # noqa: NPY002
+        {"bit_generator": "MT19937", "state": state, "has_gauss": has_gauss, "gauss": gauss}
+    )
+    version, words, gauss = streams["python"]
+    random.setstate((version, tuple(words), gauss))
+    if streams["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(streams["cuda"])
