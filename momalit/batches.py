@@ -14,6 +14,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 
+class Sealed:
+    """A batch on its way from a stream to the device of its module, where it is unsealed.
+
+    On the way Lightning converts the floats of what it gets (with ``64-true``), and fails on frozen records.
+
+    Args:
+        batch: what moves by ``to``.
+    """
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Any:
+        """The batch itself, on ``device``."""
+        return self.batch.to(device, non_blocking=non_blocking)
+
+
 class Batches(IterableDataset):
     """A stream of known length.
 
@@ -29,12 +46,13 @@ class Batches(IterableDataset):
         return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        return self._draw()
+        return map(Sealed, self._draw())
 
 
 def loader(length: int, draw: Callable[[], Iterator[Any]]) -> DataLoader:
     """A loader over ready-made batches, in this process."""
-    return DataLoader(Batches(length, draw), batch_size=None, num_workers=0)
+    # With a generator of its own it leaves the global one alone, which a user's callbacks may draw from.
+    return DataLoader(Batches(length, draw), batch_size=None, num_workers=0, generator=torch.Generator())
 
 
 def generator_for(device: torch.device | str, *key: int) -> torch.Generator:

@@ -42,7 +42,7 @@ class MAPPOModule(PPOModule):
         if self._env is None or self._now is None or self._now.state.shape[1] != rows:
             self._begin(rows)
         assert self._env is not None and self._now is not None
-        rollout = collect_rollout(_OnDevice(self._env, self.device), self.actor, self._now, self.horizon, generator)
+        rollout = collect_rollout(_Beside(self._env, self), self.actor, self._now, self.horizon, generator)
         whole, tail = rollout.sequence, max(rollout.state.shape[0] - self.memory_length - 1, 0)
         self._now = Sequence(whole.state[tail:], whole.previous_action[tail:], whole.keep[tail:])
         self._note({"real/reward": masked_mean(rollout.reward, rollout.valid)})
@@ -53,7 +53,7 @@ class MAPPOModule(PPOModule):
         # Training seeds take the upper half of the range, evaluation seeds the lower.
         seeds = torch.randint(2**30, 2**31 - 1, (rows,), generator=random).tolist()
         self._env = RecordedRows(VectorTeamEnv(self.spec, rows, autoreset=True))
-        state = self._env.reset(seeds).to(self.device)
+        state = self._like_weights(self._env.reset(seeds))
         self._now = first_times(state, self.spec.n_agents, self.spec.action_size)
         if float(self.actor.inputs.standardizer.count) == 0:
             self._learn_statistics(rows)
@@ -84,10 +84,14 @@ class MAPPOModule(PPOModule):
         """First statistics, from rollouts of the untrained team in copies of their own."""
         env = VectorTeamEnv(self.spec, rows, autoreset=True)
         random = generator_for("cpu", torch.initial_seed(), self.global_rank, 6)
-        state = env.reset(torch.randint(2**30, 2**31 - 1, (rows,), generator=random).tolist()).to(self.device)
+        seeds = torch.randint(2**30, 2**31 - 1, (rows,), generator=random).tolist()
+        state = self._like_weights(env.reset(seeds))
         start = first_times(state, self.spec.n_agents, self.spec.action_size)
         noise = generator_for(self.device, torch.initial_seed(), self.global_rank, 7)
-        self.after_iteration(collect_rollout(_OnDevice(env, self.device), self.actor, start, self.horizon, noise))
+        self.after_iteration(collect_rollout(_Beside(env, self), self.actor, start, self.horizon, noise))
+
+    def _like_weights(self, values: torch.Tensor) -> torch.Tensor:
+        return values.to(self.actor.head.weight)
 
     def after_iteration(self, rollout: Rollout) -> None:
         """Takes the states just visited into the running statistics."""
@@ -96,11 +100,11 @@ class MAPPOModule(PPOModule):
             inputs.standardizer.update(states, of_all=True)
 
 
-class _OnDevice:
-    """The real environments live on the CPU, the team where Lightning put it."""
+class _Beside:
+    """The real environments live on the CPU in 32 bits, the team where and how Lightning put it."""
 
-    def __init__(self, env: RecordedRows | VectorTeamEnv, device: torch.device) -> None:
-        self.env, self.device = env, device
+    def __init__(self, env: RecordedRows | VectorTeamEnv, module: MAPPOModule) -> None:
+        self.env, self.device, self.dtype = env, module.device, module.actor.head.weight.dtype
 
     def step(self, action: torch.Tensor) -> Any:
-        return self.env.step(action.cpu()).to(self.device)
+        return self.env.step(action.cpu()).to(self.device).floating(self.dtype)

@@ -146,7 +146,7 @@ class MOMAPPOModule(PPOModule):
             drawn = first[torch.randint(len(first), (rows,), generator=generator, device=self.device)]
             at_first = torch.rand(rows, generator=generator, device=self.device) < self.hparams["from_first"]
             index = torch.where(at_first, drawn, index)
-        start = data.sequence(index.to(data.reward.device), self.memory_length).to(self.device)
+        start = data.sequence(index.to(data.reward.device), self.memory_length).to(self.device).floating(self.dtype)
         if self.hparams["renewal"] == 1:
             return self.imagine(start, self.horizon, generator)
         if self._carried is not None and len(self._carried[1]) == rows:
@@ -213,6 +213,7 @@ class MOMAPPOModule(PPOModule):
         """
         generator = torch.Generator(self.device).manual_seed(seed)
         env = ImaginedEnv(self.model, Pessimism.none(), self.hparams["sample"], generator)
+        states = states.to(self.dtype)
         env.reset(states)
         start = first_times(states, self.spec.n_agents, self.spec.action_size)
         rollout = collect_rollout(env, self.actor, start, n_steps, None)

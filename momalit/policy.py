@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from momalit.batches import loader
 from momalit.nn.actors import TeamActor
 from momalit.records import Trajectories, Windows
 from momalit.resuming import ResumableModule
@@ -46,11 +45,12 @@ class TeamPolicyModule(ResumableModule):
         Raises:
             UserError: naming the difference.
         """
+        super().setup(stage)
         self.data.spec.require_same(self.spec, "the dataset", "the configured model")
 
     # --- loaders ---------------------------------------------------------------------------------------------------
     def val_dataloader(self) -> DataLoader:
-        return loader(1, lambda: iter([torch.zeros(0)]))
+        return self.stream(1, lambda: iter([torch.zeros(0)]))
 
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()
@@ -70,7 +70,7 @@ class TeamPolicyModule(ResumableModule):
             for index in first.split(64):
                 yield data.windows(index, 0, longest)
 
-        return loader(-(-len(first) // 64), draw)
+        return self.stream(-(-len(first) // 64), draw)
 
     def predict_step(self, batch: Windows, _: int) -> dict[str, Tensor]:
         """What the team would do, deterministically, along recorded trajectories: ``(transitions, A, U)``."""

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from momalit.batches import generator_for, loader
+from momalit.batches import generator_for
 from momalit.errors import UserError
 from momalit.functional.gae import generalized_advantage
 from momalit.functional.processes import gather_tensor, share_of, weight_of_share
@@ -128,11 +128,16 @@ class PPOModule(TeamPolicyModule):
         """Hook at the end of an iteration."""
 
     def on_fit_start(self) -> None:
-        """Refuses more processes than there is work for.
+        """Refuses what would have no effect, and more processes than there is work for.
 
         Raises:
-            UserError: a process would have fewer rows than minibatches.
+            UserError: gradients shall be clipped as one, or a process would have fewer rows than minibatches.
         """
+        if self.trainer.gradient_clip_val is not None:
+            raise UserError(
+                f"trainer.gradient_clip_val: found {self.trainer.gradient_clip_val}, expected none: actors and critic"
+                " are clipped apart, see model.actor_clip_norm and model.critic_clip_norm"
+            )
         fewest = self.hparams["rows"] // self.trainer.world_size
         if self.hparams["minibatches"] > fewest:
             raise UserError(
@@ -144,8 +149,10 @@ class PPOModule(TeamPolicyModule):
     def on_train_epoch_start(self) -> None:
         key = (torch.initial_seed(), self.current_epoch, self.global_rank)
         rows = share_of(self.hparams["rows"], self.global_rank, self.trainer.world_size)
-        rollout = self.make_rollout(rows, generator_for(self.device, *key, 2))
-        self._rollout = self.with_advantages(rollout)
+        # In the precision of the updates: their first probabilities must be those that acted.
+        with self.trainer.precision_plugin.forward_context():
+            rollout = self.make_rollout(rows, generator_for(self.device, *key, 2))
+            self._rollout = self.with_advantages(rollout)
         self.steps_taken += gather_tensor(rollout.valid.sum()).sum()
 
     @torch.no_grad()
@@ -179,10 +186,13 @@ class PPOModule(TeamPolicyModule):
         return replace(rollout, advantage=normalize(advantage, rollout.valid), target=target)
 
     def train_dataloader(self) -> DataLoader:
-        return loader(self.hparams["epochs"] * self.hparams["minibatches"], self._draw)
+        return self.stream(self.hparams["epochs"] * self.hparams["minibatches"], self._draw)
 
     def _draw(self) -> Iterator[Rollout]:
-        assert self._rollout is not None, "minibatches are drawn after on_train_epoch_start"
+        if self._rollout is None:  # the epoch's beginning was not reached, but restored
+            raise UserError(
+                "--ckpt_path: the checkpoint was made in the middle of an iteration, expected one of an iteration's end"
+            )
         key = (torch.initial_seed(), self.current_epoch, self.global_rank)
         yield from self.minibatches(self._rollout, generator_for("cpu", *key, 3))
 
@@ -248,7 +258,7 @@ class PPOModule(TeamPolicyModule):
             {"params": list(self.actor.parameters()), "lr": lr},
             {"params": list(self.critic.parameters()), "lr": self.hparams["critic_lr"] or lr},
         ]
-        optimizer = torch.optim.Adam(groups, eps=1e-5, fused=True)
+        optimizer = torch.optim.Adam(groups, eps=1e-5, fused=self.fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
@@ -282,7 +292,8 @@ class PPOModule(TeamPolicyModule):
         """Logs the iteration's means and steers entropy and step size."""
         means = self._means()
         for name, value in means.items():
-            if not bool(torch.isfinite(value)):
+            # A gradient scaler (16-mixed) tries scales that are too large, and leaves those steps out.
+            if not bool(torch.isfinite(value)) and (self.fused or not name.startswith("gradient/")):
                 raise FloatingPointError(f"{name} is {float(value)} in iteration {self.current_epoch}")
         rollout = self._rollout
         assert rollout is not None

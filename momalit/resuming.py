@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
+from momalit.batches import loader
 from momalit.functional.processes import gather
+from momalit.records import TensorRecord
+from momalit.support import require_precision, require_strategy
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +34,30 @@ class ResumableModule(pl.LightningModule):
         super().__init__()
         self._resumed: list[dict[str, Any]] | None = None
 
+    # --- what every trainer must offer, and what it changes ---------------------------------------------------------
+    def setup(self, stage: str) -> None:
+        """Refuses trainers that would silently compute something else.
+
+        Raises:
+            UserError: naming the setting.
+        """
+        require_strategy(self.trainer.strategy)
+        require_precision(self.trainer.precision)
+
+    def stream(self, length: int, draw: Callable[[], Iterator[Any]]) -> DataLoader:
+        """A loader over ready-made batches, whose floats are as wide as the weights."""
+        return loader(length, lambda: map(self._as_wide, draw()))
+
+    def _as_wide(self, batch: Any) -> Any:
+        wider = self.dtype == torch.float64 and isinstance(batch, TensorRecord)
+        return batch.floating(torch.float64) if wider else batch
+
+    @property
+    def fused(self) -> bool:
+        """Whether optimisers may be fused: not with a gradient scaler, which a fused one undoes after clipping."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) is None
+
+    # --- what each process holds -----------------------------------------------------------------------------------
     def process_state(self) -> dict[str, Any]:
         """What this process alone knows and the next epoch needs: plain values and tensors."""
         return {}
@@ -41,6 +70,8 @@ class ResumableModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._resumed = checkpoint.get(_KEY)
+        if self._trainer is not None and self.trainer.precision == "64-true":
+            self.double()  # Lightning does so after it has loaded the weights, which would be rounded then
 
     def on_train_start(self) -> None:
         """Takes up what this process held when the checkpoint was made."""

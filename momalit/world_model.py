@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from momalit.batches import count_shared, generator_for, loader, shared_chunks
+from momalit.batches import count_shared, generator_for, shared_chunks
 from momalit.diagnostics import world_model_report
 from momalit.dynamics import TERMINATIONS, ModelSpace, WorldModel
 from momalit.errors import UserError
@@ -96,6 +96,7 @@ class WorldModelModule(ResumableModule):
         Raises:
             UserError: the data belong to another team, or hold nothing out to choose members by.
         """
+        super().setup(stage)
         self.spec.require_same(self._data.spec, "the configured model", f"dataset {self._data.dataset}")
         if stage == "fit":
             if not len(self._data.validation):
@@ -109,7 +110,7 @@ class WorldModelModule(ResumableModule):
     def train_dataloader(self) -> DataLoader:
         """Batches ``(M, B)``: every member goes through the training split in its own order."""
         number, _ = count_shared(len(self._data.train), self.hparams["batch_size"], self.trainer.world_size)
-        return loader(number, self._training_batches)
+        return self.stream(number, self._training_batches)
 
     def val_dataloader(self) -> DataLoader:
         return self._in_order(self._data.validation)
@@ -131,7 +132,7 @@ class WorldModelModule(ResumableModule):
 
     def _in_order(self, data: Trajectories, size: int = 4096) -> DataLoader:
         every = torch.arange(len(data))
-        return loader(-(-len(data) // size), lambda: (data.transitions(index) for index in every.split(size)))
+        return self.stream(-(-len(data) // size), lambda: (data.transitions(index) for index in every.split(size)))
 
     # --- training --------------------------------------------------------------------------------------------------
     def training_step(self, batch: Transitions, _: int) -> Tensor:
@@ -163,7 +164,7 @@ class WorldModelModule(ResumableModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, annealed by a half cosine over ``max_epochs``."""
         optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.hparams["lr"], weight_decay=self.hparams["weight_decay"], fused=True
+            self.network.parameters(), self.hparams["lr"], weight_decay=self.hparams["weight_decay"], fused=self.fused
         )
         epochs = self.trainer.max_epochs
         if not epochs or epochs < 1:
@@ -231,7 +232,7 @@ class WorldModelModule(ResumableModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs held-out errors, open-loop errors and how well uncertainty ranks errors."""
-        self.log_dict(world_model_report(self._tested, self._data.test), sync_dist=True)
+        self.log_dict(world_model_report(self._tested, self._data.test.to(self.device)), sync_dist=True)
 
     def on_predict_start(self) -> None:
         self._tested = self.world_model()

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 
 N = 2
+COUNT = "MOMALIT_TEST_PROCESSES"  # Lightning removes WORLD_SIZE when a trainer has finished
 
 
 def in_processes(function: Callable[..., Any], *arguments: Any, n: int = N, timeout: float = 120) -> list[Any]:
@@ -36,7 +37,7 @@ def in_processes(function: Callable[..., Any], *arguments: Any, n: int = N, time
     if server:
         context.set_forkserver_preload(["lightning.pytorch", "momalit.envs.vector"])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(n), "NODE_RANK": "0"}
-    shared["MOMALIT_HOME"] = os.environ["MOMALIT_HOME"]
+    shared |= {"MOMALIT_HOME": os.environ["MOMALIT_HOME"], COUNT: str(n)}
     ends, processes = [], []
     for rank in range(n):
         mine, other = context.Pipe(duplex=False)
@@ -101,7 +102,7 @@ def _free_port() -> int:
 
 def make_trainer(epochs: int, callbacks: Sequence[pl.Callback] = (), **settings: Any) -> pl.Trainer:
     """A quiet trainer on the CPU, of as many processes as there are."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = int(os.environ.get(COUNT, "1"))
     return pl.Trainer(
         **{
             "max_epochs": epochs, "accelerator": "cpu", "logger": False, "enable_checkpointing": False,

@@ -13,58 +13,13 @@ import torch
 import torch.distributed as dist
 
 from callbacks import Evaluation
-from datamodules import EnvironmentDataModule, OfflineDataModule
-from momalit.baselines import BCModule
 from momalit.batches import shared_chunks
 from momalit.envs.vector import VectorTeamEnv
-from momalit.mappo import MAPPOModule
 from momalit.moma_ppo import MOMAPPOModule
 from momalit.rollout import play_episodes
-from momalit.world_model import WorldModelModule
 from tests.processes import in_processes, make_trainer
 from tests.test_ppo import AnalyticPPO
-
-SMALL = {"horizon": 10, "memory_length": 2, "width": 16, "memory": 16, "lr": 3e-3}
-MODEL = {"n_members": 3, "n_elites": 2, "hidden": (16, 16), "lr": 3e-3, "termination": "never"}
-
-
-def log() -> OfflineDataModule:
-    return OfflineDataModule("icg/unfavourable", env={"observability": "own"}, transitions=1000)
-
-
-def game() -> EnvironmentDataModule:
-    return EnvironmentDataModule("icg", {"observability": "own"})
-
-
-def weights(module: pl.LightningModule) -> torch.Tensor:
-    return torch.cat([value.flatten().double() for value in module.state_dict().values()])
-
-
-def fit(kind: str, epochs: int, path: str | None = None, callbacks: Any = (), **settings: Any) -> Any:
-    """Trains a module of its kind from seed 0."""
-    pl.seed_everything(0, verbose=False)
-    data = game() if kind == "mappo" else log()
-    module: Any
-    if kind == "world_model":
-        module = WorldModelModule(data.spec, **{**MODEL, "batch_size": 64, **settings})
-    elif kind == "warm_start":
-        module = BCModule(data.spec, width=16, memory=16, window=4, memory_length=2, lr=3e-3, **settings)
-    elif kind == "mappo":
-        module = MAPPOModule(data.spec, **{**SMALL, "rows": 16, "horizon": 7, **settings})
-    else:
-        module = MOMAPPOModule(data.spec, world_model=path, **{**SMALL, "rows": 16, **settings})
-    trainer = make_trainer(epochs, callbacks)
-    trainer.fit(module, datamodule=data)
-    return module
-
-
-@pytest.fixture(scope="module")
-def world_model(momalit_home, tmp_path_factory):
-    """The checkpoint of a trained one."""
-    module = fit("world_model", 15)
-    path = tmp_path_factory.mktemp("world_model") / "last.ckpt"
-    module.trainer.save_checkpoint(path)
-    return str(path)
+from tests.tiny import SMALL, fit, log, weights
 
 
 def trained(kind: str, epochs: int, path: str | None, settings: dict[str, Any]) -> dict[str, Any]:
@@ -83,9 +38,9 @@ def test_supervised_stages_learn_what_one_process_learns(kind, momalit_home):
 
 
 @pytest.mark.parametrize("kind", ["moma_ppo", "mappo"])
-def test_policies_are_the_same_in_all_processes_and_their_rollouts_differ(kind, world_model):
+def test_policies_are_the_same_in_all_processes_and_their_rollouts_differ(kind, tiny_world_model):
     settings = {"rows": 9, "minibatches": 3, "entropy_target": 0.4, "target_kl": 0.01}
-    one, other = in_processes(trained, kind, 3, world_model, settings)
+    one, other = in_processes(trained, kind, 3, tiny_world_model, settings)
     assert torch.equal(one["weights"], other["weights"])
     assert one["steps"] == other["steps"] > 0
     assert (one["seen"].shape[1], other["seen"].shape[1]) == (5, 4)
@@ -160,8 +115,8 @@ def uneven(path: str) -> torch.Tensor:
     return weights(module)
 
 
-def test_nothing_waits_forever_when_rollouts_end_early_or_a_callback_works_in_one_process(world_model):
-    one, other = in_processes(uneven, world_model)
+def test_nothing_waits_forever_when_rollouts_end_early_or_a_callback_works_in_one_process(tiny_world_model):
+    one, other = in_processes(uneven, tiny_world_model)
     assert torch.equal(one, other)
     assert one.isfinite().all()
 
@@ -177,10 +132,10 @@ def evaluated(path: str, episodes: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("episodes", [7, 1])
-def test_evaluation_is_shared_out_and_the_figures_are_those_of_one_process(episodes, world_model):
-    alone = evaluated(world_model, episodes)
+def test_evaluation_is_shared_out_and_the_figures_are_those_of_one_process(episodes, tiny_world_model):
+    alone = evaluated(tiny_world_model, episodes)
     assert alone["returns"].shape == (episodes,)
-    for answer in in_processes(evaluated, world_model, episodes):
+    for answer in in_processes(evaluated, tiny_world_model, episodes):
         assert torch.equal(answer.pop("returns"), alone["returns"])
         assert answer == {name: value for name, value in alone.items() if name != "returns"}
 
@@ -192,13 +147,13 @@ def learned(path: str | None, kind: str, epochs: int, rows: int) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["moma_ppo", "mappo"])
-def test_two_shares_of_rows_teach_what_all_rows_teach_one_process(kind, world_model):
-    alone = learned(world_model, kind, 25, 64)
-    together = in_processes(learned, world_model, kind, 25, 64)[0]
+def test_two_shares_of_rows_teach_what_all_rows_teach_one_process(kind, tiny_world_model):
+    alone = learned(tiny_world_model, kind, 25, 64)
+    together = in_processes(learned, tiny_world_model, kind, 25, 64)[0]
     assert alone > 9
     assert together > 9
 
 
-def test_more_processes_than_work_are_refused(world_model):
+def test_more_processes_than_work_are_refused(tiny_world_model):
     with pytest.raises(RuntimeError, match=r"model\.minibatches: found 4, expected at most the 2 rows of each of 2"):
-        in_processes(trained, "moma_ppo", 1, world_model, {"rows": 5, "minibatches": 4})
+        in_processes(trained, "moma_ppo", 1, tiny_world_model, {"rows": 5, "minibatches": 4})

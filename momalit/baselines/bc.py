@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from momalit.batches import count_shared, generator_for, loader, shared_chunks
+from momalit.batches import count_shared, generator_for, shared_chunks
 from momalit.errors import UserError
 from momalit.functional.processes import weight_of_share
 from momalit.functional.surrogate import masked_mean
@@ -87,7 +87,7 @@ class BCModule(TeamPolicyModule):
     def train_dataloader(self) -> DataLoader:
         """As many windows as cover the cloned episodes once, from random beginnings."""
         number, _ = count_shared(self._n_windows, self.hparams["batch_size"], self.trainer.world_size)
-        return loader(number, self._windows)
+        return self.stream(number, self._windows)
 
     @property
     def _n_windows(self) -> int:
@@ -118,7 +118,7 @@ class BCModule(TeamPolicyModule):
         self.log("train/loss", loss, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.Adam(self.actor.parameters(), self.hparams["lr"], fused=True)
+        optimizer = torch.optim.Adam(self.actor.parameters(), self.hparams["lr"], fused=self.fused)
         if not self.trainer.max_epochs or self.trainer.max_epochs < 1:
             return optimizer
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.trainer.max_epochs)
