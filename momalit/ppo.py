@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -127,22 +128,25 @@ class PPOModule(TeamPolicyModule):
     def after_iteration(self, rollout: Rollout) -> None:
         """Hook at the end of an iteration."""
 
-    def on_fit_start(self) -> None:
-        """Refuses what would have no effect, and more processes than there is work for.
+    def require_trainer(self, trainer: pl.Trainer, fitting: bool) -> None:
+        """Refuses, beside what no module can be trained with, what would have no effect or leave processes idle.
 
         Raises:
             UserError: gradients shall be clipped as one, or a process would have fewer rows than minibatches.
         """
-        if self.trainer.gradient_clip_val is not None:
+        super().require_trainer(trainer, fitting)
+        if not fitting:
+            return
+        if trainer.gradient_clip_val is not None:
             raise UserError(
-                f"trainer.gradient_clip_val: found {self.trainer.gradient_clip_val}, expected none: actors and critic"
-                " are clipped apart, see model.actor_clip_norm and model.critic_clip_norm"
+                f"trainer.gradient_clip_val: found {trainer.gradient_clip_val}, expected none: actors and critic are"
+                " clipped apart, see model.actor_clip_norm and model.critic_clip_norm"
             )
-        fewest = self.hparams["rows"] // self.trainer.world_size
+        fewest = self.hparams["rows"] // trainer.world_size
         if self.hparams["minibatches"] > fewest:
             raise UserError(
                 f"model.minibatches: found {self.hparams['minibatches']}, expected at most the {fewest} rows of each of"
-                f" {self.trainer.world_size} processes; model.rows are those of all together"
+                f" {trainer.world_size} processes; model.rows are those of all together"
             )
 
     # --- one iteration ---------------------------------------------------------------------------------------------

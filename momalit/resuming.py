@@ -36,13 +36,21 @@ class ResumableModule(pl.LightningModule):
 
     # --- what every trainer must offer, and what it changes ---------------------------------------------------------
     def setup(self, stage: str) -> None:
-        """Refuses trainers that would silently compute something else.
+        """Refuses trainers that do not suit."""
+        self.require_trainer(self.trainer, fitting=stage == "fit")
+
+    def require_trainer(self, trainer: pl.Trainer, fitting: bool) -> None:
+        """Refuses trainers that would fail, or silently compute something else.
+
+        Args:
+            trainer: what is about to run this module.
+            fitting: whether it shall train it.
 
         Raises:
             UserError: naming the setting.
         """
-        require_strategy(self.trainer.strategy)
-        require_precision(self.trainer.precision)
+        require_strategy(trainer.strategy)
+        require_precision(trainer.precision)
 
     def stream(self, length: int, draw: Callable[[], Iterator[Any]]) -> DataLoader:
         """A loader over ready-made batches, whose floats are as wide as the weights."""
