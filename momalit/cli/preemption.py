@@ -14,6 +14,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
+from momalit.functional.processes import gather
+
 logger = logging.getLogger(__name__)
 
 
@@ -48,9 +50,9 @@ class Preemption(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # All processes end after the same epoch, whichever of them got the signal.
-        mine = self.received is not None
-        if trainer.strategy.reduce_boolean_decision(mine, all=False):
-            self.received = self.received or signal.SIGTERM
+        numbers = {number for number in gather(self.received) if number is not None}
+        if numbers:
+            self.received = min(numbers & self._requeueing(trainer) or numbers)
             trainer.should_stop = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
