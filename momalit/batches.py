@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from momalit.records import TensorRecord
+
 
 class Sealed:
     """A batch on its way from a stream to the device of its module, where it is unsealed.
@@ -27,8 +29,11 @@ class Sealed:
         self.batch = batch
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Any:
-        """The batch itself, on ``device``."""
-        return self.batch.to(device, non_blocking=non_blocking)
+        """The batch itself, on ``device``; a GPU fetches it from pinned memory while the program goes on."""
+        batch, fetched = self.batch, torch.device(device).type == "cuda"
+        if fetched and isinstance(batch, TensorRecord):
+            batch = batch.map(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
+        return batch.to(device, non_blocking=non_blocking or fetched)
 
 
 class Batches(IterableDataset):

@@ -36,6 +36,12 @@ class TensorRecord:
         """The record on another device."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the tensors take."""
+        tensors = [value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
     def floating(self, dtype: torch.dtype) -> Self:
         """The record with its floats in another format."""
         return self.map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -52,6 +53,16 @@ class ResumableModule(pl.LightningModule):
         require_strategy(trainer.strategy)
         require_precision(trainer.precision)
 
+    def on_fit_start(self) -> None:
+        """Lets the data move to where they are drawn from."""
+        # Without seed_everything each process has a seed of its own; orders of the data must be the same in all.
+        first = gather(torch.initial_seed())[0]
+        if first != torch.initial_seed():
+            torch.manual_seed(first)
+        move = getattr(self.trainer.datamodule, "to_device", None)  # type: ignore[attr-defined]
+        if move is not None:
+            move(self.device)
+
     def stream(self, length: int, draw: Callable[[], Iterator[Any]]) -> DataLoader:
         """A loader over ready-made batches, whose floats are as wide as the weights."""
         return loader(length, lambda: map(self._as_wide, draw()))
@@ -95,7 +106,11 @@ class ResumableModule(pl.LightningModule):
             return
         state = states[self.global_rank]
         self.take_up(state)
-        restore_global_streams(state[_RANDOM])
+        seed, asked = state[_RANDOM]["seed"], os.environ.get("PL_GLOBAL_SEED")
+        if asked is not None and int(asked) != seed:
+            logger.info("seed_everything: %s from the command line (checkpoint: %d)", asked, seed)
+        else:
+            restore_global_streams(state[_RANDOM])
 
 
 def global_streams() -> dict[str, Any]:
@@ -103,6 +118,7 @@ def global_streams() -> dict[str, Any]:
     numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     version, words, gauss = random.getstate()
     return {
+        "seed": torch.initial_seed(),
         "torch": torch.get_rng_state(),
         "numpy": [torch.from_numpy(numpy["state"]["key"].astype(np.int64)), int(numpy["state"]["pos"])],
         "numpy_gauss": [int(numpy["has_gauss"]), float(numpy["gauss"])],

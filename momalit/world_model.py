@@ -101,7 +101,7 @@ class WorldModelModule(ResumableModule):
         if stage == "fit":
             if not len(self._data.validation):
                 raise UserError("data.validation_fraction: holds out 0 trajectories, a world model needs at least one")
-            self.space.fit(self._data.train, self.hparams["discount"])
+            self.space.fit(self._data.train.to("cpu"), self.hparams["discount"])
 
     @property
     def _data(self) -> Any:
@@ -128,7 +128,7 @@ class WorldModelModule(ResumableModule):
         # The same order in every process, which takes its share of each batch.
         order, size = torch.stack(shuffled), self.hparams["batch_size"]
         for index in shared_chunks(order, size, self.global_rank, self.trainer.world_size):
-            yield data.transitions(index)
+            yield data.transitions(index.to(data.reward.device))
 
     def _in_order(self, data: Trajectories, size: int = 4096) -> DataLoader:
         every = torch.arange(len(data))

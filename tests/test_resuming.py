@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,15 @@ class Draws(pl.Callback):
         self.drawn += [float(torch.rand(())), float(np.random.rand()), random.random()]  # noqa: NPY002
 
 
-def whole_and_resumed(kind: str, path: str | None, folder: Path, seed_again: bool = True) -> dict[str, Any]:
+def whole_and_resumed(kind: str, path: str | None, folder: Path) -> dict[str, Any]:
     """Weights, optimisers and random numbers of a whole run, and of one that goes on from its second checkpoint."""
     found: dict[str, Any] = {}
     for name in ("whole", "resumed"):
         every, draws = ModelCheckpoint(folder / name, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True), Draws()
-        pl.seed_everything(0 if name == "whole" else 1, verbose=False)
-        torch.manual_seed(0)  # the run's seed; the other global generators are the checkpoint's to restore
+        pl.seed_everything(0, verbose=False)
         data, module = make(kind, path, **SETTINGS[kind])
+        if name == "resumed":
+            Draws().on_train_epoch_end(None, None)  # the global generators are the checkpoint's to restore
         trainer = make_trainer(5, [every, draws], enable_checkpointing=True)
         checkpoint = None if name == "whole" else str(folder / "whole" / "epoch=1.ckpt")
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
@@ -73,6 +75,32 @@ def test_one_process(kind, tiny_world_model, tmp_path):
 def test_two_processes(kind, tiny_world_model, tmp_path):
     for found in in_processes(whole_and_resumed, kind, tiny_world_model, tmp_path):
         assert_same(found)
+
+
+def seeds_of_an_unseeded_run(path: str) -> list[int]:
+    os.environ.pop("PL_GLOBAL_SEED", None)
+    torch.seed()
+    data, module = make("moma_ppo", path)
+    before = torch.initial_seed()
+    make_trainer(1).fit(module, datamodule=data)
+    return [before, torch.initial_seed()]
+
+
+def test_processes_without_a_seed_agree_on_one(tiny_world_model):
+    (own, one), (others, other) = in_processes(seeds_of_an_unseeded_run, tiny_world_model)
+    assert own != others
+    assert own == one == other
+
+
+def test_another_seed_on_the_command_line_wins(tiny_world_model, tmp_path, caplog):
+    trained = fit("moma_ppo", 1, tiny_world_model)
+    trained.trainer.save_checkpoint(tmp_path / "one.ckpt")
+    data, module = make("moma_ppo", tiny_world_model)
+    pl.seed_everything(7, verbose=False)
+    with caplog.at_level("INFO", "momalit"):
+        make_trainer(2).fit(module, datamodule=data, ckpt_path=str(tmp_path / "one.ckpt"))
+    assert "seed_everything: 7 from the command line (checkpoint: 0)" in caplog.text
+    assert torch.initial_seed() == 7
 
 
 def test_another_number_of_processes_is_told_and_trains_on(tiny_world_model, tmp_path, caplog):

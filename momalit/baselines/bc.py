@@ -72,11 +72,15 @@ class BCModule(TeamPolicyModule):
         """Takes the statistics of the training split, and picks the episodes to clone."""
         super().setup(stage)
         if stage == "fit":
-            train: Trajectories = self.data.train
+            train: Trajectories = self.data.train.to("cpu")  # where this module still is
             self.actor.inputs.standardizer.fit(train.state)
             number = max(round(self.hparams["best"] * len(train.lengths)), 1)
             best = train.returns.argsort(descending=True, stable=True)[:number]
             self._cloned = train if number == len(train.lengths) else train.select(best.sort().values)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self._cloned = self.cloned.to(self.data.train.reward.device)
 
     @property
     def cloned(self) -> Trajectories:
@@ -99,7 +103,7 @@ class BCModule(TeamPolicyModule):
         # The same order in every process, which takes its share of each minibatch.
         order, size = torch.randperm(len(data), generator=random)[: self._n_windows], self.hparams["batch_size"]
         for index in shared_chunks(order, size, self.global_rank, self.trainer.world_size):
-            yield data.windows(index, self.hparams["memory_length"], self.hparams["window"])
+            yield data.windows(index.to(data.reward.device), self.hparams["memory_length"], self.hparams["window"])
 
     def training_step(self, batch: Windows, _: int) -> Tensor:
         """Negative log-likelihood per valid step and agent."""
