@@ -43,6 +43,7 @@ class MOMAPPOModule(PPOModule):
             the log is; with 1 every rollout begins in the log.
         from_first: share of the beginnings that are an episode's first step; the others are any step of the log. Where
             rows go on for long, first steps are too rare otherwise.
+        compiled: compile the world model's network with ``torch.compile``.
         **kwargs: see ``PPOModule``.
     """
 
@@ -56,6 +57,7 @@ class MOMAPPOModule(PPOModule):
         sample: bool = False,
         renewal: float = 1.0,
         from_first: float = 0.0,
+        compiled: bool = False,
         **kwargs: Any,
     ) -> None:
         arguments = plain_arguments(locals())
@@ -75,6 +77,11 @@ class MOMAPPOModule(PPOModule):
         super().setup(stage)
         if stage == "fit" and self.world_model is None:
             self.prepare(self.hparams["world_model"], self.hparams["warm_start"])
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.hparams["compiled"]:
+            self.model.network.compile()
 
     def prepare(self, world_model: str | Path | None, warm_start: str | Path | None) -> None:
         """Takes over a trained world model with its statistics, and policies to start from.

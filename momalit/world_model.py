@@ -44,6 +44,7 @@ class WorldModelModule(ResumableModule):
         min_improvement: relative decrease of the held-out error that counts as improvement.
         beta: that power, from 0 (the plain likelihood) to 1 (means learn as from squared errors).
         discount: γ for the worst return in the data, which pessimism needs.
+        compiled: compile the networks with ``torch.compile``, which takes a while and a C++ compiler on a CPU.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class WorldModelModule(ResumableModule):
         min_improvement: float = 0.01,
         beta: float = 0.5,
         discount: float = 0.99,
+        compiled: bool = False,
     ) -> None:
         arguments = plain_arguments(locals())
         super().__init__()
@@ -102,6 +104,11 @@ class WorldModelModule(ResumableModule):
             if not len(self._data.validation):
                 raise UserError("data.validation_fraction: holds out 0 trajectories, a world model needs at least one")
             self.space.fit(self._data.train.to("cpu"), self.hparams["discount"])
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.hparams["compiled"]:
+            self.network.compile()
 
     @property
     def _data(self) -> Any:
