@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import CatMetric
 
 from momalit.envs import references
 from momalit.envs.vector import VectorTeamEnv
 from momalit.envs.workers import worker_count
 from momalit.errors import UserError
+from momalit.functional.processes import gather
 from momalit.moma_ppo import MOMAPPOModule
 from momalit.policy import TeamPolicyModule
 from momalit.rollout import play_episodes
@@ -90,7 +88,7 @@ class Evaluation(pl.Callback):
         """Returns of all episodes of ``purpose``, in the order of their seeds, the same in every process."""
         seeds = episode_seeds(purpose, episodes)
         mine = list(range(rank, episodes, world_size))
-        metric = CatMetric(sync_on_compute=world_size > 1).to(module.device)
+        played = torch.zeros(0)
         if mine:
             if self._env is None or self._env.n_rows != len(mine):
                 if self._env is not None:
@@ -98,10 +96,10 @@ class Evaluation(pl.Callback):
                 self._env = VectorTeamEnv(module.spec, len(mine), workers=self.workers)
             noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
             played = play_episodes(self._env, module.deployed, [seeds[i] for i in mine], noise)
-            order = torch.tensor(mine, dtype=torch.float64)
-            metric.update(torch.stack([order, played.double()], 1).to(module.device))
-        rows: Any = metric.compute().reshape(-1, 2).cpu()
-        return rows[rows[:, 0].argsort(), 1].float()
+        returns = torch.zeros(episodes)
+        for share, part in enumerate(gather(played) if world_size > 1 else [played]):
+            returns[share::world_size] = part
+        return returns
 
     def imagine(self, module: MOMAPPOModule) -> Tensor:
         """Imagined, unpenalised returns of the same team from the first states of the data's episodes."""

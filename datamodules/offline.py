@@ -32,6 +32,8 @@ class OfflineDataModule(ModuleLoaders):
         validation_fraction: share of the trajectories held out for validation, in [0, 1).
         test_fraction: share of the trajectories held out for testing, in [0, 1).
         split_seed: seed of the split.
+        resident: keep the training split on the accelerator, so that batches are drawn there; None does so where it
+            takes up to a quarter of the free memory. On the CPU it makes no difference.
 
     Raises:
         UserError: a fraction is outside its range.
@@ -46,6 +48,7 @@ class OfflineDataModule(ModuleLoaders):
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
+        resident: bool | None = None,
     ) -> None:
         super().__init__()
         fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
@@ -60,6 +63,7 @@ class OfflineDataModule(ModuleLoaders):
         self.dataset, self.env = str(dataset), dict(env or {})
         self.transitions, self.dataset_seed, self.split_seed = transitions, dataset_seed, split_seed
         self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
+        self.resident = resident
 
     @cached_property
     def contents(self) -> Dataset:
@@ -103,6 +107,16 @@ class OfflineDataModule(ModuleLoaders):
     def train(self) -> Trajectories:
         """Trajectories to learn from."""
         return self.trajectories.select(self._episodes["train"])
+
+    def to_device(self, device: torch.device) -> None:
+        """Moves the training split to where it is drawn from, if it shall be and can be there."""
+        if device.type != "cpu" and (self._fits(device) if self.resident is None else self.resident):
+            self.__dict__["train"] = self.train.to(device)
+
+    def _fits(self, device: torch.device) -> bool:
+        if device.type != "cuda":
+            return False  # the free memory of others is not known
+        return self.train.n_bytes <= torch.cuda.mem_get_info(device)[0] / 4
 
     @cached_property
     def validation(self) -> Trajectories:

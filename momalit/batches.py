@@ -13,6 +13,28 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from momalit.records import TensorRecord
+
+
+class Sealed:
+    """A batch on its way from a stream to the device of its module, where it is unsealed.
+
+    On the way Lightning converts the floats of what it gets (with ``64-true``), and fails on frozen records.
+
+    Args:
+        batch: what moves by ``to``.
+    """
+
+    def __init__(self, batch: Any) -> None:
+        self.batch = batch
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Any:
+        """The batch itself, on ``device``; a GPU fetches it from pinned memory while the program goes on."""
+        batch, fetched = self.batch, torch.device(device).type == "cuda"
+        if fetched and isinstance(batch, TensorRecord):
+            batch = batch.map(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
+        return batch.to(device, non_blocking=non_blocking or fetched)
+
 
 class Batches(IterableDataset):
     """A stream of known length.
@@ -29,12 +51,13 @@ class Batches(IterableDataset):
         return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        return self._draw()
+        return map(Sealed, self._draw())
 
 
 def loader(length: int, draw: Callable[[], Iterator[Any]]) -> DataLoader:
     """A loader over ready-made batches, in this process."""
-    return DataLoader(Batches(length, draw), batch_size=None, num_workers=0)
+    # With a generator of its own it leaves the global one alone, which a user's callbacks may draw from.
+    return DataLoader(Batches(length, draw), batch_size=None, num_workers=0, generator=torch.Generator())
 
 
 def generator_for(device: torch.device | str, *key: int) -> torch.Generator:
@@ -44,6 +67,26 @@ def generator_for(device: torch.device | str, *key: int) -> torch.Generator:
         mixed = ((mixed ^ (part + 0x7F4A7C15)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
         mixed ^= mixed >> 31
     return torch.Generator(device).manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)
+
+
+def count_shared(total: int, size: int, world_size: int) -> tuple[int, int]:
+    """How ``total`` indices are cut into batches of ``size`` that processes share out evenly.
+
+    Returns:
+        the number of batches, and the size of each process's part of one.
+    """
+    part = min(max(size // world_size, 1), max(total // world_size, 1))
+    return max(total // (part * world_size), 1), part
+
+
+def shared_chunks(order: Tensor, size: int, rank: int, world_size: int) -> Iterator[Tensor]:
+    """This process's parts of the batches that ``order``, the same in every process, is cut into along its last axis.
+
+    Together the parts are the batches that a single process would take, so that several learn what one does.
+    """
+    _, part = count_shared(order.shape[-1], size, world_size)
+    for whole in chunks(order, part * world_size):
+        yield whole[..., rank * part : (rank + 1) * part]
 
 
 def chunks(order: Tensor, size: int) -> Iterator[Tensor]:

@@ -139,7 +139,7 @@ class ImaginedEnv:
     def _ends(self, logit: Tensor) -> Tensor:
         """Draws terminations at their predicted probability: rare ones seldom reach one half, but they do happen."""
         draw = torch.rand(logit.shape, generator=self.generator, device=logit.device)
-        return draw < torch.sigmoid(logit.float())
+        return draw < torch.sigmoid(logit)
 
     def uncertainties(self) -> Tensor:
         """``u_all`` of every step so far, ``(T, B)``."""

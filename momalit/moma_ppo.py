@@ -21,7 +21,7 @@ from momalit.rollout import collect_rollout, first_times
 from momalit.team import TeamSpec
 from momalit.world_model import WorldModelModule
 
-_KEY, _CARRIED = "world_model", "carried_rows"
+_KEY = "world_model"
 
 
 class MOMAPPOModule(PPOModule):
@@ -45,6 +45,7 @@ class MOMAPPOModule(PPOModule):
             the log is; with 1 every rollout begins in the log.
         from_first: share of the beginnings that are an episode's first step; the others are any step of the log. Where
             rows go on for long, first steps are too rare otherwise.
+        compiled: compile the world model's network with ``torch.compile``.
         **kwargs: see ``PPOModule``.
     """
 
@@ -59,6 +60,7 @@ class MOMAPPOModule(PPOModule):
         keep_elite: bool = False,
         renewal: float = 1.0,
         from_first: float = 0.0,
+        compiled: bool = False,
         **kwargs: Any,
     ) -> None:
         arguments = plain_arguments(locals())
@@ -78,6 +80,11 @@ class MOMAPPOModule(PPOModule):
         super().setup(stage)
         if stage == "fit" and self.world_model is None:
             self.prepare(self.hparams["world_model"], self.hparams["warm_start"])
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.hparams["compiled"]:
+            self.model.network.compile()
 
     def prepare(self, world_model: str | Path | None, warm_start: str | Path | None) -> None:
         """Takes over a trained world model with its statistics, and policies to start from.
@@ -117,16 +124,22 @@ class MOMAPPOModule(PPOModule):
         super().on_save_checkpoint(checkpoint)
         if self.world_model is not None:
             checkpoint[_KEY] = self.world_model.architecture
-        if self._carried is not None:
-            sequence, alive, elite = self._carried
-            checkpoint[_CARRIED] = [sequence.state, sequence.previous_action, sequence.keep, alive, elite]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         if self.world_model is None and _KEY in checkpoint:
             self.world_model = WorldModel(self.spec, **checkpoint[_KEY]).to(self.device)
-        if _CARRIED in checkpoint:
-            *parts, alive, elite = (tensor.to(self.device) for tensor in checkpoint[_CARRIED])
+
+    def process_state(self) -> dict[str, Any]:
+        """The rows that go on in the next iteration."""
+        if self._carried is None:
+            return {}
+        sequence, alive, elite = self._carried
+        return {"carried": [sequence.state, sequence.previous_action, sequence.keep, alive, elite]}
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        if "carried" in state:
+            *parts, alive, elite = (tensor.to(self.device) for tensor in state["carried"])
             self._carried = Sequence(*parts), alive, elite
 
     # --- imagination -----------------------------------------------------------------------------------------------
@@ -145,7 +158,7 @@ class MOMAPPOModule(PPOModule):
             drawn = first[torch.randint(len(first), (rows,), generator=generator, device=self.device)]
             at_first = torch.rand(rows, generator=generator, device=self.device) < self.hparams["from_first"]
             index = torch.where(at_first, drawn, index)
-        start = data.sequence(index.to(data.reward.device), self.memory_length).to(self.device)
+        start = data.sequence(index.to(data.reward.device), self.memory_length).to(self.device).floating(self.dtype)
         if self.hparams["renewal"] == 1:
             return self.imagine(start, self.horizon, generator)
         env = self._imagined_env(self.pessimism, generator)
@@ -222,6 +235,7 @@ class MOMAPPOModule(PPOModule):
         """
         generator = torch.Generator(self.device).manual_seed(seed)
         env = self._imagined_env(Pessimism.none(), generator)
+        states = states.to(self.dtype)
         env.reset(states)
         start = first_times(states, self.spec.n_agents, self.spec.action_size)
         rollout = collect_rollout(env, self.deployed, start, n_steps, None)

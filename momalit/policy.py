@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from momalit.batches import loader
 from momalit.nn.actors import TeamActor
 from momalit.records import Trajectories, Windows
+from momalit.resuming import ResumableModule
 from momalit.team import TeamSpec
 
 _KEY = "momalit"
 
 
-class TeamPolicyModule(pl.LightningModule):
+class TeamPolicyModule(ResumableModule):
     """A LightningModule with a team of policies, ``self.actor``.
 
     Policies are evaluated by callbacks in the real environment; the validation and test loaders give one empty batch,
@@ -51,11 +50,12 @@ class TeamPolicyModule(pl.LightningModule):
         Raises:
             UserError: naming the difference.
         """
+        super().setup(stage)
         self.data.spec.require_same(self.spec, "the dataset", "the configured model")
 
     # --- loaders ---------------------------------------------------------------------------------------------------
     def val_dataloader(self) -> DataLoader:
-        return loader(1, lambda: iter([torch.zeros(0)]))
+        return self.stream(1, lambda: iter([torch.zeros(0)]))
 
     def test_dataloader(self) -> DataLoader:
         return self.val_dataloader()
@@ -75,7 +75,7 @@ class TeamPolicyModule(pl.LightningModule):
             for index in first.split(64):
                 yield data.windows(index, 0, longest)
 
-        return loader(-(-len(first) // 64), draw)
+        return self.stream(-(-len(first) // 64), draw)
 
     def predict_step(self, batch: Windows, _: int) -> dict[str, Tensor]:
         """What the team would do, deterministically, along recorded trajectories: ``(transitions, A, U)``."""
@@ -85,6 +85,7 @@ class TeamPolicyModule(pl.LightningModule):
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint[_KEY] = {"method": type(self).__name__, "spec": self.spec.to_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -93,6 +94,7 @@ class TeamPolicyModule(pl.LightningModule):
         Raises:
             UserError: naming the difference.
         """
+        super().on_load_checkpoint(checkpoint)
         if _KEY in checkpoint:
             other = TeamSpec.from_dict(checkpoint[_KEY]["spec"])
             self.spec.require_same(other, "the configured team", "the checkpoint")

@@ -10,15 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from momalit.batches import generator_for, loader
+from momalit.batches import generator_for
 from momalit.errors import UserError
 from momalit.functional.gae import generalized_advantage
+from momalit.functional.processes import gather_tensor, share_of, weight_of_share
 from momalit.functional.statistics import explained_variance, global_moments, normalize
 from momalit.functional.surrogate import clipped_surrogate, kl_estimate, masked_mean
 from momalit.hyperparameters import plain_arguments
@@ -133,14 +135,36 @@ class PPOModule(TeamPolicyModule):
     def after_iteration(self, rollout: Rollout) -> None:
         """Hook at the end of an iteration."""
 
+    def require_trainer(self, trainer: pl.Trainer, fitting: bool) -> None:
+        """Refuses, beside what no module can be trained with, what would have no effect or leave processes idle.
+
+        Raises:
+            UserError: gradients shall be clipped as one, or a process would have fewer rows than minibatches.
+        """
+        super().require_trainer(trainer, fitting)
+        if not fitting:
+            return
+        if trainer.gradient_clip_val is not None:
+            raise UserError(
+                f"trainer.gradient_clip_val: found {trainer.gradient_clip_val}, expected none: actors and critic are"
+                " clipped apart, see model.actor_clip_norm and model.critic_clip_norm"
+            )
+        fewest = self.hparams["rows"] // trainer.world_size
+        if self.hparams["minibatches"] > fewest:
+            raise UserError(
+                f"model.minibatches: found {self.hparams['minibatches']}, expected at most the {fewest} rows of each of"
+                f" {trainer.world_size} processes; model.rows are those of all together"
+            )
+
     # --- one iteration ---------------------------------------------------------------------------------------------
     def on_train_epoch_start(self) -> None:
         key = (torch.initial_seed(), self.current_epoch, self.global_rank)
-        rows = max(self.hparams["rows"] // self.trainer.world_size, 1)
-        rollout = self.make_rollout(rows, generator_for(self.device, *key, 2))
-        self._rollout = self.with_advantages(rollout)
-        steps: Any = self.all_gather(rollout.valid.sum())
-        self.steps_taken += steps.sum()
+        rows = share_of(self.hparams["rows"], self.global_rank, self.trainer.world_size)
+        # In the precision of the updates: their first probabilities must be those that acted.
+        with self.trainer.precision_plugin.forward_context():
+            rollout = self.make_rollout(rows, generator_for(self.device, *key, 2))
+            self._rollout = self.with_advantages(rollout)
+        self.steps_taken += gather_tensor(rollout.valid.sum()).sum()
 
     @torch.no_grad()
     def with_advantages(self, rollout: Rollout) -> Rollout:
@@ -173,10 +197,13 @@ class PPOModule(TeamPolicyModule):
         return replace(rollout, advantage=normalize(advantage, rollout.valid), target=target)
 
     def train_dataloader(self) -> DataLoader:
-        return loader(self.hparams["epochs"] * self.hparams["minibatches"], self._draw)
+        return self.stream(self.hparams["epochs"] * self.hparams["minibatches"], self._draw)
 
     def _draw(self) -> Iterator[Rollout]:
-        assert self._rollout is not None, "minibatches are drawn after on_train_epoch_start"
+        if self._rollout is None:  # the epoch's beginning was not reached, but restored
+            raise UserError(
+                "--ckpt_path: the checkpoint was made in the middle of an iteration, expected one of an iteration's end"
+            )
         key = (torch.initial_seed(), self.current_epoch, self.global_rank)
         yield from self.minibatches(self._rollout, generator_for("cpu", *key, 3))
 
@@ -227,7 +254,7 @@ class PPOModule(TeamPolicyModule):
                 "policy/clipped": masked_mean(outside.float(), batch.valid),
             }
             self._note(notes)
-        return loss
+        return loss * weight_of_share(batch.valid)
 
     def _remember(self, sequence: Sequence, memory: Tensor | None) -> Tensor:
         """Memories of actors and critic ``(G, A, T, B, H)``, run as one; G is 1 where the critic has none."""
@@ -243,7 +270,7 @@ class PPOModule(TeamPolicyModule):
             {"params": list(self.actor.parameters()), "lr": lr},
             {"params": list(self.critic.parameters()), "lr": self.hparams["critic_lr"] or lr},
         ]
-        return torch.optim.Adam(groups, eps=1e-5, fused=True)
+        return torch.optim.Adam(groups, eps=1e-5, fused=self.fused)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer()
@@ -295,7 +322,8 @@ class PPOModule(TeamPolicyModule):
         """Logs the iteration's means and steers entropy and step size."""
         means = self._means()
         for name, value in means.items():
-            if not bool(torch.isfinite(value)):
+            # A gradient scaler (16-mixed) tries scales that are too large, and leaves those steps out.
+            if not bool(torch.isfinite(value)) and (self.fused or not name.startswith("gradient/")):
                 raise FloatingPointError(f"{name} is {float(value)} in iteration {self.current_epoch}")
         rollout = self._rollout
         assert rollout is not None
@@ -319,8 +347,7 @@ class PPOModule(TeamPolicyModule):
             self.lr_factor.copy_((self.lr_factor * change).clamp(0.02, 1.0))
 
     def _over_processes(self, value: Tensor) -> Tensor:
-        gathered: Any = self.all_gather(value)
-        return gathered.mean()
+        return gather_tensor(value).mean()
 
 
 def _clip(module: nn.Module, norm: float) -> Tensor:

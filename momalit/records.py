@@ -22,13 +22,29 @@ class TensorRecord:
     """A frozen dataclass of tensors (or None) that moves and maps as one."""
 
     def map(self, function: Any) -> Self:
-        """Applies ``function`` to every tensor."""
-        changed = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        """Applies ``function`` to every tensor, those of records inside too."""
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = function(value)
+            elif isinstance(value, TensorRecord):
+                changed[field.name] = value.map(function)
         return replace(self, **changed)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The record on another device."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the tensors take."""
+        tensors = [value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def floating(self, dtype: torch.dtype) -> Self:
+        """The record with its floats in another format."""
+        return self.map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
 @dataclass(frozen=True)
@@ -82,10 +98,6 @@ class Windows(TensorRecord):
     sequence: Sequence
     action: Tensor
     valid: Tensor
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Windows:
-        moved = super().to(device, non_blocking)
-        return replace(moved, sequence=self.sequence.to(device, non_blocking))
 
 
 @dataclass(frozen=True)

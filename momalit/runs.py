@@ -53,7 +53,7 @@ class RunDirectory:
             return cls(Path(given).expanduser())
         if INHERITED in os.environ:
             return cls(Path(os.environ[INHERITED]))
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if started_from_outside():
             raise UserError("run_dir: found none, expected one for processes started from outside (--run_dir DIR)")
         stem = f"{datetime.now():%Y%m%d-%H%M%S}-{'unseeded' if seed is None else seed}"
         path = Path("runs") / name / stem
@@ -120,6 +120,12 @@ class RunDirectory:
     def update(self, **entries: Any) -> None:
         """Adds to ``run.json``, or changes it."""
         write_json(self.path / "run.json", {**self.record, **entries})
+
+
+def started_from_outside() -> bool:
+    """Whether ``torchrun`` or SLURM's ``srun`` started this process as one of several."""
+    inside_srun = os.environ.get("SLURM_JOB_NAME") not in (None, "bash", "interactive")
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 or (inside_srun and int(os.environ.get("SLURM_NTASKS", "1")) > 1)
 
 
 def write_text(path: Path, text: str) -> None:

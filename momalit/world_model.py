@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from momalit.batches import chunks, generator_for, loader
+from momalit.batches import count_shared, generator_for, shared_chunks
 from momalit.diagnostics import world_model_report
 from momalit.dynamics import TERMINATIONS, ModelSpace, WorldModel
 from momalit.errors import UserError
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.ensemble import EnsembleNetwork
 from momalit.records import Trajectories, Transitions
+from momalit.resuming import ResumableModule
 from momalit.team import TeamSpec
 
 
-class WorldModelModule(pl.LightningModule):
+class WorldModelModule(ResumableModule):
     """Trains M members side by side, each on its own shuffling of the data, and keeps the best of each.
 
     Loss per member: Gaussian negative log-likelihood of the standardised ``[s' - s ; r]``, averaged over the dimensions
@@ -39,11 +39,12 @@ class WorldModelModule(pl.LightningModule):
         termination: ``learned``, or ``never`` for tasks that only a time limit ends.
         lr: learning rate at the start, annealed to zero over the epochs by a half cosine.
         weight_decay: decoupled weight decay.
-        batch_size: transitions per member and step.
+        batch_size: transitions per member and step, in all processes together.
         patience: epochs without improvement after which a member is frozen.
         min_improvement: relative decrease of the held-out error that counts as improvement.
         beta: that power, from 0 (the plain likelihood) to 1 (means learn as from squared errors).
         discount: γ for the worst return in the data, which pessimism needs.
+        compiled: compile the networks with ``torch.compile``, which takes a while and a C++ compiler on a CPU.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class WorldModelModule(pl.LightningModule):
         min_improvement: float = 0.01,
         beta: float = 0.5,
         discount: float = 0.99,
+        compiled: bool = False,
     ) -> None:
         arguments = plain_arguments(locals())
         super().__init__()
@@ -96,11 +98,17 @@ class WorldModelModule(pl.LightningModule):
         Raises:
             UserError: the data belong to another team, or hold nothing out to choose members by.
         """
+        super().setup(stage)
         self.spec.require_same(self._data.spec, "the configured model", f"dataset {self._data.dataset}")
         if stage == "fit":
             if not len(self._data.validation):
                 raise UserError("data.validation_fraction: holds out 0 trajectories, a world model needs at least one")
-            self.space.fit(self._data.train, self.hparams["discount"])
+            self.space.fit(self._data.train.to("cpu"), self.hparams["discount"])
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.hparams["compiled"]:
+            self.network.compile()
 
     @property
     def _data(self) -> Any:
@@ -108,8 +116,8 @@ class WorldModelModule(pl.LightningModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches ``(M, B)``: every member goes through the training split in its own order."""
-        shard = len(self._data.train) // self.trainer.world_size
-        return loader(max(shard // self.hparams["batch_size"], 1), self._training_batches)
+        number, _ = count_shared(len(self._data.train), self.hparams["batch_size"], self.trainer.world_size)
+        return self.stream(number, self._training_batches)
 
     def val_dataloader(self) -> DataLoader:
         return self._in_order(self._data.validation)
@@ -124,14 +132,14 @@ class WorldModelModule(pl.LightningModule):
         data = self._data.train
         random = generator_for("cpu", torch.initial_seed(), self.current_epoch, 1)
         shuffled = [torch.randperm(len(data), generator=random) for _ in range(self.hparams["n_members"])]
-        # The same order in every process, of which each takes its share.
-        order = torch.stack(shuffled)[:, self.global_rank :: self.trainer.world_size]
-        for index in chunks(order, self.hparams["batch_size"]):
-            yield data.transitions(index)
+        # The same order in every process, which takes its share of each batch.
+        order, size = torch.stack(shuffled), self.hparams["batch_size"]
+        for index in shared_chunks(order, size, self.global_rank, self.trainer.world_size):
+            yield data.transitions(index.to(data.reward.device))
 
     def _in_order(self, data: Trajectories, size: int = 4096) -> DataLoader:
         every = torch.arange(len(data))
-        return loader(-(-len(data) // size), lambda: (data.transitions(index) for index in every.split(size)))
+        return self.stream(-(-len(data) // size), lambda: (data.transitions(index) for index in every.split(size)))
 
     # --- training --------------------------------------------------------------------------------------------------
     def training_step(self, batch: Transitions, _: int) -> Tensor:
@@ -163,7 +171,7 @@ class WorldModelModule(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, annealed by a half cosine over ``max_epochs``."""
         optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.hparams["lr"], weight_decay=self.hparams["weight_decay"], fused=True
+            self.network.parameters(), self.hparams["lr"], weight_decay=self.hparams["weight_decay"], fused=self.fused
         )
         epochs = self.trainer.max_epochs
         if not epochs or epochs < 1:
@@ -231,7 +239,7 @@ class WorldModelModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs held-out errors, open-loop errors and how well uncertainty ranks errors."""
-        self.log_dict(world_model_report(self._tested, self._data.test), sync_dist=True)
+        self.log_dict(world_model_report(self._tested, self._data.test.to(self.device)), sync_dist=True)
 
     def on_predict_start(self) -> None:
         self._tested = self.world_model()

@@ -38,3 +38,14 @@ def reacher(momalit_home: Path) -> OfflineDataModule:
     data = OfflineDataModule("reacher/expert-mix", env={"observability": "independent"}, transitions=2000)
     assert data.path.is_relative_to(momalit_home)
     return data
+
+
+@pytest.fixture(scope="session")
+def tiny_world_model(momalit_home: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The checkpoint of a world model of ``tests.tiny``."""
+    from tests.tiny import fit
+
+    module = fit("world_model", 15)
+    path = tmp_path_factory.mktemp("world_model") / "last.ckpt"
+    module.trainer.save_checkpoint(path)
+    return str(path)

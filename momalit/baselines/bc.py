@@ -10,8 +10,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from momalit.batches import chunks, generator_for, loader
+from momalit.batches import count_shared, generator_for, shared_chunks
 from momalit.errors import UserError
+from momalit.functional.processes import weight_of_share
 from momalit.functional.surrogate import masked_mean
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.actors import TeamActor
@@ -31,7 +32,7 @@ class BCModule(TeamPolicyModule):
         lr: learning rate at the start, annealed to zero by a half cosine.
         window: steps per training window.
         memory_length: real steps of burn-in before each window.
-        batch_size: windows per minibatch.
+        batch_size: windows per minibatch, in all processes together.
         best: share of the training episodes, those with the highest returns, that is cloned; 1 for all.
         initial_std: deviation of continuous actions at the start, as a share of half their range.
         min_std: least deviation.
@@ -71,11 +72,15 @@ class BCModule(TeamPolicyModule):
         """Takes the statistics of the training split, and picks the episodes to clone."""
         super().setup(stage)
         if stage == "fit":
-            train: Trajectories = self.data.train
+            train: Trajectories = self.data.train.to("cpu")  # where this module still is
             self.actor.inputs.standardizer.fit(train.state)
             number = max(round(self.hparams["best"] * len(train.lengths)), 1)
             best = train.returns.argsort(descending=True, stable=True)[:number]
             self._cloned = train if number == len(train.lengths) else train.select(best.sort().values)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self._cloned = self.cloned.to(self.data.train.reward.device)
 
     @property
     def cloned(self) -> Trajectories:
@@ -85,16 +90,20 @@ class BCModule(TeamPolicyModule):
 
     def train_dataloader(self) -> DataLoader:
         """As many windows as cover the cloned episodes once, from random beginnings."""
-        covered = self.hparams["window"] * self.hparams["batch_size"] * self.trainer.world_size
-        return loader(max(len(self.cloned) // covered, 1), self._windows)
+        number, _ = count_shared(self._n_windows, self.hparams["batch_size"], self.trainer.world_size)
+        return self.stream(number, self._windows)
+
+    @property
+    def _n_windows(self) -> int:
+        return max(len(self.cloned) // self.hparams["window"], 1)
 
     def _windows(self) -> Iterator[Windows]:
         data = self.cloned
-        random = generator_for("cpu", torch.initial_seed(), self.current_epoch, self.global_rank, 4)
-        order = torch.randperm(len(data), generator=random)
-        size, steps = self.hparams["batch_size"], self.hparams["window"]
-        for index in chunks(order[: max(len(order) // steps, 1)], size):
-            yield data.windows(index, self.hparams["memory_length"], steps)
+        random = generator_for("cpu", torch.initial_seed(), self.current_epoch, 0, 4)
+        # The same order in every process, which takes its share of each minibatch.
+        order, size = torch.randperm(len(data), generator=random)[: self._n_windows], self.hparams["batch_size"]
+        for index in shared_chunks(order, size, self.global_rank, self.trainer.world_size):
+            yield data.windows(index.to(data.reward.device), self.hparams["memory_length"], self.hparams["window"])
 
     def training_step(self, batch: Windows, _: int) -> Tensor:
         """Negative log-likelihood per valid step and agent."""
@@ -103,7 +112,7 @@ class BCModule(TeamPolicyModule):
         policy = self.actor.distribution(memory, batch.sequence.state[past:])
         loss = -masked_mean(policy.log_prob(batch.action), batch.valid)
         self._losses.append(loss.detach())
-        return loss
+        return loss * weight_of_share(batch.valid)
 
     def on_train_epoch_end(self) -> None:
         loss = torch.stack(self._losses).mean()
@@ -113,7 +122,7 @@ class BCModule(TeamPolicyModule):
         self.log("train/loss", loss, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = torch.optim.Adam(self.actor.parameters(), self.hparams["lr"], fused=True)
+        optimizer = torch.optim.Adam(self.actor.parameters(), self.hparams["lr"], fused=self.fused)
         if not self.trainer.max_epochs or self.trainer.max_epochs < 1:
             return optimizer
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.trainer.max_epochs)

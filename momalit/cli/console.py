@@ -29,6 +29,7 @@ HARMLESS_WARNINGS = (
     r"\s*By default only one JsonargparseDeprecationWarning",  # Lightning's use of jsonargparse
     r"\s*``instantiate_classes`` was deprecated",
     r".*isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+    r".*AMP with fp16 is not supported on CPU",  # refused in our own words
     r".*Experiment logs directory .* exists",
 )
 

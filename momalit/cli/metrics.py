@@ -58,7 +58,8 @@ class MetricsFile(Logger):
             with self.path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 self._columns = list(reader.fieldnames or self._columns)
-                self._rows = [row for row in reader if int(row["epoch"]) < epoch]
+                # A program that was killed may have left half a row, of an epoch that is trained again.
+                self._rows = [row for row in reader if None not in row.values() and int(row["epoch"]) < epoch]
         if self.path.parent.is_dir():
             self._rewrite()
 

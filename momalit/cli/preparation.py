@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 import lightning.pytorch as pl
 from jsonargparse import Namespace
 from lightning.pytorch import seed_everything
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from datamodules.names import home
 from momalit.baselines import BCModule
@@ -93,7 +94,7 @@ def prepare(
             )
             model.hparams[stage.key] = made[stage.key]["path"]
     if made:
-        run.update(stages=made)
+        rank_zero_only(run.update)(stages=made)
         if _seed(config) is not None:  # so that a trained and a found world model give the same policies
             seed_everything(_seed(config), workers=True, verbose=False)
 

@@ -34,6 +34,13 @@ class EpochProgress(ProgressBar):
         self._began = self._said = 0.0
         self._enabled = True
 
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far, which a continued run shows again."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
     def disable(self) -> None:
         self._enabled = False
 

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from momalit.cli.metrics import MetricsFile
+from momalit.cli.preemption import Preemption
 from momalit.cli.progress import EpochProgress
 from momalit.policy import TeamPolicyModule
 from momalit.runs import RunDirectory
@@ -52,7 +53,7 @@ def default_callbacks(run: RunDirectory, title: str, monitor: tuple[str, str] | 
     # The best comes first: the last one then stores what the best is.
     checkpoints = [_checkpoint(run.checkpoints, "best", *monitor)] if monitor else []
     checkpoints.append(_checkpoint(run.checkpoints, "last", None, "min"))
-    return [ContinuedMetrics(), EpochProgress(title, *(monitor or (None, "min"))), *checkpoints]
+    return [ContinuedMetrics(), EpochProgress(title, *(monitor or (None, "min"))), Preemption(), *checkpoints]
 
 
 def without_doubles(chosen: list[Callback], defaults: list[Callback]) -> list[Callback]:

@@ -13,7 +13,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import Evaluation
 from datamodules.names import is_name
@@ -25,7 +27,9 @@ from momalit.cli.results import dataset_record, report, save_figures, save_predi
 from momalit.cli.trainers import default_callbacks, default_loggers, monitor_of, without_doubles
 from momalit.errors import UserError
 from momalit.processor import settle
+from momalit.resuming import ResumableModule
 from momalit.runs import INHERITED, RunDirectory
+from momalit.support import require_kept, require_launcher, require_precision, require_strategy
 from momalit.team import TeamSpec
 
 logger = logging.getLogger(__name__)
@@ -156,6 +160,9 @@ class TrainingCLI(LightningCLI):
                 raise UserError(
                     f"model.{stage.key}: found no file '{given}', expected the checkpoint of a {stage.title}"
                 )
+        require_strategy(_class_path(config["trainer"]["strategy"]))
+        require_launcher(_class_path(config["trainer"]["strategy"]))
+        require_precision(config["trainer"]["precision"])
         seed = config["seed_everything"]
         self.seed = None if seed is False else int(seed)
         self.run = RunDirectory.choose(config["run_dir"], _run_name(self.files), self.seed)
@@ -185,6 +192,8 @@ class TrainingCLI(LightningCLI):
             if cause is None:
                 raise
             raise cause from None
+        if isinstance(self.model, ResumableModule):  # at once, not when the stages before have been trained
+            self.model.require_trainer(self.trainer, fitting=self.command == "fit")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Gives the trainer loggers, checkpoints and a progress bar, where the configuration gives none."""
@@ -204,7 +213,13 @@ class TrainingCLI(LightningCLI):
             config["callbacks"] = [*chosen, *without_doubles(chosen, defaults)]
         elif config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = False
-        return super().instantiate_trainer(**kwargs)
+        asked = config["precision"]
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"trainer: {error}") from error
+        require_kept(asked, str(trainer.precision))
+        return trainer
 
     # --- running ---------------------------------------------------------------------------------------------------
     def fit(self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:
@@ -244,7 +259,7 @@ class TrainingCLI(LightningCLI):
     @contextmanager
     def _recorded(self, datamodule: Any) -> Iterator[None]:
         """Makes the run directory, now that every class could be made, and keeps its ``run.json``."""
-        if INHERITED in os.environ:  # a process that Lightning started: the first one keeps the record
+        if not self.trainer.is_global_zero:  # the first process keeps the record
             yield
             return
         run, config = self.run, self.config[self.command].clone()
@@ -268,6 +283,11 @@ class TrainingCLI(LightningCLI):
             del os.environ[INHERITED]
         run.update(status="finished", seconds=round(time.time() - self.started, 1))
         logger.info("the run is in %s", run.path)
+
+
+def _class_path(setting: Any) -> str:
+    """What a setting names that is a word, or a class with its own settings."""
+    return str(setting["class_path"]) if isinstance(setting, Namespace) else str(setting)
 
 
 def _run_name(files: Sequence[Path]) -> str:

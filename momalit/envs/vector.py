@@ -120,10 +120,33 @@ class VectorTeamEnv:
                 reward[row], terminated[row], truncated[row] = self._advance(row, actions[row])
             elif self.autoreset:
                 began[row] = True
-                # Evaluation's seeds lie in the lower half of the range, which no later episode may come upon.
-                self._begin(row, int(self._streams[row].integers(2**30, 2**31)))
+                self._begin(row, self._next_seed(row))
         tensors = (self._state.copy(), reward, terminated, truncated, valid, began, np.zeros(self.n_rows, bool))
         return Step(*(torch.from_numpy(array) for array in tensors))
+
+    def replay(self, seeds: Sequence[int], episodes: Sequence[int], actions: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Takes every row to where certain episodes and actions led it.
+
+        Args:
+            seeds: those of ``reset``, one per row.
+            episodes: how many episodes of its own stream of seeds each row has begun since.
+            actions: ``(T, B, A, U)``, those of the current episodes, up to now.
+            lengths: how many of the last of them each row has taken in its current episode.
+
+        Returns:
+            the states ``(B, S)``.
+        """
+        if self._workers is not None:
+            return self._workers.replay(seeds, episodes, actions, lengths)
+        self._streams = [np.random.default_rng(int(seed)) for seed in seeds]
+        native = [self._native(action) for action in actions]
+        for row, seed in enumerate(seeds):
+            for _ in range(episodes[row]):
+                seed = self._next_seed(row)
+            self._begin(row, int(seed))
+            for action in native[len(native) - lengths[row] :]:
+                self._advance(row, action[row])
+        return torch.from_numpy(self._state.copy())
 
     def close(self) -> None:
         """Closes all copies and ends the workers."""
@@ -131,6 +154,10 @@ class VectorTeamEnv:
             self._workers.close()
         for env in self.envs:
             env.close()
+
+    def _next_seed(self, row: int) -> int:
+        # Evaluation's seeds lie in the lower half of the range, which no later episode may come upon.
+        return int(self._streams[row].integers(2**30, 2**31))
 
     def _begin(self, row: int, seed: int) -> None:
         observations, _ = self.envs[row].reset(seed=seed)

@@ -36,6 +36,10 @@ class Rows(Protocol):
         """Applies a joint action to every row."""
         ...
 
+    def replay(self, seeds: Sequence[int], episodes: Sequence[int], actions: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Takes every row to where certain episodes and actions led it."""
+        ...
+
     def close(self) -> None:
         """Closes all rows."""
         ...
@@ -98,6 +102,16 @@ class Workers:
         parts = self._ask("step", np.split(action.detach().cpu().numpy(), self._bounds))
         return Step(*(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True)))
 
+    def replay(self, seeds: Sequence[int], episodes: Sequence[int], actions: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Takes every row to where it was; see ``VectorTeamEnv.replay``."""
+        numbers = [np.split(np.asarray(each), self._bounds) for each in (seeds, episodes, lengths)]
+        taken = np.split(actions.detach().cpu().numpy(), self._bounds, 1)
+        shares = [
+            (seed.tolist(), episode.tolist(), action, length.tolist())
+            for seed, episode, length, action in zip(*numbers, taken, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(self._ask("replay", shares)))
+
     def close(self) -> None:
         """Ends the processes."""
         self._stop()
@@ -142,6 +156,9 @@ def _answer(rows: Rows, method: str, argument: Any) -> Any:
     # As arrays: tensors would travel through shared memory, a file for each of them.
     if method == "reset":
         return rows.reset(argument).numpy()
+    if method == "replay":
+        seeds, episodes, actions, lengths = argument
+        return rows.replay(seeds, episodes, torch.from_numpy(actions), lengths).numpy()
     step = rows.step(torch.from_numpy(argument))
     return [getattr(step, field.name).numpy() for field in fields(step)]
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from momalit.functional.precision import exactly
+
 
 def ensemble_covariance_norm(mean: Tensor) -> Tensor:
     """``u_all``: Frobenius norm of the covariance of the elites' predictions of state change and reward.
@@ -23,7 +25,8 @@ def ensemble_covariance_norm(mean: Tensor) -> Tensor:
     if members == 1:
         return mean.new_zeros(mean.shape[1])
     centred = (mean - mean.mean(0)).transpose(0, 1)
-    gram = centred @ centred.transpose(1, 2)
+    with exactly(centred):
+        gram = centred @ centred.transpose(1, 2)
     return gram.flatten(1).norm(dim=1) / (members - 1)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from momalit.errors import UserError
+from momalit.functional.precision import widened
 from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian
 from momalit.nn.inputs import AgentInputs
 from momalit.nn.stacked import StackedLinear
@@ -111,7 +112,7 @@ class TeamActor(nn.Module):
         Returns:
             a distribution over ``(..., A, U)``.
         """
-        scores = self.head(memory).movedim(0, -2).float()
+        scores = widened(self.head(memory).movedim(0, -2))
         if not self.discrete:
             mean = torch.addcmul(self.center, self.half_range, torch.tanh(scores))
             return TeamGaussian(mean, self.log_std, self.mask)

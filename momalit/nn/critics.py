@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from momalit.functional.precision import widened
 from momalit.nn.inputs import AgentInputs
 from momalit.nn.mixers import NO_MIXER, make_mixer
 from momalit.nn.stacked import StackedLinear, StackedMLP
@@ -56,6 +57,6 @@ class TeamCritic(nn.Module):
         """Normalised value ``(...)`` of states ``(..., S)``, given the memories ``(A, ..., H)`` that were built."""
         state = self.inputs.standardizer(state)
         if memory is None or self.mixer is None:
-            return self.plain(state.unsqueeze(0)).squeeze(0).squeeze(-1).float()
+            return widened(self.plain(state.unsqueeze(0)).squeeze(0).squeeze(-1))
         values = self.head(memory).squeeze(-1).movedim(0, -1)
-        return self.mixer(values, state).float()
+        return widened(self.mixer(values, state))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from momalit.functional.precision import widened
 from momalit.nn.stacked import StackedMLP
 
 
@@ -48,7 +49,7 @@ class EnsembleNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Prediction:
         """Predicts for inputs ``(M, B, n_in)``."""
-        mean, raw, termination = self.layers(x).float().split([self.n_out, self.n_out, 1], -1)
+        mean, raw, termination = widened(self.layers(x)).split([self.n_out, self.n_out, 1], -1)
         bounded = self.highest - F.softplus(self.highest - raw)
         bounded = self.lowest + F.softplus(bounded - self.lowest)
         return Prediction(mean, bounded, termination.squeeze(-1))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from momalit.functional.processes import gather_tensor
+
 
 class Standardizer(nn.Module):
     """Maps each dimension to zero mean and unit deviation.
@@ -37,11 +39,22 @@ class Standardizer(nn.Module):
         self.update(values)
 
     @torch.no_grad()
-    def update(self, values: Tensor) -> None:
-        """Merges the statistics of ``values`` ``(N, size)`` into what was seen before (Chan et al., 1979)."""
+    def update(self, values: Tensor, of_all: bool = False) -> None:
+        """Merges the statistics of ``values`` ``(N, size)`` into what was seen before.
+
+        Args:
+            values: what was seen.
+            of_all: whether each process has seen others, which all of them take in. Every process must call this then.
+        """
         mean = values.mean(0, dtype=torch.float64)
         variance = values.double().var(0, correction=0)
-        rows = values.shape[0]
+        moments = torch.stack([mean, variance, torch.full_like(mean, values.shape[0])])
+        # Merged in the order of ranks, so that all processes round alike.
+        for seen in gather_tensor(moments) if of_all else [moments]:
+            self._merge(seen[0], seen[1], seen[2, 0])
+
+    def _merge(self, mean: Tensor, variance: Tensor, rows: Tensor) -> None:
+        """Chan et al. (1979)."""
         total = self.count + rows
         share = rows / total
         old_mean, old_variance = self.mean.double(), torch.where(self.varies, self.std.double() ** 2, 0)

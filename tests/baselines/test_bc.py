@@ -100,7 +100,7 @@ def test_only_the_best_episodes_are_cloned(data):
     episode = torch.arange(300).repeat_interleave(LENGTH)
     rewarded = dataclasses.replace(data.train, reward=(episode % 10 == 0).float())
     module = BCModule(data.spec, width=8, memory=4, best=0.1)
-    module._trainer = SimpleNamespace(datamodule=Recorded(data.spec, rewarded))
+    module._trainer = SimpleNamespace(datamodule=Recorded(data.spec, rewarded), strategy="auto", precision="32-true")
     module.setup("fit")
     assert len(module.cloned.lengths) == 30
     assert bool((module.cloned.reward == 1).all())

@@ -42,3 +42,14 @@ def test_what_belongs_to_no_epoch_is_left_out(tmp_path: Path):
     file.log_metrics({"a": 1.0}, 0)
     file.log_metrics({"epoch": 0, "test/return": 1.0}, 0)
     assert not file.path.exists()
+
+
+def test_half_a_row_that_a_killed_program_left_is_dropped(tmp_path: Path):
+    file = MetricsFile(tmp_path / "metrics.csv")
+    for epoch in range(11):
+        file.log_metrics({"epoch": epoch, "a": float(epoch)}, epoch)
+    text = file.path.read_text()
+    file.path.write_text(text[: text.index("10,10") + 1])  # of the row of epoch 10 only the digit 1
+    second = MetricsFile(file.path)
+    second.keep_until(10)
+    assert file.path.read_text() == text[: text.index("10,10")]

@@ -112,3 +112,23 @@ def test_empty_split():
     data = OfflineDataModule("icg/favourable", transitions=20)
     with pytest.raises(UserError, match="found 2 trajectories, expected enough for 1 to validate with"):
         data.train  # noqa: B018
+
+
+@pytest.mark.parametrize(("resident", "moves"), [(True, True), (False, False), (None, False)])
+def test_the_training_split_moves_to_an_accelerator_if_it_shall(resident, moves, momalit_home):
+    data = OfflineDataModule("icg/unfavourable", transitions=1000, resident=resident)
+    data.to_device(torch.device("cpu"))
+    assert data.train.reward.device.type == "cpu"
+    data.to_device(torch.device("meta"))
+    assert {data.train.state.device.type, data.train.row.device.type} == {"meta" if moves else "cpu"}
+    assert data.validation.reward.device.type == "cpu"
+
+
+@pytest.mark.parametrize(("factor", "moves"), [(3.9, False), (4.1, True)])
+def test_it_moves_by_itself_where_it_takes_a_quarter_of_the_free_memory(factor, moves, momalit_home, monkeypatch):
+    data = OfflineDataModule("icg/unfavourable", transitions=1000)
+    # 1000 transitions and 100 last states: 4 floats a state, 4 an action, a reward, two flags and three indices.
+    size = 1100 * 16 + 1000 * (16 + 4 + 2 + 24)
+    assert data.train.n_bytes == pytest.approx(0.8 * size)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (int(factor * data.train.n_bytes), 0))
+    assert data._fits(torch.device("cuda")) == moves

@@ -1,0 +1,72 @@
+"""Several processes, one training: who does what share, and what they tell each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def several() -> bool:
+    """Whether this process is one of several that train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def share_of(total: int, rank: int, world_size: int) -> int:
+    """How many of ``total`` rows are this process's; the first processes take what is left over."""
+    return total // world_size + (rank < total % world_size)
+
+
+def gather(state: Any) -> list[Any]:
+    """What every process holds, in the order of their ranks, in all of them. Every process must call this.
+
+    Args:
+        state: plain values and tensors; tensors arrive on the CPU.
+    """
+    state = to_cpu(state)
+    if not several():
+        return [state]
+    states: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(states, state)
+    return states
+
+
+def to_cpu(state: Any) -> Any:
+    """The same values with all tensors on the CPU, each with memory of its own."""
+    if isinstance(state, Tensor):
+        # A view would take the whole of what it looks at along, into the file too.
+        return state.detach().cpu().clone()
+    if isinstance(state, dict):
+        return {key: to_cpu(value) for key, value in state.items()}
+    return [to_cpu(value) for value in state] if isinstance(state, list | tuple) else state
+
+
+def weight_of_share(valid: Tensor) -> Tensor:
+    """What the mean over this process's valid steps is worth when gradients are averaged over processes.
+
+    Processes have different numbers of valid steps. A mean that each takes of its own, times this weight, averages
+    to the mean over the steps of all. Every process must call this.
+
+    Args:
+        valid: bool of any shape.
+
+    Returns:
+        a scalar, 1 in a single process: valid steps here over the mean number of valid steps.
+    """
+    count = valid.sum(dtype=torch.float32)
+    if not several():
+        return torch.ones_like(count)
+    total = count.clone()
+    dist.all_reduce(total)
+    return count * dist.get_world_size() / total.clamp(min=1.0)
+
+
+def gather_tensor(values: Tensor) -> Tensor:
+    """The same tensor of every process, with their ranks as the first axis; shapes must agree."""
+    if not several():
+        return values.unsqueeze(0)
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.stack(parts)

@@ -1,0 +1,113 @@
+"""The examples of docs/many-machines.md, on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "many-machines.md").read_text(encoding="utf-8")
+SMALL = ["--config", "tiny.yaml", "--trainer.accelerator", "cpu"]
+
+
+def example(beginning: str) -> list[str]:
+    """The words of the documented command that begins so, up to its configuration, which is replaced by a tiny one."""
+    line = next(line for line in TEXT.replace("\\\n", " ").splitlines() if line.startswith(beginning))
+    words = [str(ROOT / word) if word == "main.py" else word for word in shlex.split(line)]
+    place = words.index("--config")
+    return [*words[:place], *SMALL, *words[place + 2 :]]
+
+
+def environment(**more: str) -> dict[str, str]:
+    tools = Path(sys.executable).parent
+    return {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", **more}
+
+
+def test_every_setting_in_the_examples_exists(momalit):
+    for words in (
+        example("python main.py fit --config"),
+        example("torchrun --standalone"),
+        example("torchrun --nnodes"),
+    ):
+        words = words[words.index("fit") :]
+        assert momalit(*words, "--print_config").code == 0
+
+
+def test_processes_from_outside_must_be_told_where(momalit, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")
+    outcome = momalit("fit", "--config", "tiny.yaml", "--trainer.max_epochs", "0", "--print_config")
+    assert outcome.code == 0
+    monkeypatch.setenv("SLURM_JOB_NAME", "team")
+    outcome = momalit("fit", "--config", "tiny.yaml")
+    assert outcome.code == 2
+    assert "run_dir: found none, expected one for processes started from outside" in outcome.said
+
+
+@pytest.mark.slow
+def test_all_ways_to_start_two_processes_give_the_same_run(momalit, tmp_path: Path):
+    said = tmp_path / "said.txt"
+
+    def run(words: list[str], directory: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable if word == "python" else word for word in words]
+        words[words.index("--run_dir") + 1] = directory
+        with said.open("ab") as file:
+            return subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=file, stderr=file)
+
+    ours = run(example("python main.py fit --config"), "ours")
+    assert ours.wait(100) == 0, said.read_text()
+    torchrun = run(example("torchrun --standalone"), "torchrun")
+    assert torchrun.wait(100) == 0, said.read_text()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    changes = {"HOST": "127.0.0.1", "29500": port, "4": "1"}
+    words = [changes.get(word, word) for word in example("torchrun --nnodes")]
+    nodes = []
+    for rank in ("0", "1"):
+        words[words.index("--node-rank") + 1] = rank
+        nodes.append(run(list(words), "nodes"))
+    for node in nodes:
+        assert node.wait(100) == 0, said.read_text()
+    first, *others = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("ours", "torchrun", "nodes")]
+    assert first.count(b"\n") == 3
+    assert others == [first, first]
+
+
+@pytest.mark.slow
+def test_the_script_for_slurm_begins_and_goes_on(momalit, tmp_path: Path):
+    script = re.search(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    assert script is not None
+    text = script.group(1).replace("main.py", str(ROOT / "main.py")).replace("--config ant.yaml", shlex.join(SMALL))
+    text = text.replace("--trainer.num_nodes 2 --trainer.devices 4", "--trainer.devices 2")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tools / "srun").write_text(
+        '#!/bin/sh\nfor i in 0 1; do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & pids="$pids $!"; done\n'
+        "for pid in $pids; do wait $pid || exit 1; done\n"
+    )
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    job = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "team", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
+    job |= {"SLURM_NODEID": "0", "SLURM_NNODES": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    variables = environment(**job)
+    variables["PATH"] = f"{tools}:{variables['PATH']}"
+    for epochs in (2, 3):
+        ready = text.replace('--run_dir "$RUN"', f'--run_dir "$RUN" --trainer.max_epochs {epochs}')
+        done = subprocess.run(
+            ["bash", "-eu", "-c", "GO_ON=\n" + ready], cwd=tmp_path, env=variables, capture_output=True, text=True,
+            timeout=200, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert len((tmp_path / "runs/ant-many/metrics.csv").read_text().splitlines()) == epochs + 1

@@ -1,0 +1,38 @@
+"""Number formats by the Trainer's flag, end to end."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+FIT = ("fit", "--config", "tiny.yaml")
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_a_run_in_every_precision_that_a_cpu_has(precision, momalit, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "home"))
+    words = (*FIT, "--trainer.precision", precision, "--run_dir", "run")
+    assert momalit(*words).code == 0
+    assert momalit("fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "3").code == 0
+    assert momalit("test", "--run_dir", "run").code == 0
+    assert momalit("predict", "--run_dir", "run").code == 0
+    with (tmp_path / "run/metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    assert all(math.isfinite(float(value)) for row in rows for value in row.values() if value)
+    wide = torch.float64 if precision == "64-true" else torch.float32
+    for stage in (".", "world_model", "warm_start"):
+        saved = torch.load(tmp_path / "run" / stage / "checkpoints/last.ckpt", weights_only=True)
+        formats = {value.dtype for value in saved["state_dict"].values() if value.is_floating_point()}
+        assert formats <= {wide, torch.float64}, stage
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_online_in_other_precisions(precision, momalit, tmp_path: Path):
+    words = ("fit", "--config", "mappo/icg.yaml", "--config", "overlays/quick.yaml", "--trainer.max_epochs", "1")
+    small = ("--model.width", "8", "--model.memory", "8", "--model.rows", "4", "--trainer.precision", precision)
+    assert momalit(*words, *small).code == 0

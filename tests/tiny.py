@@ -1,0 +1,54 @@
+"""Every kind of module, tiny, with data to train it on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from datamodules import EnvironmentDataModule, OfflineDataModule
+from momalit.baselines import BCModule
+from momalit.mappo import MAPPOModule
+from momalit.moma_ppo import MOMAPPOModule
+from momalit.world_model import WorldModelModule
+from tests.processes import make_trainer
+
+SMALL = {"horizon": 10, "memory_length": 2, "width": 16, "memory": 16, "lr": 3e-3}
+MODEL = {"n_members": 3, "n_elites": 2, "hidden": (16, 16), "lr": 3e-3, "termination": "never"}
+
+
+def log() -> OfflineDataModule:
+    return OfflineDataModule("icg/unfavourable", env={"observability": "own"}, transitions=1000)
+
+
+def game() -> EnvironmentDataModule:
+    return EnvironmentDataModule("icg", {"observability": "own"})
+
+
+def weights(module: pl.LightningModule) -> torch.Tensor:
+    return torch.cat([value.flatten().double() for value in module.state_dict().values()])
+
+
+def make(kind: str, path: str | None = None, **settings: Any) -> tuple[Any, Any]:
+    """The data and a module of its kind."""
+    data = game() if kind == "mappo" else log()
+    module: Any
+    if kind == "world_model":
+        module = WorldModelModule(data.spec, **{**MODEL, "batch_size": 64, **settings})
+    elif kind == "warm_start":
+        module = BCModule(data.spec, width=16, memory=16, window=4, memory_length=2, lr=3e-3, **settings)
+    elif kind == "mappo":
+        module = MAPPOModule(data.spec, **{**SMALL, "rows": 16, "horizon": 7, **settings})
+    else:
+        module = MOMAPPOModule(data.spec, world_model=path, **{**SMALL, "rows": 16, **settings})
+    return data, module
+
+
+def fit(kind: str, epochs: int, path: str | None = None, callbacks: Any = (), **settings: Any) -> Any:
+    """Trains a module of its kind from seed 0; ``enable_checkpointing`` is the trainer's."""
+    pl.seed_everything(0, verbose=False)
+    ours = {key: settings.pop(key) for key in ("enable_checkpointing", "precision") if key in settings}
+    data, module = make(kind, path, **settings)
+    make_trainer(epochs, callbacks, **ours).fit(module, datamodule=data)
+    return module
