@@ -45,7 +45,7 @@ class MAPPOModule(PPOModule):
         rollout = collect_rollout(_Beside(self._env, self), self.actor, self._now, self.horizon, generator)
         whole, tail = rollout.sequence, max(rollout.state.shape[0] - self.memory_length - 1, 0)
         self._now = Sequence(whole.state[tail:], whole.previous_action[tail:], whole.keep[tail:])
-        self._note({"real/reward": masked_mean(rollout.reward, rollout.valid)})
+        self.note({"real/reward": masked_mean(rollout.reward, rollout.valid)})
         return rollout
 
     def _begin(self, rows: int) -> None:

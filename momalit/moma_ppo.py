@@ -177,7 +177,7 @@ class MOMAPPOModule(PPOModule):
         assert self._carried is not None
         recent, alive, earlier = self._carried
         goes_on = alive & (torch.rand(alive.shape, generator=generator, device=alive.device) >= self.hparams["renewal"])
-        self._note({"imagined/carried": goes_on.float().mean()})
+        self.note({"imagined/carried": goes_on.float().mean()})
 
         def chosen(old: Tensor, new: Tensor) -> Tensor:
             return torch.where(goes_on.view(1, -1, *[1] * (new.dim() - 2)), old, new)
@@ -207,7 +207,7 @@ class MOMAPPOModule(PPOModule):
             "imagined/penalty": masked_mean(env.penalties(), rollout.valid),
             "imagined/uncertainty": masked_mean(env.uncertainties(), rollout.valid),
         }
-        self._note(notes)
+        self.note(notes)
         return rollout
 
     def value_range(self) -> tuple[Tensor, Tensor]:

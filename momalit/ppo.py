@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from momalit.actor_critic import ActorCriticModule
 from momalit.batches import generator_for
 from momalit.errors import UserError
 from momalit.functional.gae import generalized_advantage
@@ -24,15 +23,12 @@ from momalit.functional.processes import gather_tensor, share_of, weight_of_shar
 from momalit.functional.statistics import explained_variance, global_moments, normalize
 from momalit.functional.surrogate import clipped_surrogate, kl_estimate, masked_mean
 from momalit.hyperparameters import plain_arguments
-from momalit.nn.actors import TeamActor
-from momalit.nn.critics import TeamCritic
 from momalit.nn.trunk import run_together
-from momalit.policy import TeamPolicyModule
 from momalit.records import Rollout, Sequence
 from momalit.team import TeamSpec
 
 
-class PPOModule(TeamPolicyModule):
+class PPOModule(ActorCriticModule):
     """One epoch is one policy iteration: a rollout, then ``epochs`` passes over it in minibatches of whole rows.
 
     Args:
@@ -64,8 +60,6 @@ class PPOModule(TeamPolicyModule):
         min_std: least exploration.
     """
 
-    entropy_weight: Tensor
-    lr_factor: Tensor
     steps_taken: Tensor
 
     def __init__(
@@ -110,14 +104,9 @@ class PPOModule(TeamPolicyModule):
         if not 0 <= averaging < 1:
             raise UserError(f"model.averaging: found {averaging}, expected a number of at least 0 and below 1")
         self.horizon, self.memory_length = horizon, memory_length
-        self.actor = TeamActor(self.spec, width, memory, shared, initial_std, min_std)
-        self.averaged = copy.deepcopy(self.actor).requires_grad_(False) if averaging else None
-        self.critic = TeamCritic(self.spec, width, memory, mixer, shared)
-        self.register_buffer("entropy_weight", torch.tensor(float(entropy_coefficient)))
-        self.register_buffer("lr_factor", torch.tensor(1.0))
+        self.make_networks()
         self.register_buffer("steps_taken", torch.tensor(0, dtype=torch.long))
         self._rollout: Rollout | None = None
-        self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
 
     # --- the source of rollouts ------------------------------------------------------------------------------------
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
@@ -193,7 +182,7 @@ class PPOModule(TeamPolicyModule):
         mean, square, _ = global_moments(target, rollout.valid)
         self.critic.scale.update(mean, square)
         explained = explained_variance(value[:-1], target, rollout.valid)
-        self._note({"value/explained_variance": explained, "value/mean": mean})
+        self.note({"value/explained_variance": explained, "value/mean": mean})
         return replace(rollout, advantage=normalize(advantage, rollout.valid), target=target)
 
     def train_dataloader(self) -> DataLoader:
@@ -253,7 +242,7 @@ class PPOModule(TeamPolicyModule):
                 "policy/kl": kl_estimate(log_prob, batch.log_prob, batch.valid),
                 "policy/clipped": masked_mean(outside.float(), batch.valid),
             }
-            self._note(notes)
+            self.note(notes)
         return loss * weight_of_share(batch.valid)
 
     def _remember(self, sequence: Sequence, memory: Tensor | None) -> Tensor:
@@ -262,96 +251,22 @@ class PPOModule(TeamPolicyModule):
         inputs = self.actor.inputs(sequence.state, sequence.previous_action)
         return run_together(trunks, inputs, sequence.keep, memory)
 
-    # --- optimisation ----------------------------------------------------------------------------------------------
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """One optimiser, with a group of parameters for the actors and one for the critic."""
-        lr = self.hparams["lr"]
-        groups = [
-            {"params": list(self.actor.parameters()), "lr": lr},
-            {"params": list(self.critic.parameters()), "lr": self.hparams["critic_lr"] or lr},
-        ]
-        return torch.optim.Adam(groups, eps=1e-5, fused=self.fused)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer()
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_share)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
-
-    def _lr_share(self, epoch: int) -> float:
-        total = self.trainer.max_epochs or -1
-        progress = min(epoch / total, 1.0) if total > 0 else 0.0
-        return float(self.lr_factor) * (1 - progress * (1 - self.hparams["lr_decay"]))
-
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clips actors and critic apart, so that the critic's large gradients do not shrink the actors' steps."""
-        actor = _clip(self.actor, self.hparams["actor_clip_norm"])
-        critic = _clip(self.critic, self.hparams["critic_clip_norm"])
-        self._note({"gradient/actor": actor, "gradient/critic": critic})
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """After an iteration's last step, and before what is evaluated then, takes the new weights into the average."""
-        if self.averaged is not None and batch_idx + 1 == self.trainer.num_training_batches:
-            # The plain mean of the first iterations, so that the start does not linger.
-            share = max(1 - self.hparams["averaging"], 1 / (self.current_epoch + 1))
-            with torch.no_grad():
-                torch._foreach_lerp_(list(self.averaged.parameters()), list(self.actor.parameters()), share)
-                for mine, theirs in zip(self.averaged.buffers(), self.actor.buffers(), strict=True):
-                    mine.copy_(theirs)
-
-    @property
-    def deployed(self) -> TeamActor:
-        """The average of the policies over iterations where it is kept, else the policies."""
-        return self.averaged or self.actor
-
-    def _note(self, values: Mapping[str, Tensor]) -> None:
-        """Adds scalars to the iteration's means, all at once and without leaving the device."""
-        names = tuple(values)
-        total, count = self._sums.get(names, (0.0, 0))
-        self._sums[names] = (total + torch.stack([value.detach().float() for value in values.values()]), count + 1)
-
-    def _means(self) -> dict[str, Tensor]:
-        """What was noted, averaged; begins anew."""
-        sums, self._sums = self._sums, {}
-        return {
-            name: mean
-            for names, (total, count) in sums.items()
-            for name, mean in zip(names, total / count, strict=True)
-        }
-
     def on_train_epoch_end(self) -> None:
         """Logs the iteration's means and steers entropy and step size."""
-        means = self._means()
+        means = self.take_means()
         for name, value in means.items():
             # A gradient scaler (16-mixed) tries scales that are too large, and leaves those steps out.
             if not bool(torch.isfinite(value)) and (self.fused or not name.startswith("gradient/")):
                 raise FloatingPointError(f"{name} is {float(value)} in iteration {self.current_epoch}")
         rollout = self._rollout
         assert rollout is not None
-        self._steer(means)
+        self.steer(means)
         means["train/steps"] = self.steps_taken.float()
         means["train/reward"] = masked_mean(rollout.reward, rollout.valid)
         means["policy/entropy_weight"] = self.entropy_weight.clone()
         means["policy/lr"] = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.log_dict(means, sync_dist=True)
         self.after_iteration(rollout)
-
-    def _steer(self, means: dict[str, Tensor]) -> None:
-        target, kl = self.hparams["entropy_target"], self.hparams["target_kl"]
-        if target is not None:
-            components = self.actor.mask.sum(-1).mean() if not self.spec.discrete else 1.0
-            short = target - self._over_processes(means["policy/entropy"]) / components
-            self.entropy_weight.copy_((self.entropy_weight.clamp(min=1e-5) * torch.exp(0.1 * short)).clamp(max=1.0))
-        if kl is not None:
-            now = self._over_processes(means["policy/kl"])
-            change = torch.where(now > 1.5 * kl, 1 / 1.2, torch.where(now < kl / 1.5, 1.2, 1.0))
-            self.lr_factor.copy_((self.lr_factor * change).clamp(0.02, 1.0))
-
-    def _over_processes(self, value: Tensor) -> Tensor:
-        return gather_tensor(value).mean()
-
-
-def _clip(module: nn.Module, norm: float) -> Tensor:
-    return nn.utils.clip_grad_norm_(module.parameters(), norm)
 
 
 def _require_at_least_one(**numbers: int) -> None:

@@ -126,9 +126,9 @@ def test_before_an_update_the_networks_are_those_that_acted(burn_in):
     ).detach()[burn_in:-1]
     batch = module.with_advantages(replace(rollout, log_prob=log_prob))
     assert batch.burn_in == 0, "the memory has taken the burn-in's place"
-    module._means()
+    module.take_means()
     loss = float(module.training_step(batch, 0).detach())
-    means = {name: float(mean) for name, mean in module._means().items()}
+    means = {name: float(mean) for name, mean in module.take_means().items()}
     assert means["policy/kl"] == pytest.approx(0, abs=1e-8)
     assert means["policy/clipped"] == 0
     assert means["loss/policy"] == pytest.approx(0, abs=1e-5)  # ratios of one, advantages of zero mean
@@ -230,7 +230,7 @@ def steered(kl: float, entropy: float, **settings) -> AnalyticPPO:
     """A module after one steering by these measurements."""
     module = AnalyticPPO("split", rows=8, width=8, memory=4, **settings)
     module._over_processes = lambda value: value
-    module._steer({"policy/kl": torch.tensor(kl), "policy/entropy": torch.tensor(entropy)})
+    module.steer({"policy/kl": torch.tensor(kl), "policy/entropy": torch.tensor(entropy)})
     return module
 
 
@@ -239,7 +239,7 @@ def test_step_sizes_follow_the_kl(kl, factor):
     module = AnalyticPPO("split", rows=8, width=8, memory=4, target_kl=0.01)
     module._over_processes = lambda value: value
     module.lr_factor.fill_(0.5)
-    module._steer({"policy/kl": torch.tensor(kl), "policy/entropy": torch.tensor(0.0)})
+    module.steer({"policy/kl": torch.tensor(kl), "policy/entropy": torch.tensor(0.0)})
     assert float(module.lr_factor) == pytest.approx(factor)
     module._trainer = SimpleNamespace(max_epochs=10)
     # Half of the way down to a tenth, times the factor.

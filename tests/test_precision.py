@@ -23,8 +23,8 @@ def observed(kind: str, path: str | None, **trainer: Any) -> tuple[Any, list[dic
     data, module = make(kind, path)
     module.actor.head.weight.data.normal_(0, 3.0)  # decided policies, whose probabilities rounding changes
     notes: list[dict[str, float]] = []
-    note = module._note
-    module._note = lambda values: notes.append({k: float(v) for k, v in values.items()}) or note(values)
+    note = module.note
+    module.note = lambda values: notes.append({k: float(v) for k, v in values.items()}) or note(values)
     make_trainer(2, **trainer).fit(module, datamodule=data)
     return module, notes
 
