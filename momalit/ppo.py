@@ -25,6 +25,7 @@ from momalit.functional.surrogate import clipped_surrogate, kl_estimate, masked_
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.trunk import run_together
 from momalit.records import Rollout, Sequence
+from momalit.support import require_own_clipping
 from momalit.team import TeamSpec
 
 
@@ -133,11 +134,7 @@ class PPOModule(ActorCriticModule):
         super().require_trainer(trainer, fitting)
         if not fitting:
             return
-        if trainer.gradient_clip_val is not None:
-            raise UserError(
-                f"trainer.gradient_clip_val: found {trainer.gradient_clip_val}, expected none: actors and critic are"
-                " clipped apart, see model.actor_clip_norm and model.critic_clip_norm"
-            )
+        require_own_clipping(trainer, "actors and critic are", "model.actor_clip_norm and model.critic_clip_norm")
         fewest = self.hparams["rows"] // trainer.world_size
         if self.hparams["minibatches"] > fewest:
             raise UserError(

@@ -75,3 +75,21 @@ def require_kept(asked: Any, precision: str) -> None:
             f"trainer.precision: found {asked}, expected bf16-mixed or 32-true on this device: CPUs have no float16"
             " arithmetic that networks can be trained with"
         )
+
+
+def require_own_clipping(trainer: Any, what: str, settings: str) -> None:
+    """Refuses Lightning's clipping of all gradients as one, which modules with clipping of their own do not do.
+
+    Args:
+        trainer: Lightning's.
+        what: the module clips, for the message.
+        settings: where to say how much.
+
+    Raises:
+        UserError: the trainer's clipping is on.
+    """
+    if trainer.gradient_clip_val is not None:
+        raise UserError(
+            f"trainer.gradient_clip_val: found {trainer.gradient_clip_val}, expected none: {what} clipped apart,"
+            f" see {settings}"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -19,6 +20,7 @@ from momalit.hyperparameters import plain_arguments
 from momalit.nn.ensemble import EnsembleNetwork
 from momalit.records import Trajectories, Transitions
 from momalit.resuming import ResumableModule
+from momalit.support import require_own_clipping
 from momalit.team import TeamSpec
 
 
@@ -42,6 +44,8 @@ class WorldModelModule(ResumableModule):
         batch_size: transitions per member and step, in all processes together.
         patience: epochs without improvement after which a member is frozen.
         min_improvement: relative decrease of the held-out error that counts as improvement.
+        clip_norm: largest gradient norm of a member, which a few steep transitions would else throw back to where it
+            began, or further, at a high learning rate.
         beta: that power, from 0 (the plain likelihood) to 1 (means learn as from squared errors).
         discount: γ for the worst return in the data, which pessimism needs.
         compiled: compile the networks with ``torch.compile``, which takes a while and a C++ compiler on a CPU.
@@ -59,6 +63,7 @@ class WorldModelModule(ResumableModule):
         batch_size: int = 256,
         patience: int = 5,
         min_improvement: float = 0.01,
+        clip_norm: float = 1.0,
         beta: float = 0.5,
         discount: float = 0.99,
         compiled: bool = False,
@@ -75,6 +80,8 @@ class WorldModelModule(ResumableModule):
             )
         if not 0 <= beta <= 1:
             raise UserError(f"world_model.beta: found {beta}, expected a number from 0 to 1")
+        if clip_norm <= 0:
+            raise UserError(f"world_model.clip_norm: found {clip_norm}, expected a number above 0")
         for name, number in (("batch_size", batch_size), ("patience", patience)):
             if number < 1:
                 raise UserError(f"world_model.{name}: found {number}, expected at least 1")
@@ -104,6 +111,12 @@ class WorldModelModule(ResumableModule):
             if not len(self._data.validation):
                 raise UserError("data.validation_fraction: holds out 0 trajectories, a world model needs at least one")
             self.space.fit(self._data.train.to("cpu"), self.hparams["discount"])
+
+    def require_trainer(self, trainer: pl.Trainer, fitting: bool) -> None:
+        """Refuses, beside what no module can be trained with, clipping that would have no effect."""
+        super().require_trainer(trainer, fitting)
+        if fitting:
+            require_own_clipping(trainer, "members are", "model.clip_norm")
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -178,6 +191,14 @@ class WorldModelModule(ResumableModule):
             return optimizer
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=self.hparams["lr"] * 1e-2)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clips every member apart: what one meets is nothing to the others."""
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+        share = (self.hparams["clip_norm"] / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(share.view(-1, *[1] * (gradient.dim() - 1)))
 
     def on_train_epoch_end(self) -> None:
         loss = torch.stack(self._epoch_loss).mean(0)

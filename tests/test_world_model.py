@@ -320,3 +320,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(data):
     module.network.layers[0].weight.data[1] = torch.nan
     with pytest.raises(FloatingPointError, match=r"world model: loss per member \[.*, nan\] in epoch 0"):
         make_trainer(2).fit(module, datamodule=data)
+
+
+def test_members_are_clipped_apart(reacher):
+    module = WorldModelModule(reacher.spec, n_members=3, n_elites=2, hidden=(8,), clip_norm=0.5)
+    random = torch.Generator().manual_seed(0)
+    before = []
+    for parameter in module.network.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=random) * 1e-3
+        parameter.grad[1] *= 1e6  # one member has met something steep
+        before.append(parameter.grad.clone())
+    module.configure_gradient_clipping(None)
+    norms = torch.stack([p.grad.flatten(1).norm(dim=1) for p in module.network.parameters()]).norm(dim=0)
+    assert norms[1] == pytest.approx(0.5, rel=1e-4)
+    for parameter, gradient in zip(module.network.parameters(), before, strict=True):
+        assert torch.equal(parameter.grad[[0, 2]], gradient[[0, 2]])
+        share = parameter.grad[1] / gradient[1]
+        torch.testing.assert_close(share, share.mean().expand_as(share))  # its direction stays
+
+
+def test_no_clipping_at_all_is_refused(reacher):
+    with pytest.raises(UserError, match=r"world_model\.clip_norm: found 0\.0, expected a number above 0"):
+        WorldModelModule(reacher.spec, clip_norm=0.0)
