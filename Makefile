@@ -2,6 +2,8 @@
 PYTHON ?= python3
 CONFIG ?= ant.yaml
 ARGS ?=
+THREADS ?= 1
+BENCH ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -32,8 +34,10 @@ test: $(STAMP) ## the fast tests
 test-slow: $(STAMP) ## the tests that learn something
 	$(BIN)/python -m pytest -m "slow and not benchmark" $(TESTS)
 
-bench: $(STAMP) ## the speed of the hot paths
-	$(BIN)/python -m pytest -m benchmark --benchmark-only $(TESTS)
+bench: $(STAMP) ## the speed of every stage on one thread, or THREADS=2; BENCH=NAME picks some
+	BENCHMARK_THREADS=$(THREADS) $(BIN)/python -m pytest -q -m benchmark --benchmark-only --benchmark-quiet \
+		--benchmark-json=benchmark.json -k "$(BENCH)" $(TESTS)/benchmarks
+	@$(BIN)/python -m tests.benchmarks.table benchmark.json
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .
