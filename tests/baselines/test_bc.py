@@ -102,9 +102,9 @@ def test_only_the_best_episodes_are_cloned(data):
     module = BCModule(data.spec, width=8, memory=4, best=0.1)
     module._trainer = SimpleNamespace(datamodule=Recorded(data.spec, rewarded))
     module.setup("fit")
-    assert len(module.cloned.lengths) == 30
-    assert bool((module.cloned.reward == 1).all())
-    torch.testing.assert_close(module.cloned.state[:7], data.train.state[:7])
+    assert len(module.learnt.lengths) == 30
+    assert bool((module.learnt.reward == 1).all())
+    torch.testing.assert_close(module.learnt.state[:7], data.train.state[:7])
     torch.testing.assert_close(module.actor.inputs.standardizer.mean, data.train.state.mean(0))
 
 

@@ -1,0 +1,103 @@
+"""Values of states and of actions, several per agent, run as one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from momalit.nn.recurrent import StackedGRU
+from momalit.nn.stacked import StackedLinear
+from momalit.nn.trunk import recall
+from momalit.team import TeamSpec
+
+
+class AgentValues(nn.Module):
+    """C value networks for each of A agents, on the history of ``[o_i ; previous a_i]`` or on ``o_i`` alone.
+
+    ``V(h)``, ``Q(h, ·)`` of all choices, or ``Q(h, a)``. A linear layer (and a GRU) reads the history; a second hidden
+    layer reads what that gave and the action. So many actions can be tried in one situation at the price of their own,
+    narrow, part of one layer.
+
+    Args:
+        spec: the team.
+        copies: C, e.g. 2 for twins.
+        width: units of the two hidden layers.
+        memory: units of the GRU; 0 for none.
+        of_actions: Q rather than V.
+    """
+
+    def __init__(self, spec: TeamSpec, copies: int, width: int, memory: int, of_actions: bool) -> None:
+        super().__init__()
+        self.copies, self.n_agents, self.discrete = copies, spec.n_agents, spec.discrete
+        n = copies * spec.n_agents
+        reads_action = of_actions and not spec.discrete
+        n_out = spec.action_size if of_actions and spec.discrete else 1
+        n_in = spec.observation_size + (spec.action_size if memory else 0)
+        self.read = StackedLinear(n, n_in, width, gain=2**0.5)
+        self.gru = StackedGRU(n, width, memory) if memory else None
+        self.n_features = memory or width
+        self.hidden = StackedLinear(n, self.n_features + (spec.action_size if reads_action else 0), width, gain=2**0.5)
+        self.out = StackedLinear(n, width, n_out, gain=0.1)
+
+    def forward(self, inputs: Tensor, keep: Tensor) -> Tensor:
+        """Reads histories.
+
+        Args:
+            inputs: ``(A, T, B, F)``, from ``AgentInputs``.
+            keep: ``(T, B)``.
+
+        Returns:
+            what every network knows at every time, ``(C A, T, B, H)``.
+        """
+        feature = torch.relu(self.read(inputs.repeat(self.copies, 1, 1, 1)))
+        return feature if self.gru is None else self.gru(feature, keep)
+
+    def remember(self, inputs: Tensor, keep: Tensor, begin: int, end: int) -> Tensor:
+        """``forward`` at the times from ``begin`` to before ``end``, ``(C A, end - begin, B, H)``."""
+        return recall(self, self.gru is not None, inputs, keep, begin, end)
+
+    def every(self, memory: Tensor, frozen: bool = False) -> Tensor:
+        """``Q(h, ·)`` of all choices, or ``V(h)`` as the only one, ``(C, T, B, A, U)``.
+
+        Args:
+            memory: ``(C A, T, B, H)``.
+            frozen: nothing is to be learnt by the networks.
+        """
+        weight, bias = _parameters(self.hidden, frozen)
+        hidden = torch.relu(torch.baddbmm(bias, memory.flatten(1, 2), weight))
+        weight, bias = _parameters(self.out, frozen)
+        values = torch.baddbmm(bias, hidden, weight).float()
+        return values.view(self.copies, self.n_agents, *memory.shape[1:3], -1).movedim(1, 3)
+
+    def states(self, memory: Tensor) -> Tensor:
+        """``V(h)`` ``(C, T, B, A)`` of memories ``(C A, T, B, H)``."""
+        return self.every(memory).squeeze(-1)
+
+    def actions(self, memory: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+        """``Q(h, a)`` of N actions for every history.
+
+        Args:
+            memory: ``(C A, T, B, H)``.
+            action: ``(N, T, B, A, U)``, scaled (see ``AgentInputs.scaled``).
+            frozen: the gradient goes to the actions alone.
+
+        Returns:
+            ``(C, N, T, B, A)``.
+        """
+        if self.discrete:
+            return (self.every(memory, frozen).unsqueeze(1) * action).sum(-1)
+        weight, bias = _parameters(self.hidden, frozen)
+        about, doing = weight.split([self.n_features, weight.shape[1] - self.n_features], 1)
+        # (A, N, T B, U), the same for all copies.
+        tried = action.flatten(1, 2).permute(2, 0, 1, 3).repeat(self.copies, 1, 1, 1)
+        known = torch.baddbmm(bias, memory.flatten(1, 2), about)
+        n, count, rows, _ = tried.shape
+        effect = torch.bmm(tried.reshape(n, count * rows, -1), doing.to(tried.dtype)).view(n, count, rows, -1)
+        hidden = torch.relu(effect + known.unsqueeze(1))
+        weight, bias = _parameters(self.out, frozen)
+        values = torch.baddbmm(bias, hidden.flatten(1, 2), weight).float()
+        return values.view(self.copies, self.n_agents, count, *memory.shape[1:3]).movedim(1, -1)
+
+
+def _parameters(layer: StackedLinear, frozen: bool) -> tuple[Tensor, Tensor]:
+    return (layer.weight.detach(), layer.bias.detach()) if frozen else (layer.weight, layer.bias)
