@@ -79,12 +79,20 @@ def run_together(trunks: Sequence[RecurrentTrunk], inputs: Tensor, keep: Tensor,
 
 
 def recall(
-    network: Callable[[Tensor, Tensor], Tensor], remembers: bool, inputs: Tensor, keep: Tensor, begin: int, end: int
+    network: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    remembers: bool,
+    inputs: Tensor,
+    keep: Tensor,
+    begin: int,
+    end: int,
 ) -> Tensor:
-    """What a network makes of the times from ``begin`` to before ``end``, without a step more than that takes.
+    """What a network makes of the times from ``begin`` to before ``end``.
+
+    The times before serve as burn-in: they set the memory and teach nothing (Kapturowski et al., 2019), which saves
+    their part of the backward pass.
 
     Args:
-        network: of inputs ``(A, T, B, F)`` and keep ``(T, B)``.
+        network: of inputs ``(A, T, B, F)``, keep ``(T, B)`` and the memory before.
         remembers: whether earlier times matter to it.
         inputs: ``(A, T, B, F)``.
         keep: ``(T, B)``.
@@ -94,5 +102,8 @@ def recall(
     Returns:
         ``(n, end - begin, B, H)``.
     """
-    first = 0 if remembers else begin
-    return network(inputs[:, first:end], keep[first:end])[:, begin - first :]
+    h = None
+    if remembers and begin > 0:
+        with torch.no_grad():
+            h = network(inputs[:, :begin], keep[:begin], None)[:, -1]
+    return network(inputs[:, begin:end], keep[begin:end], h)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from momalit.nn.mixers import NO_MIXER, make_mixer
 from momalit.nn.recurrent import StackedGRU
 from momalit.nn.stacked import StackedLinear
 from momalit.nn.trunk import recall
@@ -39,35 +40,37 @@ class AgentValues(nn.Module):
         self.hidden = StackedLinear(n, self.n_features + (spec.action_size if reads_action else 0), width, gain=2**0.5)
         self.out = StackedLinear(n, width, n_out, gain=0.1)
 
-    def forward(self, inputs: Tensor, keep: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, keep: Tensor, h: Tensor | None = None) -> Tensor:
         """Reads histories.
 
         Args:
             inputs: ``(A, T, B, F)``, from ``AgentInputs``.
             keep: ``(T, B)``.
+            h: memories before, ``(C A, B, H)``, or None for empty ones.
 
         Returns:
             what every network knows at every time, ``(C A, T, B, H)``.
         """
         feature = torch.relu(self.read(inputs.repeat(self.copies, 1, 1, 1)))
-        return feature if self.gru is None else self.gru(feature, keep)
+        return feature if self.gru is None else self.gru(feature, keep, h)
 
     def remember(self, inputs: Tensor, keep: Tensor, begin: int, end: int) -> Tensor:
-        """``forward`` at the times from ``begin`` to before ``end``, ``(C A, end - begin, B, H)``."""
+        """``forward`` at the times from ``begin`` to before ``end``, ``(C A, end - begin, B, H)``; see ``recall``."""
         return recall(self, self.gru is not None, inputs, keep, begin, end)
 
     def every(self, memory: Tensor, frozen: bool = False) -> Tensor:
         """``Q(h, ·)`` of all choices, or ``V(h)`` as the only one, ``(C, T, B, A, U)``.
 
         Args:
-            memory: ``(C A, T, B, H)``.
+            memory: ``(C A, T, B, H)``, or of the first copies only.
             frozen: nothing is to be learnt by the networks.
         """
-        weight, bias = _parameters(self.hidden, frozen)
+        n = memory.shape[0]
+        weight, bias = _parameters(self.hidden, n, frozen)
         hidden = torch.relu(torch.baddbmm(bias, memory.flatten(1, 2), weight))
-        weight, bias = _parameters(self.out, frozen)
+        weight, bias = _parameters(self.out, n, frozen)
         values = torch.baddbmm(bias, hidden, weight).float()
-        return values.view(self.copies, self.n_agents, *memory.shape[1:3], -1).movedim(1, 3)
+        return values.view(-1, self.n_agents, *memory.shape[1:3], values.shape[-1]).movedim(1, 3)
 
     def states(self, memory: Tensor) -> Tensor:
         """``V(h)`` ``(C, T, B, A)`` of memories ``(C A, T, B, H)``."""
@@ -77,7 +80,7 @@ class AgentValues(nn.Module):
         """``Q(h, a)`` of N actions for every history.
 
         Args:
-            memory: ``(C A, T, B, H)``.
+            memory: ``(C A, T, B, H)``, or of the first copies only.
             action: ``(N, T, B, A, U)``, scaled (see ``AgentInputs.scaled``).
             frozen: the gradient goes to the actions alone.
 
@@ -86,18 +89,56 @@ class AgentValues(nn.Module):
         """
         if self.discrete:
             return (self.every(memory, frozen).unsqueeze(1) * action).sum(-1)
-        weight, bias = _parameters(self.hidden, frozen)
+        n, time, rows, _ = memory.shape
+        count = action.shape[0]
+        weight, bias = _parameters(self.hidden, n, frozen)
         about, doing = weight.split([self.n_features, weight.shape[1] - self.n_features], 1)
-        # (A, N, T B, U), the same for all copies.
-        tried = action.flatten(1, 2).permute(2, 0, 1, 3).repeat(self.copies, 1, 1, 1)
+        # Agents first, (A, N T B, U), the same for all copies.
+        tried = action.permute(3, 0, 1, 2, 4).reshape(self.n_agents, count * time * rows, -1)
+        effect = torch.bmm(tried.repeat(n // self.n_agents, 1, 1), doing).view(n, count, time * rows, -1)
         known = torch.baddbmm(bias, memory.flatten(1, 2), about)
-        n, count, rows, _ = tried.shape
-        effect = torch.bmm(tried.reshape(n, count * rows, -1), doing.to(tried.dtype)).view(n, count, rows, -1)
         hidden = torch.relu(effect + known.unsqueeze(1))
-        weight, bias = _parameters(self.out, frozen)
+        weight, bias = _parameters(self.out, n, frozen)
         values = torch.baddbmm(bias, hidden.flatten(1, 2), weight).float()
-        return values.view(self.copies, self.n_agents, count, *memory.shape[1:3]).movedim(1, -1)
+        return values.view(-1, self.n_agents, count, time, rows).movedim(1, -1)
 
 
-def _parameters(layer: StackedLinear, frozen: bool) -> tuple[Tensor, Tensor]:
-    return (layer.weight.detach(), layer.bias.detach()) if frozen else (layer.weight, layer.bias)
+def _parameters(layer: StackedLinear, n: int, frozen: bool) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the first n networks."""
+    weight, bias = layer.weight[:n], layer.bias[:n]
+    return (weight.detach(), bias.detach()) if frozen else (weight, bias)
+
+
+class MixedValues(AgentValues):
+    """Agents' values mixed into the team's, each copy by a mixer of its own, or left apart.
+
+    Args:
+        spec: the team.
+        copies: C.
+        width: units of the two hidden layers.
+        memory: units of the GRU; 0 for none.
+        of_actions: Q rather than V.
+        mixer: ``qmix``, ``vdn``, ``linear`` or ``none``.
+    """
+
+    def __init__(
+        self, spec: TeamSpec, copies: int, width: int, memory: int, of_actions: bool, mixer: str = NO_MIXER
+    ) -> None:
+        super().__init__(spec, copies, width, memory, of_actions)
+        count = 0 if mixer == NO_MIXER else copies
+        self.mixers = nn.ModuleList(make_mixer(mixer, spec.n_agents, spec.state_size) for _ in range(count))
+
+    def mix(self, values: Tensor, state: Tensor) -> Tensor:
+        """The team's values, with a last axis of 1, or each agent's own.
+
+        Args:
+            values: ``(C, T, B, A)``.
+            state: ``(T, B, S)``, standardised.
+
+        Returns:
+            ``(C, T, B, 1)``, or ``values`` without a mixer.
+        """
+        if not self.mixers:
+            return values
+        each = [mixer(value, state) for mixer, value in zip(self.mixers, values, strict=True)]
+        return torch.stack(each).unsqueeze(-1).float()

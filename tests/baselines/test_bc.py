@@ -12,29 +12,9 @@ from momalit.checkpoints import load_module
 from momalit.errors import UserError
 from momalit.records import Sequence, Trajectories
 from momalit.team import AgentSpec, TeamSpec
+from tests.baselines.logs import Recorded, make_trainer
 
 LENGTH = 6
-
-
-class Recorded(pl.LightningDataModule):
-    """Trajectories at hand."""
-
-    def __init__(self, spec, train):
-        super().__init__()
-        self.spec, self.train = spec, train
-
-    def train_dataloader(self):
-        return self.trainer.lightning_module.train_dataloader()
-
-    def val_dataloader(self):
-        return self.trainer.lightning_module.val_dataloader()
-
-
-def make_trainer(epochs):
-    return pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
