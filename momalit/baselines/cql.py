@@ -18,6 +18,8 @@ from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaus
 from momalit.nn.values import AgentValues
 from momalit.team import TeamSpec
 
+TEMPERATURE = 0.1  # weight of the entropy bonus at first; with 1 it drowns rewards of 1 per step for thousands of steps
+
 
 class ConservativeLearner(ValueLearner):
     """Twin Qs per agent that CQL(H) keeps low on actions outside the log (Kumar et al., 2020), and no policies yet.
@@ -130,7 +132,7 @@ class ICQLModule(ConservativeLearner):
         usual = 0.1 * size.log() if self.team.discrete else -size
         aim = usual if entropy_target is None else entropy_target * each
         self.register_buffer("entropy_aim", aim, persistent=False)
-        self.log_temperature = nn.Parameter(torch.zeros(self.team.n_agents))
+        self.log_temperature = nn.Parameter(torch.full((self.team.n_agents,), math.log(TEMPERATURE)))
 
     def policy_loss(self, batch: Minibatch, policy: TeamDistribution, memory: Tensor) -> dict[str, Tensor]:
         """``α log π(a | o) - min_c Q_c(o, a)`` in expectation, and the loss of each agent's temperature α."""
