@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from momalit.nn.mixers import NO_MIXER, make_mixer
 from momalit.nn.recurrent import StackedGRU
 from momalit.nn.stacked import StackedLinear
+from momalit.nn.tried import values_of_tried
 from momalit.nn.trunk import recall
 from momalit.team import TeamSpec
 
@@ -93,14 +94,12 @@ class AgentValues(nn.Module):
         count = action.shape[0]
         weight, bias = _parameters(self.hidden, n, frozen)
         about, doing = weight.split([self.n_features, weight.shape[1] - self.n_features], 1)
-        # Agents first, (A, N T B, U), the same for all copies.
-        tried = action.permute(3, 0, 1, 2, 4).reshape(self.n_agents, count * time * rows, -1)
-        effect = torch.bmm(tried.repeat(n // self.n_agents, 1, 1), doing).view(n, count, time * rows, -1)
+        # (N, C A, T B, U), the same for all copies.
+        tried = action.flatten(1, 2).transpose(1, 2).repeat(1, n // self.n_agents, 1, 1)
         known = torch.baddbmm(bias, memory.flatten(1, 2), about)
-        hidden = torch.relu(effect + known.unsqueeze(1))
         weight, bias = _parameters(self.out, n, frozen)
-        values = torch.baddbmm(bias, hidden.flatten(1, 2), weight).float()
-        return values.view(-1, self.n_agents, count, time, rows).movedim(1, -1)
+        values = values_of_tried(known, tried, doing, weight) + bias
+        return values.view(count, -1, self.n_agents, time, rows).permute(1, 0, 3, 4, 2)
 
 
 def _parameters(layer: StackedLinear, n: int, frozen: bool) -> tuple[Tensor, Tensor]:
