@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from momalit.functional.processes import gather_tensor
+from momalit.means import Means
 from momalit.nn.actors import TeamActor
 from momalit.nn.critics import TeamCritic
 from momalit.policy import TeamPolicyModule
@@ -34,7 +35,7 @@ class ActorCriticModule(TeamPolicyModule):
         super().__init__(spec)
         self.averaged: TeamActor | None = None
         self.critic: TeamCritic
-        self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
+        self._means = Means()
 
     def make_networks(self) -> None:
         """Makes actors and critic as the hyper-parameters say."""
@@ -90,18 +91,11 @@ class ActorCriticModule(TeamPolicyModule):
 
     def note(self, values: Mapping[str, Tensor]) -> None:
         """Adds scalars to the iteration's means, all at once and without leaving the device."""
-        names = tuple(values)
-        total, count = self._sums.get(names, (0.0, 0))
-        self._sums[names] = (total + torch.stack([value.detach().float() for value in values.values()]), count + 1)
+        self._means.add(values)
 
     def take_means(self) -> dict[str, Tensor]:
         """What was noted, averaged; begins anew."""
-        sums, self._sums = self._sums, {}
-        return {
-            name: mean
-            for names, (total, count) in sums.items()
-            for name, mean in zip(names, total / count, strict=True)
-        }
+        return self._means.take()
 
     def steer(self, means: dict[str, Tensor]) -> None:
         target, kl = self.hparams["entropy_target"], self.hparams["target_kl"]

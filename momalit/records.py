@@ -101,6 +101,22 @@ class Windows(TensorRecord):
 
 
 @dataclass(frozen=True)
+class Segments(Windows):
+    """Windows with what followed each action, for learning values.
+
+    The sequence has one time more than in ``Windows``, ``H + T + 1``: the true successor of the last action, at the end
+    of an episode too.
+
+    Args:
+        reward: ``(T, B)``, the team's.
+        terminated: ``(T, B)`` bool: the task ended, no value follows; time limits are not in here.
+    """
+
+    reward: Tensor
+    terminated: Tensor
+
+
+@dataclass(frozen=True)
 class Rollout(TensorRecord):
     """T steps of B rows, imagined or real, after H steps of burn-in.
 
@@ -276,6 +292,14 @@ class Trajectories(TensorRecord):
         valid = self.step[index] + offset < self.length[index]
         action = self.action[(index + offset).clamp(max=len(self) - 1)]
         return Windows(self.sequence(index, before, length - 1), action, valid)
+
+    def segments(self, index: Tensor, before: int, length: int) -> Segments:
+        """Windows as above, with rewards, terminations and the last successor."""
+        offset = torch.arange(length, device=index.device).unsqueeze(1)
+        valid = self.step[index] + offset < self.length[index]
+        at = (index + offset).clamp(max=len(self) - 1)
+        sequence = self.sequence(index, before, length)
+        return Segments(sequence, self.action[at], valid, self.reward[at], self.terminated[at])
 
 
 @dataclass(frozen=True)

@@ -121,3 +121,25 @@ def test_windows(trajectories, before, length):
 def test_records_move_as_one(trajectories):
     windows = trajectories.windows(torch.tensor([0, 4]), 1, 2).to("meta")
     assert {windows.action.device.type, windows.sequence.state.device.type} == {"meta"}
+
+
+def test_segments_end_with_the_true_successor(trajectories):
+    index = torch.arange(len(trajectories))
+    windows, found, every = (
+        trajectories.windows(index, 1, 3),
+        trajectories.segments(index, 1, 3),
+        episodes(trajectories),
+    )
+    assert torch.equal(found.sequence.state[:-1], windows.sequence.state)
+    assert torch.equal(found.action, windows.action)
+    assert torch.equal(found.valid, windows.valid)
+    for row in index.tolist():
+        episode, at = where(row)
+        states, action, reward, terminated, _ = every[episode]
+        for time in range(3):
+            if found.valid[time, row]:
+                assert torch.equal(found.sequence.state[2 + time, row], states[at + time + 1])
+                assert torch.equal(found.sequence.previous_action[2 + time, row], action[at + time])
+                assert found.sequence.keep[2 + time, row]
+                assert found.reward[time, row] == reward[at + time]
+                assert found.terminated[time, row] == terminated[at + time]

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from momalit.batches import count_shared, generator_for, shared_chunks
+from momalit.baselines.windows import LogLearner, require_at_least
 from momalit.errors import UserError
 from momalit.functional.processes import weight_of_share
 from momalit.functional.surrogate import masked_mean
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.actors import TeamActor
-from momalit.policy import TeamPolicyModule
 from momalit.records import Trajectories, Windows
 from momalit.team import TeamSpec
 
 
-class BCModule(TeamPolicyModule):
+class BCModule(LogLearner):
     """Maximises the likelihood of each agent's actions given its own history.
 
     Args:
         spec: the team (the command line links it to the data).
         width: units of the linear layers.
-        memory: units of the GRUs.
+        memory: units of the GRUs; 0 for none, which decides by the present observation alone.
         shared: one network for all agents.
         lr: learning rate at the start, annealed to zero by a half cosine.
         window: steps per training window.
@@ -37,6 +35,8 @@ class BCModule(TeamPolicyModule):
         initial_std: deviation of continuous actions at the start, as a share of half their range.
         min_std: least deviation.
     """
+
+    title = "behaviour cloning"
 
     def __init__(
         self,
@@ -55,55 +55,47 @@ class BCModule(TeamPolicyModule):
         arguments = plain_arguments(locals())
         super().__init__(spec)
         self.save_hyperparameters(arguments)
-        for name, number, least in (
-            ("window", window, 1),
-            ("batch_size", batch_size, 1),
-            ("memory_length", memory_length, 0),
-        ):
-            if number < least:
-                raise UserError(f"model.{name}: found {number}, expected at least {least}")
+        require_at_least(1, width=width, window=window, batch_size=batch_size)
+        require_at_least(0, memory=memory, memory_length=memory_length)
         if not 0 < best <= 1:
             raise UserError(f"model.best: found {best}, expected a number above 0 and up to 1")
         self.actor = TeamActor(self.spec, width, memory, shared, initial_std, min_std)
         self._cloned: Trajectories | None = None
-        self._losses: list[Tensor] = []
 
     def setup(self, stage: str) -> None:
         """Takes the statistics of the training split, and picks the episodes to clone."""
         super().setup(stage)
         if stage == "fit":
             train: Trajectories = self.data.train.to("cpu")  # where this module still is
-            self.actor.inputs.standardizer.fit(train.state)
             number = max(round(self.hparams["best"] * len(train.lengths)), 1)
             best = train.returns.argsort(descending=True, stable=True)[:number]
             self._cloned = train if number == len(train.lengths) else train.select(best.sort().values)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self._cloned = self.cloned.to(self.data.train.reward.device)
+        self._cloned = self.learnt.to(self.data.train.reward.device)
 
     @property
-    def cloned(self) -> Trajectories:
+    def learnt(self) -> Trajectories:
         """The episodes that are cloned."""
         assert self._cloned is not None, "set when fitting begins"
         return self._cloned
 
-    def train_dataloader(self) -> DataLoader:
-        """As many windows as cover the cloned episodes once, from random beginnings."""
-        number, _ = count_shared(self._n_windows, self.hparams["batch_size"], self.trainer.world_size)
-        return self.stream(number, self._windows)
+    @property
+    def windows_per_epoch(self) -> int:
+        """As many as cover the cloned episodes once, from random beginnings."""
+        return max(len(self.learnt) // self.hparams["window"], 1)
 
     @property
-    def _n_windows(self) -> int:
-        return max(len(self.cloned) // self.hparams["window"], 1)
+    def windows_per_batch(self) -> int:
+        return self.hparams["batch_size"]
 
-    def _windows(self) -> Iterator[Windows]:
-        data = self.cloned
-        random = generator_for("cpu", torch.initial_seed(), self.current_epoch, 0, 4)
-        # The same order in every process, which takes its share of each minibatch.
-        order, size = torch.randperm(len(data), generator=random)[: self._n_windows], self.hparams["batch_size"]
-        for index in shared_chunks(order, size, self.global_rank, self.trainer.world_size):
-            yield data.windows(index.to(data.reward.device), self.hparams["memory_length"], self.hparams["window"])
+    def starts(self, random: torch.Generator) -> Tensor:
+        """Different transitions for all windows of the epoch."""
+        return torch.randperm(len(self.learnt), generator=random)[: self.windows_per_epoch]
+
+    def cut(self, index: Tensor) -> Windows:
+        return self.learnt.windows(index, self.hparams["memory_length"], self.hparams["window"])
 
     def training_step(self, batch: Windows, _: int) -> Tensor:
         """Negative log-likelihood per valid step and agent."""
@@ -111,15 +103,8 @@ class BCModule(TeamPolicyModule):
         memory = self.actor.remember(batch.sequence)[:, past:]
         policy = self.actor.distribution(memory, batch.sequence.state[past:])
         loss = -masked_mean(policy.log_prob(batch.action), batch.valid)
-        self._losses.append(loss.detach())
+        self.note({"loss": loss})
         return loss * weight_of_share(batch.valid)
-
-    def on_train_epoch_end(self) -> None:
-        loss = torch.stack(self._losses).mean()
-        self._losses.clear()
-        if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(f"behaviour cloning: loss is {float(loss)} in epoch {self.current_epoch}")
-        self.log("train/loss", loss, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.actor.parameters(), self.hparams["lr"], fused=self.fused)

@@ -26,8 +26,8 @@ class TeamActor(nn.Module):
 
     Args:
         spec: the team.
-        width: units of the linear layer.
-        memory: units of the GRU.
+        width: units of the linear layers.
+        memory: units of the GRU; 0 for none, which decides by the present observation alone.
         shared: one network for all agents.
         initial_std: deviation at the start, as a share of half the action range.
         min_std: its lower bound.
@@ -59,9 +59,9 @@ class TeamActor(nn.Module):
         if not 0 < min_std < max_std:
             raise UserError(f"model.min_std: found {min_std}, expected a number above 0 and below {max_std}")
         self.discrete = spec.discrete
-        self.inputs = AgentInputs(spec)
+        self.inputs = AgentInputs(spec, previous=memory > 0)
         self.trunk = RecurrentTrunk(spec, width, memory, shared)
-        self.head = StackedLinear(spec.n_agents, memory, spec.action_size, gain=0.01)
+        self.head = StackedLinear(spec.n_agents, self.trunk.size, spec.action_size, gain=0.01)
         self.register_buffer("mask", spec.action_mask(), persistent=False)
         self.register_buffer("low", spec.action_low(), persistent=False)
         self.register_buffer("high", spec.action_high(), persistent=False)

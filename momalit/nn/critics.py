@@ -33,7 +33,7 @@ class TeamCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = RunningScale()
-        self.inputs = AgentInputs(spec)
+        self.inputs = AgentInputs(spec, previous=memory > 0)
         self.mixer: nn.Module | None = None
         self.trunk: RecurrentTrunk | None = None
         if mixer == NO_MIXER:
@@ -41,7 +41,7 @@ class TeamCritic(nn.Module):
         else:
             self.mixer = make_mixer(mixer, spec.n_agents, spec.state_size)
             self.trunk = RecurrentTrunk(spec, width, memory, shared)
-            self.head = StackedLinear(spec.n_agents, memory, 1, gain=1.0)
+            self.head = StackedLinear(spec.n_agents, self.trunk.size, 1, gain=1.0)
 
     def remember(self, sequence: Sequence, h: Tensor | None = None) -> Tensor | None:
         """The value networks' memories ``(A, T, B, H)``; None without a mixer, which needs none."""

@@ -29,8 +29,10 @@ class TeamGaussian:
     log_std: Tensor
     mask: Tensor
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+    def sample(self, generator: torch.Generator | None = None, count: int | None = None) -> Tensor:
+        """One action, or ``count`` of them along a new first axis."""
+        shape = self.mean.shape if count is None else (count, *self.mean.shape)
+        noise = torch.randn(shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
         return torch.addcmul(self.mean, noise, self.log_std.exp() * self.mask)
 
     @property

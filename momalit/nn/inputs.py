@@ -16,6 +16,7 @@ class AgentInputs(nn.Module):
 
     Args:
         spec: the team.
+        previous: False leaves out the previous action, for networks without a memory.
     """
 
     index: Tensor
@@ -24,9 +25,10 @@ class AgentInputs(nn.Module):
     action_center: Tensor
     action_scale: Tensor
 
-    def __init__(self, spec: TeamSpec) -> None:
+    def __init__(self, spec: TeamSpec, previous: bool = True) -> None:
         super().__init__()
-        self.size = spec.observation_size + spec.action_size
+        self.previous = previous
+        self.size = spec.observation_size + (spec.action_size if previous else 0)
         self.standardizer = Standardizer(spec.state_size)
         low, high = spec.action_low(), spec.action_high()
         constants = {
@@ -47,9 +49,14 @@ class AgentInputs(nn.Module):
             previous_action: ``(..., A, U)``.
 
         Returns:
-            ``(A, ..., O + U)``, agents first as the stacked networks want them.
+            ``(A, ..., O + U)``, or ``(A, ..., O)``, agents first as the stacked networks want them.
         """
         observation = self.standardizer(state)[..., self.index] * self.observed
+        if not self.previous:
+            return observation.movedim(-2, 0)
         # A previous action of zero means "none yet"; real ones are scaled by their range.
-        action = (previous_action - self.action_center) / self.action_scale * self.acting
-        return torch.cat([observation, action.to(observation.dtype)], -1).movedim(-2, 0)
+        return torch.cat([observation, self.scaled(previous_action).to(observation.dtype)], -1).movedim(-2, 0)
+
+    def scaled(self, action: Tensor) -> Tensor:
+        """Actions ``(..., A, U)`` with bounds moved to -1 and 1, choices as they are; zero in padding."""
+        return (action - self.action_center) / self.action_scale * self.acting

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +13,24 @@ from momalit.team import TeamSpec
 
 
 class RecurrentTrunk(nn.Module):
-    """One linear layer and a GRU per agent.
+    """One linear layer and a GRU per agent, or two linear layers where nothing need be remembered.
 
     Args:
         spec: the team.
-        width: units of the linear layer.
-        memory: units of the GRU.
+        width: units of the linear layers.
+        memory: units of the GRU; 0 for none, which reads the present observation alone.
         shared: one network for all agents, told apart by a one-hot of the agent.
     """
 
     def __init__(self, spec: TeamSpec, width: int, memory: int, shared: bool = False) -> None:
         super().__init__()
         self.n_agents, self.shared = spec.n_agents, shared
+        self.size = memory or width
         n = 1 if shared else spec.n_agents
-        n_in = spec.observation_size + spec.action_size + (spec.n_agents if shared else 0)
+        n_in = spec.observation_size + (spec.action_size if memory else 0) + (spec.n_agents if shared else 0)
         self.linear = StackedLinear(n, n_in, width, gain=2**0.5)
-        self.gru = StackedGRU(n, width, memory)
+        self.gru = StackedGRU(n, width, memory) if memory else None
+        self.second = None if memory else StackedLinear(n, width, width, gain=2**0.5)
 
     def forward(self, inputs: Tensor, keep: Tensor, h: Tensor | None = None) -> Tensor:
         """Runs over time.
@@ -39,7 +41,7 @@ class RecurrentTrunk(nn.Module):
             h: memory before, ``(A, B, H)``, or None for an empty one.
 
         Returns:
-            the memory after every step, ``(A, T, B, H)``.
+            the memory after every step, ``(A, T, B, H)``; without a GRU the last hidden layer in its place.
         """
         return run_together([self], inputs, keep, h)[0]
 
@@ -64,8 +66,44 @@ def run_together(trunks: Sequence[RecurrentTrunk], inputs: Tensor, keep: Tensor,
         inputs = torch.cat([inputs, who], -1).transpose(0, 1).reshape(1, time, agents * rows, -1)
         keep = keep.repeat(1, agents)
         h = None if h is None else h.reshape(count, agents * rows, -1)
-    gates = [trunk.gru.input(torch.relu(trunk.linear(inputs))) for trunk in trunks]
-    memory = recur([trunk.gru for trunk in trunks], gates[0] if count == 1 else torch.cat(gates), keep, h)
+    features = [torch.relu(trunk.linear(inputs)) for trunk in trunks]
+    if grus := [trunk.gru for trunk in trunks if trunk.gru is not None]:
+        parts = [gru.input(feature) for gru, feature in zip(grus, features, strict=True)]
+        memory = recur(grus, parts[0] if count == 1 else torch.cat(parts), keep, h)
+    else:
+        seconds = [trunk.second for trunk in trunks if trunk.second is not None]
+        memory = torch.cat([torch.relu(layer(feature)) for layer, feature in zip(seconds, features, strict=True)])
     if trunks[0].shared:
         return memory.unflatten(2, (agents, rows)).transpose(1, 2)
     return memory.unflatten(0, (count, agents))
+
+
+def recall(
+    network: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    remembers: bool,
+    inputs: Tensor,
+    keep: Tensor,
+    begin: int,
+    end: int,
+) -> Tensor:
+    """What a network makes of the times from ``begin`` to before ``end``.
+
+    The times before serve as burn-in: they set the memory and teach nothing (Kapturowski et al., 2019), which saves
+    their part of the backward pass.
+
+    Args:
+        network: of inputs ``(A, T, B, F)``, keep ``(T, B)`` and the memory before.
+        remembers: whether earlier times matter to it.
+        inputs: ``(A, T, B, F)``.
+        keep: ``(T, B)``.
+        begin: first time wanted.
+        end: first time not wanted any more.
+
+    Returns:
+        ``(n, end - begin, B, H)``.
+    """
+    h = None
+    if remembers and begin > 0:
+        with torch.no_grad():
+            h = network(inputs[:, :begin], keep[:begin], None)[:, -1]
+    return network(inputs[:, begin:end], keep[begin:end], h)

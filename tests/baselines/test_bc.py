@@ -12,29 +12,9 @@ from momalit.checkpoints import load_module
 from momalit.errors import UserError
 from momalit.records import Sequence, Trajectories
 from momalit.team import AgentSpec, TeamSpec
+from tests.baselines.logs import Recorded, make_trainer
 
 LENGTH = 6
-
-
-class Recorded(pl.LightningDataModule):
-    """Trajectories at hand."""
-
-    def __init__(self, spec, train):
-        super().__init__()
-        self.spec, self.train = spec, train
-
-    def train_dataloader(self):
-        return self.trainer.lightning_module.train_dataloader()
-
-    def val_dataloader(self):
-        return self.trainer.lightning_module.val_dataloader()
-
-
-def make_trainer(epochs):
-    return pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +82,9 @@ def test_only_the_best_episodes_are_cloned(data):
     module = BCModule(data.spec, width=8, memory=4, best=0.1)
     module._trainer = SimpleNamespace(datamodule=Recorded(data.spec, rewarded), strategy="auto", precision="32-true")
     module.setup("fit")
-    assert len(module.cloned.lengths) == 30
-    assert bool((module.cloned.reward == 1).all())
-    torch.testing.assert_close(module.cloned.state[:7], data.train.state[:7])
+    assert len(module.learnt.lengths) == 30
+    assert bool((module.learnt.reward == 1).all())
+    torch.testing.assert_close(module.learnt.state[:7], data.train.state[:7])
     torch.testing.assert_close(module.actor.inputs.standardizer.mean, data.train.state.mean(0))
 
 

@@ -40,13 +40,15 @@ def test_every_configuration_fits_the_real_signatures(name, momalit, capsys):
         assert printed["trainer"]["max_epochs"] == (3 if overlay else content(name)["trainer"]["max_epochs"])
 
 
-@pytest.mark.parametrize("name", ["icg.yaml", "reacher.yaml"])
-def test_a_baseline_lies_over_any_offline_configuration(name, momalit, capsys):
+@pytest.mark.parametrize("name", ["icg.yaml", "reacher.yaml", "ant.yaml"])
+@pytest.mark.parametrize("baseline", [name for name in NAMES if name.startswith("baselines/")])
+def test_a_baseline_lies_over_any_offline_configuration(name, baseline, momalit, capsys):
     from momalit.cli import main
 
-    assert main(["fit", "--config", name, "--config", "baselines/bc.yaml", "--print_config"]) == 0
+    assert main(["fit", "--config", name, "--config", baseline, "--print_config"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["model"]["class_path"] == "momalit.baselines.BCModule"
+    assert printed["model"]["class_path"] == content(baseline)["model"]["class_path"]
+    assert set(printed["model"]["init_args"]) - {"spec"} == set(content(baseline)["model"]["init_args"])
     assert (
         printed["data"]["init_args"]["dataset"]
         == yaml.safe_load("\n".join(lines_of(name)))["data"]["init_args"]["dataset"]

@@ -162,6 +162,34 @@ def test_behaviour_cloning_and_online_ppo(momalit, tmp_path: Path):
     assert list((tmp_path / "runs/mappo/icg").iterdir())
 
 
+@pytest.mark.parametrize(("method", "title"), [("iql", "IQL"), ("maiql", "MAIQL"), ("icql", "ICQL")])
+def test_a_baseline_ends_with_results_like_any_other(method, title, momalit, tmp_path: Path):
+    tiny = ("--model.width", "8", "--model.steps", "3", "--trainer.max_epochs", "2", "--data.transitions", "1000")
+    words = ("--config", "icg.yaml", "--config", f"baselines/{method}.yaml", "--config", "overlays/quick.yaml", *tiny)
+    assert momalit("fit", *words, "--run_dir", "run").code == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["method"] == title
+    assert results["episodes"] == 8
+    assert {"train/critic", "train/policy", "eval/return"} <= set(rows(tmp_path / "run/metrics.csv")[0])
+    continued = ("--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "3")
+    assert momalit("fit", *continued).code == 0
+    assert momalit("test", "--run_dir", "run", "--ckpt_path", "best").code == 0
+    assert momalit("predict", "--run_dir", "run").code == 0
+
+
+@pytest.mark.parametrize("method", ["itd3_bc", "iomar"])
+def test_a_method_for_continuous_actions_refuses_a_team_that_chooses(method, momalit, tmp_path: Path):
+    refused = momalit("fit", "--config", "icg.yaml", "--config", f"baselines/{method}.yaml")
+    assert refused.code == 2
+    assert "needs continuous actions, found the discrete ones of icg; expected e.g." in refused.said.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()
+    tiny = ("--model.width", "8", "--model.memory", "4", "--model.steps", "2", "--trainer.max_epochs", "1")
+    words = ("--config", "reacher.yaml", "--config", f"baselines/{method}.yaml", "--config", "overlays/quick.yaml")
+    assert momalit("fit", *words, *tiny, "--data.transitions", "1000", "--run_dir", "run").code == 0
+    assert json.loads((tmp_path / "run/results.json").read_text())["return_last"] < 0
+    assert momalit("fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "2").code == 0
+
+
 def test_a_dataset_of_ones_own_names_its_own_settings(momalit):
     words = ("--env.observability", "own", "--transitions", "300", "--seed", "3", "--output", "mine")
     made = momalit("collect", "icg/unfavourable", *words)

@@ -1,0 +1,52 @@
+"""Small logs made by hand, and the means to train on them."""
+
+import lightning.pytorch as pl
+import torch
+
+from momalit.records import Trajectories
+from momalit.team import AgentSpec, TeamSpec
+
+
+class Recorded(pl.LightningDataModule):
+    """Trajectories at hand."""
+
+    def __init__(self, spec, train):
+        super().__init__()
+        self.spec, self.train = spec, train
+
+    def train_dataloader(self):
+        return self.trainer.lightning_module.train_dataloader()
+
+    def val_dataloader(self):
+        return self.trainer.lightning_module.val_dataloader()
+
+
+def make_trainer(epochs, **kwargs):
+    return pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, **kwargs,
+    )  # fmt: skip
+
+
+def fit(module, data, epochs):
+    make_trainer(epochs).fit(module, datamodule=data)
+    return module.eval()
+
+
+def team(discrete, n_agents=2, state_size=1, sees=None):
+    """Agents with two choices or one action in [-1, 1], that see the columns ``sees[i]``, or everything."""
+    bounds = ((), ()) if discrete else ((-1.0,), (1.0,))
+    everything = tuple(range(state_size))
+    agents = tuple(
+        AgentSpec(f"agent_{i}", sees[i] if sees else everything, 2 if discrete else 1, *bounds) for i in range(n_agents)
+    )
+    return TeamSpec("toy", agents, state_size, discrete, 2, tuple(("state", i) for i in everything))
+
+
+def one_step_log(spec, state, action, reward):
+    """Every row an episode of one step that terminates."""
+    rows = len(reward)
+    states = torch.stack([state, state], 1).flatten(0, 1)
+    yes = torch.ones(rows, dtype=torch.bool)
+    lengths = torch.ones(rows, dtype=torch.long)
+    return Recorded(spec, Trajectories.from_lengths(states, action, reward, yes, ~yes, lengths))

@@ -1,0 +1,252 @@
+"""Each method's loss by hand, and small problems on which its optimum is known."""
+
+import math
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from momalit.baselines import ICQLModule, IOMARModule, IQLModule, ITD3BCModule, MAIQLModule
+from momalit.baselines.learner import Minibatch
+from momalit.functional.value_learning import conservative_gap
+from momalit.records import Sequence, Trajectories
+from tests.baselines.logs import Recorded, fit, one_step_log, team
+
+SMALL = {"width": 32, "batch_size": 128, "steps": 150, "lr": 3e-3}
+
+
+def constant(values, number):
+    """Makes value networks say ``number`` whatever they see."""
+    values.out.weight.data.zero_()
+    values.out.bias.data.fill_(number)
+
+
+def minibatch(module, action, reward, terminated):
+    """One step of each of B episodes of one state."""
+    rows, spec = len(reward), module.team
+    state = torch.zeros(2, rows, spec.state_size)
+    inputs = module.policy.inputs
+    return Minibatch(
+        inputs=inputs(state, torch.zeros(2, rows, spec.n_agents, spec.action_size)), keep=torch.ones(2, rows),
+        state=state, context=state, action=action.unsqueeze(0), scaled=inputs.scaled(action).unsqueeze(0),
+        reward=torch.tensor([reward]), terminated=torch.tensor([terminated]),
+        valid=torch.ones(1, rows, dtype=torch.bool),
+    )  # fmt: skip
+
+
+def close(found, expected):
+    assert found.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def act(module, state):
+    """What the team does at an episode's first step in every state ``(B, S)``."""
+    spec = module.spec
+    sequence = Sequence(
+        state.unsqueeze(0), torch.zeros(1, len(state), spec.n_agents, spec.action_size),
+        torch.zeros(1, len(state), dtype=torch.bool),
+    )  # fmt: skip
+    with torch.no_grad():
+        return module.actor.clip(module.actor(sequence)[0].mode)[0]
+
+
+# --- losses by hand ------------------------------------------------------------------------------------------------
+def test_the_loss_of_iql():
+    """Q = 2 and 3 of the twins, their slow copies 1 and 4, V = 2: the log's choices are worth less than the state."""
+    module = IQLModule(team(discrete=True), width=8, discount=0.5)
+    constant(module.q, 2.0)
+    module.q.out.bias.data[1] = 3.0
+    constant(module.q_target, 1.0)
+    module.q_target.out.bias.data[1] = 4.0
+    constant(module.v, 2.0)
+    module.policy.head.weight.data.zero_()
+    action = torch.eye(4)[[0, 3]].unsqueeze(1)
+    losses = module.losses(minibatch(module, action, [1.0, 1.0], [False, True]))
+    # u = min(1, 4) - 2 = -1. Targets 1 + 0.5 * 2 = 2 and 1. Four combinations, all alike.
+    close(losses["value"], 0.3 * 1)
+    close(losses["critic"], ((2 - 2) ** 2 + (3 - 2) ** 2 + (2 - 1) ** 2 + (3 - 1) ** 2) / 2)
+    close(losses["policy"], math.exp(-3) * math.log(4))
+
+
+def test_the_loss_of_maiql():
+    """With a plain sum for a mixer: Q_tot = 2 + 1, V_tot = 2 (-1), and one weight for both agents."""
+    module = MAIQLModule(team(discrete=True), width=8, mixer="vdn", discount=0.5, temperature=0.5)
+    for network in (module.q, module.q_target):
+        constant(network, 2.0)
+        network.out.bias.data[1::2] = 1.0  # agent 1, of both twins
+    constant(module.v, -1.0)
+    module.policy.head.weight.data.zero_()
+    action = torch.eye(2).unsqueeze(0)
+    losses = module.losses(minibatch(module, action, [5.0], [False]))
+    close(losses["value"], 0.7 * (3 + 2) ** 2)
+    close(losses["critic"], 2 * (3 - (5 - 0.5 * 2)) ** 2)
+    close(losses["policy"], math.exp(0.5 * 5) * math.log(2))
+
+
+def test_the_loss_of_td3_bc():
+    """Q = -4 and 3 for agent 0, 8 and 8 for agent 1; the policies do nothing, the log's actions are 0.5 and -1."""
+    module = ITD3BCModule(team(discrete=False), width=8, discount=0.5, delay=1)
+    module.noise = torch.Generator().manual_seed(0)
+    for network in (module.q, module.q_target):
+        constant(network, 0.0)
+        network.out.bias.data[:, 0, 0] = torch.tensor([-4.0, 8.0, 3.0, 8.0])
+    module.policy.head.weight.data.zero_()
+    action = torch.tensor([[[0.5], [-1.0]]])
+    losses = module.losses(minibatch(module, action, [1.0], [False]))
+    # Targets 1 + 0.5 * (-4) = -1 and 1 + 0.5 * 8 = 5, each against both twins, averaged over the agents.
+    close(losses["critic"], ((-4 + 1) ** 2 + (3 + 1) ** 2 + 2 * (8 - 5) ** 2) / 2)
+    # λ Q is -2.5 for agent 0 and 2.5 for agent 1.
+    close(losses["policy"], (0.5**2 + 1**2) / 2 - (-2.5 + 2.5) / 2)
+
+
+def test_the_loss_of_cql_over_choices():
+    """Q(first choice) = log 3, Q(second) = 0 for all; the policies choose the first with 3/4."""
+    module = ICQLModule(team(discrete=True), width=8, discount=0.5, conservatism=2.0)
+    for network in (module.q, module.q_target):
+        constant(network, 0.0)
+        network.out.bias.data[..., 0] = math.log(3)
+    module.policy.head.weight.data.zero_()
+    module.policy.head.bias.data[..., 0] = math.log(3)
+    action = torch.eye(2).unsqueeze(0)
+    losses = module.losses(minibatch(module, action, [1.0], [False]))
+    target = 1 + 0.5 * 0.75 * math.log(3)
+    close(losses["critic"], 2 * ((math.log(3) - target) ** 2 + target**2) / 2)
+    close(losses["conservative"], 2.0 * 2 * (2 * math.log(4) - math.log(3)) / 2)
+    entropy = math.log(4) - 0.75 * math.log(3)
+    close(losses["policy"], -0.1 * entropy - 0.75 * math.log(3))  # the temperature is 0.1 at first
+    losses["temperature"].backward()
+    torch.testing.assert_close(module.log_temperature.grad, torch.full((2,), (entropy - 0.1 * math.log(2)) / 2))
+
+
+def test_the_loss_of_cql_over_continuous_actions():
+    """Qs that say 2 whatever is done, and slow copies that say 1."""
+    module = ICQLModule(team(discrete=False), width=8, discount=0.5, samples=4000, initial_std=0.1)
+    module.noise = torch.Generator().manual_seed(0)
+    constant(module.q, 2.0)
+    constant(module.q_target, 1.0)
+    losses = module.losses(minibatch(module, torch.zeros(1, 2, 1), [1.0], [False]))
+    close(losses["critic"], 2 * (2 - 1.5) ** 2)
+    now = module.policy.distribution(module.remember(module.policy, _one(module), 0, 1), torch.zeros(1, 1, 1))
+    module.noise.manual_seed(0)
+    actions, density = module._tried(now, now)
+    assert actions.shape == (12000, 1, 1, 2, 1)
+    torch.testing.assert_close(density[:4000], torch.full((4000, 1, 1, 2), -math.log(2)))
+    # The deviation at first is 0.1, of which the others are drawn; both have the density of what they were drawn from.
+    drawn, normal = actions[4000:], torch.distributions.Normal(0.0, 0.1)
+    assert float(drawn.std()) == pytest.approx(0.1, rel=0.05)
+    torch.testing.assert_close(density[4000:], normal.log_prob(drawn).squeeze(-1), atol=1e-3, rtol=1e-3)
+    expected = conservative_gap(torch.full((12000, 1, 1, 2), 2.0), torch.tensor(2.0), density)
+    close(
+        losses["conservative"],
+        2 * float(expected.mean()),
+    )
+
+
+def _one(module):
+    return minibatch(module, torch.zeros(1, 2, 1), [1.0], [False])
+
+
+def test_the_loss_of_omar():
+    module = IOMARModule(team(discrete=False), width=8, pull=0.25)
+    module.noise = torch.Generator().manual_seed(0)
+    constant(module.q, 3.0)
+    module.policy.head.weight.data.zero_()
+    module.search = lambda _, action: torch.full_like(action, 0.5)
+    losses = module.losses(minibatch(module, torch.zeros(1, 2, 1), [1.0], [False]))
+    close(losses["policy"], 0.25 * 0.5**2 - 0.75 * 3)
+
+
+def test_the_search_of_omar_finds_the_best_action_and_is_never_worse():
+    module = IOMARModule(team(discrete=False), iterations=3, candidates=200, elites=20)
+    module.noise = torch.Generator().manual_seed(0)
+    module.q.actions = lambda _, action: -(action - 0.7).square().sum(-1).unsqueeze(0)
+    found = module.search(torch.zeros(2, 1, 5, 8), torch.zeros(1, 5, 2, 1))
+    torch.testing.assert_close(found, torch.full_like(found, 0.7), atol=0.02, rtol=0)
+    best = torch.full((1, 5, 2, 1), 0.7)
+    assert torch.equal(module.search(torch.zeros(2, 1, 5, 8), best), best)
+
+
+# --- known optima --------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def matrix_game():
+    """Both see a cue (±1) and choose at random; they are paid for both choosing what it names, 1 + cue / 2."""
+    spec = team(discrete=True)
+    random = torch.Generator().manual_seed(0)
+    cue = torch.randint(2, (4000,), generator=random)
+    choice = torch.randint(2, (4000, 2), generator=random)
+    right = (choice == cue.unsqueeze(1)).all(1)
+    state = 2.0 * cue.unsqueeze(1) - 1
+    return one_step_log(spec, state, torch.eye(2)[choice], right * (1 + state[:, 0] / 2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), [(IQLModule, {}), (MAIQLModule, {}), (MAIQLModule, {"memory": 8}), (ICQLModule, {})]
+)
+def test_the_best_joint_choice_is_found_in_random_data(kind, settings, matrix_game):
+    pl.seed_everything(0, verbose=False)
+    module = fit(kind(matrix_game.spec, **SMALL, **settings), matrix_game, 2)
+    assert act(module, torch.tensor([[-1.0], [1.0]])).argmax(-1).tolist() == [[0, 0], [1, 1]]
+
+
+def test_the_value_of_iql_is_the_expectile(matrix_game):
+    """Of 0 (three in four) and 2 (one in four), scaled: τ (2 - v) / 4 = 3 (1 - τ) v / 4."""
+    pl.seed_everything(0, verbose=False)
+    module = fit(IQLModule(matrix_game.spec, **SMALL, expectile=0.9, target_rate=0.05), matrix_game, 3)
+    batch = matrix_game.train.segments(torch.arange(500), 0, 1)
+    with torch.no_grad():
+        value = module.v_of(module.look(batch), 0, 1)[0, :, 0]
+    factor, paid = module.scale.factor, torch.where(batch.sequence.state[0, :, 0] > 0, 1.5, 0.5)
+    torch.testing.assert_close(value, factor * paid * 0.9 / (0.9 + 3 * 0.1), atol=0.06, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def target_game():
+    """Each sees its own target and is paid -(a - target)², whatever the other does; the log's actions are random."""
+    spec = team(discrete=False, state_size=2, sees=((0,), (1,)))
+    random = torch.Generator().manual_seed(0)
+    state = torch.rand(4000, 2, generator=random) - 0.5
+    action = torch.rand(4000, 2, 1, generator=random) * 2 - 1
+    return one_step_log(spec, state, action, -(action.squeeze(-1) - state).square().sum(-1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "error"),
+    [
+        (IQLModule, {"temperature": 10.0}, 0.15),
+        (MAIQLModule, {"temperature": 10.0, "memory": 0}, 0.15),
+        (ITD3BCModule, {"strength": 100.0, "memory": 0}, 0.1),
+        (ICQLModule, {"conservatism": 0.0, "entropy_target": -2.0, "memory": 0}, 0.1),
+        (IOMARModule, {"conservatism": 0.0, "memory": 0}, 0.1),
+    ],
+)
+def test_the_best_action_is_found_in_random_data(kind, settings, error, target_game):
+    pl.seed_everything(0, verbose=False)
+    module = fit(kind(target_game.spec, **SMALL, **settings), target_game, 4)
+    state = torch.rand(200, 2, generator=torch.Generator().manual_seed(1)) * 0.8 - 0.4
+    assert float((act(module, state).squeeze(-1) - state).square().mean().sqrt()) < error
+
+
+def test_conservative_values_prefer_the_log():
+    """All actions pay alike, and the log knows 0.5 only: CQL's policies stay there."""
+    pl.seed_everything(0, verbose=False)
+    spec = team(discrete=False)
+    noise = 0.02 * torch.randn(2000, 2, 1, generator=torch.Generator().manual_seed(0))
+    data = one_step_log(spec, torch.zeros(2000, 1), 0.5 + noise, torch.zeros(2000))
+    module = fit(ICQLModule(spec, **SMALL), data, 3)
+    torch.testing.assert_close(act(module, torch.zeros(1, 1)), torch.full((1, 2, 1), 0.5), atol=0.1, rtol=0)
+
+
+def test_a_reward_two_steps_away_is_worth_less_but_a_time_limit_ends_nothing():
+    """State 0 leads to state 1, which pays 1 and lasts for ever behind a time limit: V(1) = 2, V(0) = 1 if γ = 1/2."""
+    spec = team(discrete=True, n_agents=1)
+    episodes = 500
+    state = torch.tensor([0.0, 1.0, 1.0]).repeat(episodes).unsqueeze(1)
+    action = torch.eye(2)[torch.randint(2, (2 * episodes, 1), generator=torch.Generator().manual_seed(0))]
+    reward, last = torch.tensor([0.0, 1.0]).repeat(episodes), torch.tensor([False, True]).repeat(episodes)
+    log = Trajectories.from_lengths(state, action, reward, last & False, last, torch.full((episodes,), 2))
+    pl.seed_everything(0, verbose=False)
+    data = Recorded(spec, log)
+    module = fit(MAIQLModule(spec, **SMALL, discount=0.5, target_rate=0.05), data, 3)
+    batch = log.segments(torch.arange(2), 0, 1)
+    with torch.no_grad():
+        value = module.v_of(module.look(batch), 0, 1).flatten() / module.scale.factor
+    torch.testing.assert_close(value, torch.tensor([1.0, 2.0]), atol=0.05, rtol=0)
