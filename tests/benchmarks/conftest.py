@@ -56,7 +56,7 @@ def note(benchmark, threads, limits):
             reference: seconds of the research code for the same work.
         """
         seconds = benchmark.stats.stats.min
-        info = {"threads": threads, "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+        info = {"threads": threads, "peak_mb_so_far": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
         info |= {f"gflops_{name}": round(limit / 1e9) for name, limit in limits.items()}
         if transitions:
             info["transitions_per_second"] = round(transitions / seconds)

@@ -15,7 +15,6 @@ COLUMNS = {
     "share_of_default": "of the default sgemm",
     "share_of_chosen": "of the sgemm used",
     "times_faster": "times the research code",
-    "peak_mb": "peak MB",
 }
 
 
