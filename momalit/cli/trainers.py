@@ -42,18 +42,22 @@ def monitor_of(model: pl.LightningModule) -> tuple[str, str]:
     return "eval/return", "max"
 
 
-def default_callbacks(run: RunDirectory, title: str, monitor: tuple[str, str] | None) -> list[Callback]:
+def default_callbacks(
+    run: RunDirectory, title: str, monitor: tuple[str, str] | None, progress: bool = True
+) -> list[Callback]:
     """Checkpoints, progress bar and bookkeeping.
 
     Args:
         run: the run's directory.
         title: what is trained, for people.
         monitor: metric and mode of the best checkpoint; None keeps the last one only.
+        progress: whether there is a progress bar.
     """
     # The best comes first: the last one then stores what the best is.
     checkpoints = [_checkpoint(run.checkpoints, "best", *monitor)] if monitor else []
     checkpoints.append(_checkpoint(run.checkpoints, "last", None, "min"))
-    return [ContinuedMetrics(), EpochProgress(title, *(monitor or (None, "min"))), Preemption(), *checkpoints]
+    bar = [EpochProgress(title, *(monitor or (None, "min")))] if progress else []
+    return [ContinuedMetrics(), *bar, Preemption(), *checkpoints]
 
 
 def without_doubles(chosen: list[Callback], defaults: list[Callback]) -> list[Callback]:
@@ -82,13 +86,14 @@ def stage_trainer(
     """
     shared = {key: trainer[key] for key in SHARED_WITH_STAGES if trainer[key] is not None}
     monitor = None if isinstance(model, TeamPolicyModule) else monitor_of(model)
+    progress = trainer["enable_progress_bar"] is not False
     return pl.Trainer(
         **shared,
         default_root_dir=run.path,
         max_epochs=max_epochs,
         logger=default_loggers(run),
-        callbacks=default_callbacks(run, title, monitor),
-        enable_progress_bar=trainer["enable_progress_bar"] is not False,
+        callbacks=default_callbacks(run, title, monitor, progress),
+        enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )

@@ -214,3 +214,9 @@ def test_loggers_and_callbacks_of_ones_own_take_the_place_of_ours(momalit, tmp_p
     assert momalit(*FIT, "--config", "own.yaml", "--run_dir", "run").code == 0
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["only.ckpt"]
     assert not (tmp_path / "run/metrics.csv").exists()
+
+
+def test_without_a_progress_bar(momalit):
+    done = momalit("fit", "--config", "tiny.yaml", "--trainer.enable_progress_bar", "false", "--run_dir", "quiet")
+    assert done.code == 0, done.said
+    assert "epoch" not in done.said
