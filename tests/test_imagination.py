@@ -240,3 +240,15 @@ def test_sampling_adds_the_predicted_noise(spec):
 def test_impossible_pessimism_is_refused_by_name(setting, message):
     with pytest.raises(UserError, match=message):
         Pessimism(**setting)
+
+
+def test_a_row_may_stay_with_one_elite(spec):
+    model = Known(spec, spread=0.1)
+    env = ImaginedEnv(model, FREE, generator=torch.Generator().manual_seed(0), keep_elite=True)
+    env.reset(torch.zeros(ROWS, 2))
+    elite = env.elite.clone()
+    for step in range(1, 4):
+        state = env.step(joint(0.0)).state
+        torch.testing.assert_close(state[:, 1], 0.1 * step * (elite - 1.0))
+    env.reset(torch.zeros(ROWS, 2), elite=torch.tensor([2, 2, 0, 0]))
+    assert env.step(joint(0.0)).state[:, 1].tolist() == pytest.approx([0.1, 0.1, -0.1, -0.1])

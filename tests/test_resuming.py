@@ -26,7 +26,7 @@ KINDS = ["world_model", "warm_start", "moma_ppo", "mappo"]
 SETTINGS: dict[str, dict[str, Any]] = {
     "world_model": {"patience": 2},
     "warm_start": {},
-    "moma_ppo": {"renewal": 0.3, "entropy_target": 0.4, "target_kl": 0.01},
+    "moma_ppo": {"renewal": 0.3, "keep_elite": True, "entropy_target": 0.4, "target_kl": 0.01},
     "mappo": {"memory_length": 3, "entropy_target": 0.4, "target_kl": 0.01},
 }
 
