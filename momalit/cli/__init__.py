@@ -10,6 +10,7 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from momalit.errors import UserError
 
@@ -82,7 +83,22 @@ def overview() -> str:
     )
 
 
+def _require_packages() -> None:
+    """Tells who runs another Python than the project's that it is another one.
+
+    Raises:
+        UserError: a package that everything needs is missing.
+    """
+    missing = [name for name in ("torch", "lightning", "jsonargparse", "rich") if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{sys.executable}: found no package {missing[0]}, expected a Python that has momalit's packages: run make"
+            " setup and use .venv/bin/python, or pip install momalit"
+        )
+
+
 def _dispatch(command: str, words: list[str]) -> int:
+    _require_packages()
     from momalit.cli.console import conversation
 
     if command not in COMMANDS:

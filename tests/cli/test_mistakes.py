@@ -113,3 +113,11 @@ def test_help_of_a_command(command, momalit, capsys):
     text = capsys.readouterr().out
     assert ("--run_dir" if command == "fit" else "--transitions") in text
     assert ":class:" not in text
+
+
+def test_another_python_is_told_that_it_is_one(momalit, monkeypatch):
+    monkeypatch.setattr("momalit.cli.find_spec", lambda name: None if name == "rich" else object())
+    done = momalit("fit", "--config", "icg.yaml")
+    assert done.code == 2
+    assert "found no package rich, expected a Python that has momalit's packages: run make setup" in done.said
+    assert done.said.count("\n") == 1
