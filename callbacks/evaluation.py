@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from momalit.coverage import Visits
 from momalit.envs import references
 from momalit.envs.vector import VectorTeamEnv
 from momalit.envs.workers import worker_count
@@ -62,6 +63,7 @@ class Evaluation(pl.Callback):
         self.deterministic, self.imagined_starts = deterministic, imagined_starts
         self.workers = workers if workers is None else worker_count(workers, "Evaluation.workers")
         self.returns: Tensor | None = None
+        self.visited = torch.zeros(0)
         self._env: VectorTeamEnv | None = None
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -85,7 +87,10 @@ class Evaluation(pl.Callback):
             module.log(f"{prefix}/{name}", value.float(), prog_bar=name == "return", rank_zero_only=True)
 
     def play(self, module: TeamPolicyModule, purpose: str, episodes: int, rank: int = 0, world_size: int = 1) -> Tensor:
-        """Returns of all episodes of ``purpose``, in the order of their seeds, the same in every process."""
+        """Returns of all episodes of ``purpose``, in the order of their seeds, the same in every process.
+
+        ``visited`` then holds the states and joint actions of this process's share, ``(N, S + A U)``.
+        """
         seeds = episode_seeds(purpose, episodes)
         mine = list(range(rank, episodes, world_size))
         played = torch.zeros(0)
@@ -95,7 +100,9 @@ class Evaluation(pl.Callback):
                     self._env.close()
                 self._env = VectorTeamEnv(module.spec, len(mine), workers=self.workers)
             noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
-            played = play_episodes(self._env, module.deployed, [seeds[i] for i in mine], noise)
+            watched = Visits(self._env)
+            played = play_episodes(watched, module.deployed, [seeds[i] for i in mine], noise)
+            self.visited = watched.visited
         returns = torch.zeros(episodes)
         for share, part in enumerate(gather(played) if world_size > 1 else [played]):
             returns[share::world_size] = part

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from callbacks.evaluation import Evaluation
 from momalit.checkpoints import read_checkpoint
+from momalit.coverage import distance_from_data
 from momalit.envs import references
+from momalit.functional.processes import gather
 from momalit.moma_ppo import MOMAPPOModule
 from momalit.policy import TeamPolicyModule
 from momalit.runs import versions, write_json
@@ -68,6 +70,7 @@ def final_report(
     evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None) or Evaluation()  # type: ignore[attr-defined]
     played: dict[str, Tensor] = {}
     imagined: dict[str, float | None] = {"last": None, "best": None}
+    distance: float | None = None
     last = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
     for name, weights in _candidates(trainer, last):
@@ -75,8 +78,10 @@ def final_report(
         played[name] = evaluation.play(model, "test", evaluation.test_episodes, trainer.global_rank, trainer.world_size)
         if isinstance(model, MOMAPPOModule) and model.world_model is not None:
             imagined[name] = float(evaluation.imagine(model).mean())
+        if name == "last":
+            distance = _distance(evaluation.visited, datamodule)
     model.load_state_dict(last)
-    results = _results(model, datamodule, played, imagined, seed, started, evaluation.deterministic)
+    results = _results(model, datamodule, played, imagined, distance, seed, started, evaluation.deterministic)
     if trainer.is_global_zero:
         write_json(run_dir / RESULTS, results)
         Console().print(results_table(results))
@@ -104,6 +109,7 @@ def _results(
     datamodule: Any,
     played: dict[str, Tensor],
     imagined: dict[str, float | None],
+    distance: float | None,
     seed: int | None,
     started: float,
     deterministic: bool,
@@ -130,9 +136,18 @@ def _results(
         results[f"return_{name}_interval"] = list(bootstrap_interval(values))
         results[f"normalized_{name}"] = normalized(mean)
         results[f"imagined_{name}"] = imagined[name]
+    results["distance"] = distance
     results["wall_clock_seconds"] = round(time.time() - started, 1)
     results["versions"] = versions()
     return results
+
+
+def _distance(visited: Tensor, datamodule: Any) -> float | None:
+    """Mean distance from the data over all processes; None where there are no data to be far from."""
+    train, held_out = (getattr(datamodule, name, None) for name in ("train", "test"))
+    own = None if train is None or held_out is None else distance_from_data(visited, train, held_out)
+    found = [value for value in gather(own) if value is not None]
+    return sum(found) / len(found) if found else None
 
 
 def top_mean(returns: Tensor, share: float = 0.1) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from momalit.errors import UserError
+
 
 def public(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """A package's ``__getattr__``.
@@ -21,3 +23,16 @@ def public(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(import_module(f"{package}.{homes[name]}"), name)
 
     return find
+
+
+def load(path: str) -> Any:
+    """What a dotted path names, e.g. ``momalit.MOMAPPOModule``.
+
+    Raises:
+        UserError: there is no such thing.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"class_path: found '{path}', which cannot be imported ({error})") from error

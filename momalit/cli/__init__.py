@@ -21,6 +21,8 @@ COMMANDS = {
     "predict": "write what a checkpoint predicts to predictions.npz",
     "collect": "make a dataset of a built-in task from a seed",
     "import": "make a team's dataset of a single agent's, from D4RL or Minari",
+    "study": "run a grid of tasks, datasets, methods and seeds",
+    "cross-play": "play teams whose agents come from different runs",
 }
 
 EXAMPLES = """\
@@ -30,7 +32,9 @@ EXAMPLES = """\
   python main.py fit --run_dir runs/reacher/20260102-030405-0 --ckpt_path last
   python main.py test --run_dir runs/reacher/20260102-030405-0 --ckpt_path best
   python main.py collect reacher/expert-mix --env.observability independent --transitions 100000 --output data/mine
-  python main.py import ant_medium-v2.hdf5 --env ant --env.observability partial --output data/ant"""
+  python main.py import ant_medium-v2.hdf5 --env ant --env.observability partial --output data/ant
+  python main.py study studies/agreement_icg.yaml --jobs 2
+  python main.py cross-play runs/icg/20260102-030405-0 runs/icg/20260102-030709-1"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,6 +118,14 @@ def _dispatch(command: str, words: list[str]) -> int:
             from momalit.cli.importing import run_import
 
             run_import(words)
+        elif command == "study":
+            from momalit.cli.studying import run_study
+
+            run_study(words)
+        elif command == "cross-play":
+            from momalit.cli.cross_playing import run_cross_play
+
+            run_cross_play(words)
         else:
             from momalit.cli.training import TrainingCLI
 

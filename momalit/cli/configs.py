@@ -20,13 +20,30 @@ def shipped() -> Path:
     return beside if beside.is_dir() else PACKAGE / "configs"
 
 
+STUDIES = "studies/"
+
+
 def names() -> list[str]:
-    """Names of all shipped configurations, e.g. ``baselines/bc.yaml``."""
+    """Names of all shipped configurations, e.g. ``baselines/bc.yaml``, without studies."""
+    return [name for name in _files() if not name.startswith(STUDIES)]
+
+
+def studies() -> list[str]:
+    """Names of all shipped studies, e.g. ``studies/agreement_icg.yaml``."""
+    return [name for name in _files() if name.startswith(STUDIES)]
+
+
+def _files() -> list[str]:
     return sorted(path.relative_to(shipped()).as_posix() for path in shipped().rglob("*.yaml"))
 
 
-def find(name: str) -> Path:
+def find(name: str, known: Sequence[str] | None = None, what: str = "--config") -> Path:
     """The file meant by ``name``: one where you stand, else one that is shipped; ``.yaml`` may be left out.
+
+    Args:
+        name: as it was given.
+        known: names to suggest; those of all configurations by default.
+        what: is looked for, for the message.
 
     Raises:
         UserError: there is none, with the nearest names.
@@ -35,10 +52,10 @@ def find(name: str) -> Path:
     for candidate in (Path(name), shipped() / short, Path(f"{name}.yaml"), shipped() / f"{short}.yaml"):
         if candidate.is_file():
             return candidate.resolve()
-    known = names()
+    known = names() if known is None else known
     by_stem = [other for other in known if Path(other).stem == Path(short).stem]
     near = by_stem or difflib.get_close_matches(short, known, n=3, cutoff=0.4) or known
-    raise UserError(f"--config: found no file '{name}', neither here nor in {shipped()}; nearest: {', '.join(near)}")
+    raise UserError(f"{what}: found no file '{name}', neither here nor in {shipped()}; nearest: {', '.join(near)}")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Studies: a grid of runs described in one file, run, collected and compared."""
