@@ -1,0 +1,97 @@
+"""The study file: which runs it means, and what is wrong with one that makes no sense."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from momalit.cli import configs
+from momalit.cli.studying import load_study
+from momalit.errors import UserError
+from momalit.studies.grid import Study, read_study
+
+PLAIN: dict[str, Any] = {
+    "config": "overlays/quick.yaml",
+    "options": {"model.lr": 0.1, "data.env": {"n_agents": 4}},
+    "seeds": [3, 5],
+    "tasks": {"icg": {"config": "icg.yaml"}},
+    "datasets": {"one": {"options": {"data.dataset": "icg/favourable"}}, "two": None},
+    "methods": {"MOMA-PPO": None, "ITD3+BC": "baselines/itd3_bc.yaml"},
+    "settings": {"a": {"options": {"model.lr": 0.2}}, "b": {}},
+}
+
+
+def study(tmp_path: Path, **changes: Any) -> Study:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**PLAIN, **changes}, sort_keys=False))
+    return read_study(path, configs.read(path))
+
+
+def test_the_grid_is_every_combination_with_seeds_changing_fastest(tmp_path):
+    cells = study(tmp_path).cells
+    assert len(cells) == len({cell.folder for cell in cells}) == 1 * 2 * 2 * 2 * 2
+    assert [cell.seed for cell in cells[:4]] == [3, 5, 3, 5]
+    assert [cell.method for cell in cells[:4]] == ["MOMA-PPO", "MOMA-PPO", "ITD3+BC", "ITD3+BC"]
+    assert cells[3].folder == Path("runs/icg-one-a-itd3_bc/seed-5")
+    assert cells[3].name == "icg-one-a-itd3_bc, seed 5"
+
+
+def test_a_run_is_given_the_common_settings_first_and_its_own_last(tmp_path):
+    cell = study(tmp_path).cells[2]
+    assert cell.words == (
+        *("--config", "overlays/quick.yaml", "--config", "icg.yaml", "--config", "baselines/itd3_bc.yaml"),
+        *("--model.lr=0.1", '--data.env={"n_agents": 4}', "--data.dataset=icg/favourable", "--model.lr=0.2"),
+        "--seed_everything=3",
+    )
+
+
+def test_axes_that_are_not_named_leave_no_trace(tmp_path):
+    cells = study(tmp_path, datasets=None, settings=None, seeds=2).cells
+    assert [cell.seed for cell in cells] == [0, 1, 0, 1]
+    assert cells[0].folder == Path("runs/icg-moma_ppo/seed-0")
+    assert cells[0].dataset == cells[0].setting == ""
+
+
+def test_runs_are_left_out_where_every_named_axis_fits(tmp_path):
+    cells = study(tmp_path, skip=[{"setting": "b", "method": ["ITD3+BC"]}]).cells
+    assert len(cells) == 16 - 4
+    assert {cell.setting for cell in cells if cell.method == "ITD3+BC"} == {"a"}
+
+
+def test_groups_hold_the_runs_that_differ_in_the_seed_alone(tmp_path):
+    groups = study(tmp_path).groups
+    assert len(groups) == 8
+    assert all([cell.seed for cell in cells] == [3, 5] for cells in groups.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": {}}, r"mine.yaml: method: no such key; did you mean methods\?"),
+        ({"methods": {}}, r"methods: found {}, expected a mapping"),
+        ({"tasks": None}, r"tasks: found nothing, expected a mapping"),
+        ({"tasks": {"icg": 3}}, r"tasks.icg: found 3, expected config and options"),
+        ({"tasks": {"icg": {"option": {}}}}, r"tasks.icg.option: no such key; did you mean options\?"),
+        ({"tasks": {"icg": {"options": [1]}}}, r"tasks.icg.options: found \[1\], expected a mapping"),
+        ({"seeds": 0}, r"seeds: found 0, expected their number"),
+        ({"seeds": [1, 1]}, r"seeds: found \[1, 1\], expected their number or a list of different ones"),
+        ({"seeds": [-1]}, r"seeds: found \[-1\]"),
+        ({"skip": [{"setting": "c"}]}, r"skip\[0\].setting: found 'c', expected one of a, b"),
+        ({"skip": [{"settings": "a"}]}, r"skip\[0\].settings: no such key; did you mean setting\?"),
+        ({"skip": [{"task": "icg"}]}, r"skip: leaves no run"),
+        ({"cross_play": ["BC"]}, r"cross_play: found \['BC'\], expected a list of MOMA-PPO, ITD3\+BC"),
+        ({"settings": {"a b": None, "a-b": None}}, r"two runs would share the folder"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        study(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("name", configs.studies())
+def test_every_study_that_ships_can_be_read(name):
+    found = load_study(name)
+    content = configs.read(configs.shipped() / name)
+    assert {"title", "description", "budget"} <= set(content)
+    assert f"study {name}" in found.text
