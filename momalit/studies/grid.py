@@ -184,7 +184,7 @@ def _distinct(path: Path, cells: Sequence[Cell]) -> None:
 
 def _plain(name: str) -> str:
     """A name as a folder may be called."""
-    return re.sub(r"[^a-z0-9.]+", "_", name.lower().replace("+", "_")).strip("_") or "unnamed"
+    return re.sub(r"[^\w.]+", "_", name.lower()).strip("_") or "unnamed"
 
 
 def _shown(value: Any) -> str:
