@@ -66,12 +66,12 @@ def test_an_interruption_ends_the_processes(tmp_path):
             stop.wait(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    stop = threading.Event()
+    stop, before = threading.Event(), signal.getsignal(signal.SIGTERM)
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         run_jobs(jobs, LocalEngine(1))
     assert not jobs[1].done
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_real_job_logs_remembers_its_words_and_goes_on(tmp_path):
