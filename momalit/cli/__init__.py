@@ -10,6 +10,7 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 
 from momalit.errors import UserError
@@ -23,6 +24,13 @@ COMMANDS = {
     "import": "make a team's dataset of a single agent's, from D4RL or Minari",
     "study": "run a grid of tasks, datasets, methods and seeds",
     "cross-play": "play teams whose agents come from different runs",
+}
+
+OWN = {  # commands that are no training: where they live
+    "collect": ("collecting", "run_collect"),
+    "import": ("importing", "run_import"),
+    "study": ("studying", "run_study"),
+    "cross-play": ("cross_playing", "run_cross_play"),
 }
 
 EXAMPLES = """\
@@ -109,25 +117,13 @@ def _dispatch(command: str, words: list[str]) -> int:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
         raise UserError(f"command: found '{command}', {hint}")
-    with conversation():
-        if command == "collect":
-            from momalit.cli.collecting import run_collect
+    if command in OWN:
+        module, name = OWN[command]
+        with conversation():
+            getattr(import_module(f"momalit.cli.{module}"), name)(words)
+    else:
+        from momalit.cli.training import TrainingCLI
 
-            run_collect(words)
-        elif command == "import":
-            from momalit.cli.importing import run_import
-
-            run_import(words)
-        elif command == "study":
-            from momalit.cli.studying import run_study
-
-            run_study(words)
-        elif command == "cross-play":
-            from momalit.cli.cross_playing import run_cross_play
-
-            run_cross_play(words)
-        else:
-            from momalit.cli.training import TrainingCLI
-
+        with conversation():  # after the import, in which Lightning makes its loggers talkative
             TrainingCLI.start(command, words)
     return 0

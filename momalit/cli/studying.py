@@ -29,6 +29,7 @@ def run_study(words: list[str]) -> None:
 
     Raises:
         UserError: the words or the study make no sense, or a run failed.
+        SystemExit: it was interrupted.
     """
     parser = _parser()
     try:
@@ -46,7 +47,11 @@ def run_study(words: list[str]) -> None:
         console.print(_plan(study, directory))
         return
     engine: Engine = RayEngine(chosen.address) if chosen.engine == "ray" else LocalEngine(at_once)
-    failed = execute(study, directory, engine)
+    try:
+        failed = execute(study, directory, engine)
+    except KeyboardInterrupt:
+        logger.info("interrupted; the same command goes on where each run was")
+        raise SystemExit(130) from None
     logger.info("the results are in %s; compare them with: report %s", directory, directory)
     if failed:
         raise UserError(

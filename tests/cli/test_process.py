@@ -26,6 +26,15 @@ def test_main_hands_over_from_any_folder(tmp_path: Path):
     assert done.stderr.count("\n") == 1
 
 
+def test_only_what_matters_is_said(momalit, tmp_path: Path):
+    words = ["fit", "--config", "tiny.yaml", "--trainer.max_epochs", "1", "--run_dir", "run"]
+    done = subprocess.run([*MAIN, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the run is in run" in done.stderr
+    for chatter in ("GPU available", "Seed set to", "max_epochs", "Tip"):
+        assert chatter not in done.stderr, done.stderr
+
+
 @pytest.mark.slow
 def test_interrupting_and_killing_lose_nothing(momalit, tmp_path: Path):
     words = ["fit", "--config", "tiny.yaml", "--trainer.max_epochs", "100"]
