@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -22,26 +21,9 @@ from momalit.functional.processes import gather
 from momalit.moma_ppo import MOMAPPOModule
 from momalit.policy import TeamPolicyModule
 from momalit.runs import versions, write_json
+from momalit.studies.statistics import bootstrap_interval
 
 RESULTS = "results.json"
-
-
-def bootstrap_interval(
-    values: Tensor, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean, the same for the same values.
-
-    Args:
-        values: ``(N,)``.
-        confidence: probability that the interval is meant to cover.
-        resamples: number of bootstrap samples.
-        seed: of the resampling.
-    """
-    sample = values.double().numpy()
-    random = np.random.default_rng(seed)
-    means = sample[random.integers(len(sample), size=(resamples, len(sample)))].mean(1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def final_report(
@@ -133,7 +115,7 @@ def _results(
     for name, values in played.items():
         mean = float(values.mean())
         results[f"return_{name}"] = mean
-        results[f"return_{name}_interval"] = list(bootstrap_interval(values))
+        results[f"return_{name}_interval"] = list(bootstrap_interval([values.double().numpy()]))
         results[f"normalized_{name}"] = normalized(mean)
         results[f"imagined_{name}"] = imagined[name]
     results["distance"] = distance

@@ -24,6 +24,7 @@ COMMANDS = {
     "import": "make a team's dataset of a single agent's, from D4RL or Minari",
     "study": "run a grid of tasks, datasets, methods and seeds",
     "cross-play": "play teams whose agents come from different runs",
+    "report": "compare the runs of a study: tables, figures, a page",
 }
 
 OWN = {  # commands that are no training: where they live
@@ -31,6 +32,7 @@ OWN = {  # commands that are no training: where they live
     "import": ("importing", "run_import"),
     "study": ("studying", "run_study"),
     "cross-play": ("cross_playing", "run_cross_play"),
+    "report": ("reporting", "run_report"),
 }
 
 EXAMPLES = """\
@@ -42,6 +44,7 @@ EXAMPLES = """\
   python main.py collect reacher/expert-mix --env.observability independent --transitions 100000 --output data/mine
   python main.py import ant_medium-v2.hdf5 --env ant --env.observability partial --output data/ant
   python main.py study studies/agreement_icg.yaml --jobs 2
+  python main.py report runs/studies/agreement_icg
   python main.py cross-play runs/icg/20260102-030405-0 runs/icg/20260102-030709-1"""
 
 

@@ -1,0 +1,153 @@
+"""The report of a small study written by hand: its tables, its page, its figures, its mistakes."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from momalit.cli import main
+from momalit.studies.reading import read_results
+from momalit.studies.tables import cross_play_table, group_table, improvement_table, pooled_table
+
+RUNS = """\
+study,task,dataset,setting,method,seed,return_last,return_best,imagined_last,normalized_last,distance,episodes,\
+deterministic,return_data,return_random,return_expert,wall_clock_seconds,momalit,torch,extra
+s,game,one,,MOMA-PPO,0,8,9,9,0.8,1.5,100,True,5,0,10,60,0.1,2.13,x
+s,game,one,,MOMA-PPO,1,10,10,10,1.0,1.1,100,True,5,0,10,120,0.1,2.13,y
+s,game,one,,BC,0,-1,2,,-0.1,1.0,100,True,5,0,10,30,0.1,2.13,
+s,game,one,,BC,1,1,2,,0.1,1.0,100,True,5,0,10,30,0.1,2.13,
+s,game,two,,MOMA-PPO,0,1000,1000,,0.5,,100,True,500,0,2000,60,0.1,2.13,
+s,game,two,,BC,0,2000,2000,,1.0,,100,True,500,0,2000,60,0.1,2.13,
+"""
+CURVES = """\
+task,dataset,setting,method,seed,epoch,step,return,imagined
+game,one,,MOMA-PPO,0,4,9,3,4
+game,one,,MOMA-PPO,0,9,19,8,9
+game,one,,MOMA-PPO,1,4,9,5,6
+game,one,,MOMA-PPO,1,9,19,10,9
+game,one,,BC,0,0,9,-1,
+"""
+TEAMS = """\
+task,dataset,setting,method,seeds,kind,return
+game,one,,BC,0+0,self,-1
+game,one,,BC,1+1,self,1
+game,one,,BC,0+1,cross,-3
+game,one,,BC,1+0,cross,-1
+"""
+STUDY = 'title: "Hand-made <b>"\ndescription: What it is.\nbudget: "Little."\n'
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for name, text in (("results", RUNS), ("curves", CURVES), ("cross_play", TEAMS)):
+        (folder / f"{name}.csv").write_text(text)
+    (folder / "study.yaml").write_text(STUDY)
+    return folder
+
+
+def test_a_group_s_table_by_hand(study):
+    table = group_table(read_results(study), ("game", "one", ""))
+    assert table.header[:6] == ["method", "mean", "IQM", "95 % interval", "every seed", "best checkpoint"]
+    assert table.header[6:] == ["imagined − real", "distance", "minutes"]
+    assert table.rows[0] == [
+        "MOMA-PPO", "9.00", "9.00", "8.00 to 10.00", "8.00, 10.00", "9.50", "+0.50", "1.30", "1.5",
+    ]  # fmt: skip
+    assert table.rows[1][:5] == ["BC", "0.00", "0.00", "−1.00 to 1.00", "−1.00, 1.00"]
+    assert [row[:2] for row in table.rows[2:]] == [
+        ["*random actions*", "0.00"], ["*mean of the data*", "5.00"], ["*expert*", "10.00"],
+    ]  # fmt: skip
+    assert table.best == [0]
+    other = group_table(read_results(study), ("game", "two", ""))
+    assert "distance" not in other.header
+    assert other.best == [1]
+    assert other.rows[1][1] == "2,000"
+
+
+def test_the_other_tables_by_hand(study):
+    results = read_results(study)
+    pooled = pooled_table(results)
+    assert [row[:2] for row in pooled.rows] == [["MOMA-PPO", f"{(0.8 + 1 + 0.5) / 3:.2f}"], ["BC", "0.33"]]
+    assert improvement_table(results).rows[0][:3] == [
+        "BC",
+        "0.50",
+        "0.50 to 0.50",
+    ]  # won in one group, lost in the other
+    assert cross_play_table(results).rows == [["game, one", "BC", "0.00", "−2.00", "−3.00 to −1.00", "2"]]
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.loaded: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids += [given["id"]] if given.get("id") else []
+        addresses = [given.get(name) or "" for name in ("src", "href", "xlink:href")]
+        self.loaded += [address for address in addresses if address and not address.startswith(("#", "data:"))]
+
+
+def test_the_report_is_whole_and_the_same_again(study, tmp_path, capsys):
+    assert main(["report", str(study), "--output", str(tmp_path / "out")]) == 0
+    assert "Probability of improvement" in capsys.readouterr().err
+    out = tmp_path / "out"
+    text = (out / "report.md").read_text()
+    assert text.startswith("# Hand-made <b>\n\nWhat it is.\n\nBudget of every run: Little.\n\n6 runs, seeds 0, 1.")
+    assert "| **MOMA-PPO** | **9.00** |" in text
+    drawn = sorted(path.stem for path in (out / "figures").iterdir())
+    assert drawn == ["cross_play", "cross_play_seeds", "curves", "profile", "returns"]
+    assert all(f"(figures/{name}.svg)" in text for name in drawn)
+    assert "too narrow" in text
+    page = Page()
+    page.feed((out / "report.html").read_text())
+    assert page.loaded == []  # nothing comes from elsewhere
+    assert len(page.ids) == len(set(page.ids))
+    assert "Hand-made &lt;b&gt;" in (out / "report.html").read_text()
+    for name in ("results.csv", "curves.csv", "cross_play.csv", "study.yaml"):
+        assert (out / name).read_bytes() == (study / name).read_bytes()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert main(["report", str(out)]) == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_runs_alone_are_enough(study, tmp_path):
+    for name in ("curves.csv", "cross_play.csv", "study.yaml"):
+        (study / name).unlink()
+    assert main(["report", str(study), "--title", "Mine"]) == 0
+    assert (study / "report.md").read_text().startswith("# Mine\n\n6 runs")
+    assert sorted(path.stem for path in (study / "figures").iterdir()) == ["profile", "returns"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("results.csv", RUNS, "", "results.csv: column task is missing, found nothing"),
+        ("results.csv", "return_best", "return_bst", "results.csv: column return_best is missing, found study, task"),
+        ("results.csv", "MOMA-PPO,0,8,", "MOMA-PPO,0,eight,", "results.csv, row 2: return_last: found 'eight'"),
+        ("results.csv", "MOMA-PPO,0,8,", "MOMA-PPO,0,,", "results.csv, row 2: return_last: found ''"),
+        ("results.csv", "MOMA-PPO,1,10,", "MOMA-PPO,0,10,", "results.csv: rows 2 and 3 are the same run: MOMA-PPO"),
+        ("results.csv", RUNS[RUNS.index("s,game") :], "", "results.csv: found no runs"),
+        ("curves.csv", "epoch", "epok", "curves.csv: column epoch is missing"),
+        ("study.yaml", STUDY, "a: [", "study.yaml: is not valid YAML"),
+    ],
+)  # fmt: skip
+def test_mistakes_cost_a_line(study, capsys, name, old, new, said):
+    path = study / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert main(["report", str(study)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (study / "report.md").exists()
+
+
+def test_no_study_is_told(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "none")]) == 2
+    assert "none/results.csv: no such file, expected a study's results (python main.py study FILE)" in (
+        capsys.readouterr().err
+    )
