@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,30 @@ import numpy as np
 from momalit.errors import UserError
 
 NAME = re.compile(r"episode_(\d+)")
+BOOKKEEPING = 2**18  # bytes of a file's bookkeeping kept in memory; every array is opened once or twice
 
 
 class Episodes:
-    """The episode groups of an open file, in the order of their numbers.
+    """The episode groups of an open file, in the order of their numbers or in another.
 
     Args:
         path: for messages.
         file: the open file; needed as long as anything is read.
+        arrange: of the number of episodes E, gives the order in which to read them, a permutation of 0 to E - 1.
 
     Raises:
         UserError: there are no episodes, or an episode has no rewards or no steps.
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
+    def __init__(self, path: Path, file: h5py.File, arrange: Callable[[int], Sequence[int]] | None = None) -> None:
         self.path = path
         self._file = file
+        _keep_little(file)
         numbers = sorted(int(match[1]) for name in file if (match := NAME.fullmatch(name)))
-        self.names = [f"episode_{number}" for number in numbers]
-        if not self.names:
+        if not numbers:
             raise UserError(f"{path}: found keys {list(file)[:5]}, expected groups episode_0, episode_1, ...")
+        self.order = list(range(len(numbers)) if arrange is None else arrange(len(numbers)))
+        self.names = [f"episode_{numbers[place]}" for place in self.order]
         self._ids = [h5py.h5g.open(file.id, name.encode()) for name in self.names]
         self.lengths: list[int] = []
         for i, name in enumerate(self.names):
@@ -73,6 +78,7 @@ class Episodes:
         width: int | None = None,
         dtype: Any = np.float32,
         columns: slice = slice(None),
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """One key of all episodes.
 
@@ -82,6 +88,7 @@ class Episodes:
             width: number of columns expected; None takes that of the first episode.
             dtype: of the result; None keeps the file's.
             columns: those to keep; the others are not looked at.
+            out: where to put the result, of its shape and of the type wanted; None makes room.
 
         Returns:
             ``(sum of rows, number of columns)``, all finite.
@@ -89,27 +96,38 @@ class Episodes:
         Raises:
             UserError: a key is missing, is not numeric, has another shape, or holds a value that is not finite.
         """
-        pieces: list[np.ndarray] = []
+        if width is None:
+            width = self.width(key)
+        kept = len(range(width)[columns])
+        n_rows = self.n_steps + extra * len(self.names)
+        if out is None:
+            out = np.empty((n_rows, kept), self._open(0, key).dtype if dtype is None else dtype)
+        array = out
+        wrong = np.zeros(n_rows, bool)
+        end = 0
         for i, length in enumerate(self.lengths):
             source = self._open(i, key)
             shape = source.shape
-            size = int(np.prod(shape[1:], dtype=np.int64))
-            if width is None:
-                width = size
-            if not shape or shape[0] != length + extra or size != width:
+            if not shape or shape[0] != length + extra or int(np.prod(shape[1:], dtype=np.int64)) != width:
                 expected = (length + extra, width) if width != 1 else (length + extra,)
                 raise UserError(f"{self.path}: {self.names[i]}/{key} has shape {shape}, expected {expected}")
             kind = source.dtype
             if kind.kind not in "biuf":
                 raise UserError(f"{self.path}: {self.names[i]}/{key} has type {kind}, expected numbers")
-            piece = np.empty(shape, kind)
+            if dtype is None:
+                array = array.astype(np.result_type(array, kind), copy=False)
+            begin, end = end, end + shape[0]
+            rows = array[begin:end]
+            # Straight to its place where nothing need be converted or left out, so that nothing is there twice.
+            direct = kind == array.dtype and kept == width and rows.flags.c_contiguous
+            piece = rows if direct else np.empty((len(rows), width), kind)
             if piece.size:
                 source.read(h5py.h5s.ALL, h5py.h5s.ALL, piece)
-            pieces.append(np.ascontiguousarray(piece.reshape(shape[0], size)[:, columns]))
-        array = np.concatenate(pieces)
-        array = array if dtype is None else array.astype(dtype, copy=False)
-        if array.dtype.kind == "f":
-            self.refuse(key, ~np.isfinite(array).all(1), array, "finite numbers", extra)
+            if not direct:
+                rows[:] = piece[:, columns]
+            if array.dtype.kind == "f":
+                wrong[begin:end] = ~np.isfinite(rows).all(1)
+        self.refuse(key, wrong, array, "finite numbers", extra)
         return array
 
     def refuse(self, key: str, wrong: np.ndarray, values: np.ndarray, expected: str, extra: int = 0) -> None:
@@ -137,3 +155,11 @@ class Episodes:
         if not isinstance(found, h5py.h5d.DatasetID):
             raise UserError(f"{self.path}: {self.names[i]}/{key} is a group, expected an array")
         return found
+
+
+def _keep_little(file: h5py.File) -> None:
+    """Bounds what HDF5 keeps of the file: by itself it took a fifth of the memory of a million transitions."""
+    cache = file.id.get_mdc_config()
+    cache.set_initial_size = True
+    cache.min_size = cache.initial_size = cache.max_size = BOOKKEEPING
+    file.id.set_mdc_config(cache)

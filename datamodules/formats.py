@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from datamodules.episodes import Episodes
 from datamodules.inference import action_starts, inferred_spec, state_columns, with_env
 from datamodules.writing import DATA_FILE, METADATA_FILE, OURS
 from momalit.errors import UserError
-from momalit.records import Trajectories
 from momalit.team import STATE, TeamSpec
+from momalit.trajectories import Trajectories
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ class Dataset:
     Args:
         path: its HDF5 file.
         spec: the team.
-        trajectories: everything in it.
+        trajectories: everything in it, in the order asked for.
+        order: numbers, among the file's episodes, of the trajectories, in their order.
         provenance: where it comes from, as far as it says.
         sha256: digest of the contents (see ``contents_hash``).
     """
@@ -39,21 +40,38 @@ class Dataset:
     path: Path
     spec: TeamSpec
     trajectories: Trajectories
+    order: Sequence[int]
     provenance: dict[str, Any]
     sha256: str
 
 
-def contents_hash(spec: TeamSpec, trajectories: Trajectories) -> str:
-    """SHA-256, in hex, of the specification and of every number in the trajectories; of nothing else."""
+def contents_hash(spec: TeamSpec, trajectories: Trajectories, order: Sequence[int] | None = None) -> str:
+    """SHA-256, in hex, of the specification and of every number in the trajectories; of nothing else.
+
+    Args:
+        spec: the team.
+        trajectories: what to digest.
+        order: their numbers, in which order they are digested; None for that in which they lie.
+    """
     digest = hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode())
-    for key in ("state", "action", "reward", "terminated", "truncated", "lengths"):
-        array = getattr(trajectories, key).numpy()
+    number = np.arange(len(trajectories.lengths)) if order is None else np.argsort(order)
+    lengths, first = trajectories.lengths.numpy()[number], trajectories.first.numpy()[number]
+    places = {"state": (first + number, lengths + 1)}
+    for key in ("state", "action", "reward", "terminated", "truncated"):
+        array = np.ascontiguousarray(getattr(trajectories, key).numpy())
         digest.update(f"{key} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        for begin, count in zip(*places.get(key, (first, lengths)), strict=True):
+            digest.update(array[begin : begin + count].data)
+    digest.update(f"lengths {lengths.dtype} {lengths.shape}".encode())
+    digest.update(lengths.data)
     return digest.hexdigest()
 
 
-def read_dataset(path: str | Path, env: Mapping[str, Any] | None = None) -> Dataset:
+def read_dataset(
+    path: str | Path,
+    env: Mapping[str, Any] | None = None,
+    arrange: Callable[[int], Sequence[int]] | None = None,
+) -> Dataset:
     """Reads and checks a dataset.
 
     A file without momalit's metadata may be any multi-agent Minari file: observations and actions keyed by agent. Its
@@ -62,6 +80,8 @@ def read_dataset(path: str | Path, env: Mapping[str, Any] | None = None) -> Data
     Args:
         path: the HDF5 file or the Minari dataset's directory.
         env: ``name`` and settings of the environment that fits the dataset, or changed settings of the one it names.
+        arrange: of the number of episodes E, gives the order in which they shall lie in memory, a permutation of 0 to
+            E - 1; None for the order of their numbers. It has no influence on the digest.
 
     Raises:
         UserError: the first fault found: file, key, what is there and what was expected.
@@ -71,7 +91,7 @@ def read_dataset(path: str | Path, env: Mapping[str, Any] | None = None) -> Data
     ours = metadata.get(OURS)
     try:
         with h5py.File(path, "r") as file:
-            episodes = Episodes(path, file)
+            episodes = Episodes(path, file, arrange)
             if ours is not None:
                 spec = TeamSpec.from_dict(ours["team"])
                 state = episodes.read(f"observations/{STATE}", extra=1, width=spec.state_size)
@@ -89,13 +109,13 @@ def read_dataset(path: str | Path, env: Mapping[str, Any] | None = None) -> Data
         torch.from_numpy(terminated), torch.from_numpy(truncated), lengths,
     )  # fmt: skip
     provenance = dict(ours["provenance"]) if ours is not None else {}
-    digest = contents_hash(spec, trajectories)
+    digest = contents_hash(spec, trajectories, episodes.order)
     if provenance.get("sha256", digest) != digest:
         raise UserError(f"{path}: contents have SHA-256 {digest}, expected {provenance['sha256']} by its metadata")
     if env:
         spec = with_env(spec, env, path)
-        digest = contents_hash(spec, trajectories)
-    return Dataset(path, spec, trajectories, provenance, digest)
+        digest = contents_hash(spec, trajectories, episodes.order)
+    return Dataset(path, spec, trajectories, episodes.order, provenance, digest)
 
 
 def locate(path: Path) -> Path:
@@ -150,12 +170,12 @@ def _actions(episodes: Episodes, spec: TeamSpec, metadata: dict[str, Any] | None
             )  # fmt: skip
             joint[np.arange(len(index)), i, index] = 1.0
         else:
-            values = episodes.read(key, width=agent.action_size)
-            clipped = values.clip(np.array(agent.low, np.float32), np.array(agent.high, np.float32))
-            beyond = float(np.abs(values - clipped).max(initial=0.0))
+            values = episodes.read(key, width=agent.action_size, out=joint[:, i, : agent.action_size])
+            low, high = np.array(agent.low, np.float32), np.array(agent.high, np.float32)
+            beyond = float(np.maximum(low - values.min(0), values.max(0) - high).max(initial=0.0))
             if beyond > 0:
                 logger.warning("%s: %s goes %.3g beyond its bounds; clipped", episodes.path, key, beyond)
-            joint[:, i, : agent.action_size] = clipped
+                values.clip(low, high, out=values)
     return joint
 
 
@@ -166,12 +186,7 @@ def _mean(reward: np.ndarray) -> np.ndarray:
 
 def _flags(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
     """Terminated and truncated ``(N,)``, checked: at most one of them, at an episode's last step only."""
-    terminations, truncations = (episodes.read(key, dtype=None) != 0 for key in ("terminations", "truncations"))
-    both = (terminations & truncations).any(1)
-    episodes.refuse("terminations", both, terminations.any(1), "at most one of terminations and truncations at a step")
-    over = (terminations | truncations.any(1, keepdims=True)).all(1)
-    terminated = terminations.all(1)
-    truncated = over & ~terminated
+    terminated, truncated = _ends(episodes)
     last = np.zeros(episodes.n_steps, bool)
     last[np.cumsum(episodes.lengths) - 1] = True
     for key, flag in (("terminations", terminated), ("truncations", truncated)):
@@ -179,7 +194,18 @@ def _flags(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
     cut = last & ~terminated & ~truncated
     if cut.any():
         logger.warning("%s: %d episodes end without a flag; taken as truncated", episodes.path, cut.sum())
-    return terminated, truncated | cut
+        truncated |= cut
+    return terminated, truncated
+
+
+def _ends(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
+    """Whether all agents terminated at a step ``(N,)``, and else whether all had ended there one way or the other."""
+    terminations, truncations = (episodes.read(key, dtype=None) != 0 for key in ("terminations", "truncations"))
+    both = (terminations & truncations).any(1)
+    episodes.refuse("terminations", both, both, "at most one of terminations and truncations at a step")
+    terminated = terminations.all(1)
+    over = (terminations | truncations.any(1, keepdims=True)).all(1)
+    return terminated, over & ~terminated
 
 
 def _line(error: Exception) -> str:

@@ -24,8 +24,8 @@ from datamodules.sources import file_digest, find_source, source_name
 from datamodules.writing import write_dataset
 from momalit.envs import make_env, team_spec
 from momalit.errors import UserError
-from momalit.records import Trajectories
 from momalit.team import TeamSpec
+from momalit.trajectories import Trajectories
 
 logger = logging.getLogger(__name__)
 

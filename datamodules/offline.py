@@ -16,8 +16,8 @@ from datamodules.delegation import ModuleLoaders
 from datamodules.formats import Dataset, read_dataset
 from datamodules.names import is_name
 from momalit.errors import UserError
-from momalit.records import Trajectories
 from momalit.team import TeamSpec
+from momalit.trajectories import Trajectories
 
 
 class OfflineDataModule(ModuleLoaders):
@@ -69,8 +69,8 @@ class OfflineDataModule(ModuleLoaders):
     def contents(self) -> Dataset:
         """The whole dataset, made first if it is a built-in one that is missing."""
         if not is_name(self.dataset):
-            return read_dataset(self.dataset, self.env)
-        return read_dataset(collect(self.dataset, self.env, self.transitions, self.dataset_seed))
+            return read_dataset(self.dataset, self.env, self._arrange)
+        return read_dataset(collect(self.dataset, self.env, self.transitions, self.dataset_seed), arrange=self._arrange)
 
     @property
     def spec(self) -> TeamSpec:
@@ -89,13 +89,13 @@ class OfflineDataModule(ModuleLoaders):
 
     @property
     def trajectories(self) -> Trajectories:
-        """All trajectories."""
-        return self.contents.trajectories
+        """All trajectories in the order of the file, in memory of their own."""
+        return self.contents.trajectories.select(self._in_file)
 
     @property
     def returns(self) -> Tensor:
-        """Undiscounted return of every trajectory, ``(E,)``."""
-        return self.trajectories.returns
+        """Undiscounted return of every trajectory, ``(E,)``, in the order of the file."""
+        return self.contents.trajectories.returns[self._in_file]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -106,7 +106,7 @@ class OfflineDataModule(ModuleLoaders):
     @cached_property
     def train(self) -> Trajectories:
         """Trajectories to learn from."""
-        return self.trajectories.select(self._episodes["train"])
+        return self._part("train")
 
     def to_device(self, device: torch.device) -> None:
         """Moves the training split to where it is drawn from, if it shall be and can be there."""
@@ -121,29 +121,51 @@ class OfflineDataModule(ModuleLoaders):
     @cached_property
     def validation(self) -> Trajectories:
         """Trajectories to choose between models with."""
-        return self.trajectories.select(self._episodes["validation"])
+        return self._part("validation")
 
     @cached_property
     def test(self) -> Trajectories:
         """Trajectories that nothing is chosen with."""
-        return self.trajectories.select(self._episodes["test"])
+        return self._part("test")
 
-    @cached_property
-    def _episodes(self) -> dict[str, Tensor]:
-        """Numbers of the trajectories in every part, in rising order."""
-        n = len(self.trajectories.lengths)
+    # --- the split -------------------------------------------------------------------------------------------------
+    def _sizes(self, n: int) -> dict[str, int]:
+        """Numbers of trajectories in every part, of ``n`` in all."""
+        validation, test = _share(self.validation_fraction, n), _share(self.test_fraction, n)
+        return {"validation": validation, "test": test, "train": n - validation - test}
+
+    def _arrange(self, n: int) -> list[int]:
+        """The order of ``n`` trajectories in memory: part after part, so that none need be copied, each rising."""
+        sizes = self._sizes(n)
+        if sizes["train"] < 1:  # refused by whoever asks for a part
+            return list(range(n))
         order = torch.randperm(n, generator=torch.Generator().manual_seed(self.split_seed))
-        sizes = {
-            "validation": _share(self.validation_fraction, n),
-            "test": _share(self.test_fraction, n),
-        }
-        sizes["train"] = n - sum(sizes.values())
+        return torch.cat([part.sort().values for part in order.split(list(sizes.values()))]).tolist()
+
+    @property
+    def _in_file(self) -> Tensor:
+        """Where the file's trajectories lie in memory, ``(E,)``."""
+        return torch.tensor(self.contents.order).argsort()
+
+    def _part(self, name: str) -> Trajectories:
+        """One part, a view of the memory of all.
+
+        Raises:
+            UserError: there are not enough trajectories for all parts.
+        """
+        everything = self.contents.trajectories
+        sizes = self._sizes(len(everything.lengths))
         if sizes["train"] < 1:
             raise UserError(
-                f"{self.path}: found {n} trajectories, expected enough for {sizes['validation']} to validate with,"
-                f" {sizes['test']} to test with and at least 1 to train on"
+                f"{self.path}: found {sum(sizes.values())} trajectories, expected enough for {sizes['validation']} to"
+                f" validate with, {sizes['test']} to test with and at least 1 to train on"
             )
-        return {key: part.sort().values for key, part in zip(sizes, order.split(list(sizes.values())), strict=True)}
+        begin = 0
+        for part, size in sizes.items():
+            if part == name:
+                break
+            begin += size
+        return everything.span(begin, begin + size)
 
 
 def _share(fraction: float, n: int) -> int:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from datamodules.experts import Behaviour
 from momalit.envs import VectorTeamEnv
-from momalit.records import Trajectories
 from momalit.team import TeamSpec
+from momalit.trajectories import Trajectories
 
 N_ROWS = 50  # environments stepped together; part of what makes a dataset reproducible
 

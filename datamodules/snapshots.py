@@ -31,9 +31,10 @@ from momalit.envs import VectorTeamEnv, make_env, team_spec
 from momalit.envs.workers import GUARD
 from momalit.nn.actors import TeamActor
 from momalit.processor import default_products
-from momalit.records import Sequence, Trajectories
+from momalit.records import Sequence
 from momalit.rollout import ActingTeam
 from momalit.team import TeamSpec
+from momalit.trajectories import Trajectories
 
 FOLDER = Path(__file__).parent / "policies"
 MOST_EPISODES = 4  # that one snapshot plays at a time; part of what makes a dataset reproducible

@@ -19,8 +19,8 @@ from gymnasium import spaces
 from minari.serialization import serialize_space
 
 from momalit.errors import UserError
-from momalit.records import Trajectories
 from momalit.team import STATE, TeamSpec
+from momalit.trajectories import Trajectories
 
 DATA_FILE, METADATA_FILE, OURS = "main_data.hdf5", "metadata.json", "momalit"
 

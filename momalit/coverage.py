@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from momalit.records import Step, Trajectories
+from momalit.records import Step
+from momalit.trajectories import Trajectories
 
 MOST_VISITED, MOST_LOGGED = 2_000, 20_000
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from momalit.dynamics import WorldModel
 from momalit.functional.statistics import rank_correlation
 from momalit.functional.uncertainty import ensemble_covariance_norm
-from momalit.records import Trajectories, Transitions
+from momalit.records import Transitions
+from momalit.trajectories import Trajectories
 
 HORIZONS = (1, 5, 10, 25, 50)
 

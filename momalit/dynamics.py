@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from momalit.nn.ensemble import EnsembleNetwork, Prediction
-from momalit.nn.standardizer import Standardizer
-from momalit.records import Trajectories, Transitions
+from momalit.nn.standardizer import Standardizer, columns
+from momalit.records import Transitions
 from momalit.team import TeamSpec
+from momalit.trajectories import Trajectories
 
 TERMINATIONS = ("learned", "never")
 
@@ -47,10 +49,12 @@ class ModelSpace(nn.Module):
     @torch.no_grad()
     def fit(self, data: Trajectories, discount: float) -> None:
         """Takes statistics, bounding box and the worst discounted return-to-go from ``data``."""
-        every = torch.arange(len(data), device=data.reward.device)
-        batch = data.transitions(every)
-        self.input.fit(self.raw_input(batch.state, batch.action))
-        self.target.fit(self.raw_target(batch))
+        # A few columns at a time: inputs and targets of a whole log would take several times its memory.
+        row, states = data.row, columns(data.state)
+        actions = (data.action.flatten(1)[:, block] for block in self.joint_index.tensor_split(len(states)))
+        changes = (block[row + 1] - block[row] for block in states)
+        self.input.fit_columns(chain((block[row] for block in states), actions))
+        self.target.fit_columns(chain(changes, [data.reward.unsqueeze(1)]))
         self.state_low.copy_(data.state.amin(0))
         self.state_high.copy_(data.state.amax(0))
         self.reward_low.copy_(data.reward.amin())

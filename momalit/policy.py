@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from momalit.nn.actors import TeamActor
-from momalit.records import Trajectories, Windows
+from momalit.records import Windows
 from momalit.resuming import ResumableModule
 from momalit.team import TeamSpec
+from momalit.trajectories import Trajectories
 
 _KEY = "momalit"
 

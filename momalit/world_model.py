@@ -18,10 +18,11 @@ from momalit.dynamics import TERMINATIONS, ModelSpace, WorldModel
 from momalit.errors import UserError
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.ensemble import EnsembleNetwork
-from momalit.records import Trajectories, Transitions
+from momalit.records import Transitions
 from momalit.resuming import ResumableModule
 from momalit.support import require_own_clipping
 from momalit.team import TeamSpec
+from momalit.trajectories import Trajectories
 
 
 class WorldModelModule(ResumableModule):
@@ -144,11 +145,12 @@ class WorldModelModule(ResumableModule):
     def _training_batches(self) -> Iterator[Transitions]:
         data = self._data.train
         random = generator_for("cpu", torch.initial_seed(), self.current_epoch, 1)
-        shuffled = [torch.randperm(len(data), generator=random) for _ in range(self.hparams["n_members"])]
-        # The same order in every process, which takes its share of each batch.
-        order, size = torch.stack(shuffled), self.hparams["batch_size"]
-        for index in shared_chunks(order, size, self.global_rank, self.trainer.world_size):
-            yield data.transitions(index.to(data.reward.device))
+        # The same order in every process, which takes its share of each batch. Short numbers: the log may be large.
+        order = torch.empty(self.hparams["n_members"], len(data), dtype=torch.int32)
+        for member in order:
+            torch.randperm(len(data), generator=random, out=member)
+        for index in shared_chunks(order, self.hparams["batch_size"], self.global_rank, self.trainer.world_size):
+            yield data.transitions(index.to(data.reward.device, torch.long))
 
     def _in_order(self, data: Trajectories, size: int = 4096) -> DataLoader:
         every = torch.arange(len(data))

@@ -6,8 +6,8 @@ import torch
 from momalit.coverage import Visits, distance_from_data
 from momalit.envs.vector import VectorTeamEnv
 from momalit.nn.actors import TeamActor
-from momalit.records import Trajectories
 from momalit.rollout import play_episodes
+from momalit.trajectories import Trajectories
 
 
 def trajectories(states: list[float], actions: list[float]) -> Trajectories:

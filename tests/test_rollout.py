@@ -7,9 +7,10 @@ import torch
 
 from momalit.envs.vector import VectorTeamEnv
 from momalit.nn.actors import TeamActor
-from momalit.records import Step, Trajectories
+from momalit.records import Step
 from momalit.rollout import FEWEST_ROWS, ActingTeam, collect_rollout, first_times, play_episodes
 from momalit.team import AgentSpec, TeamSpec
+from momalit.trajectories import Trajectories
 
 ROWS, STATE, ACTIONS = 6, 3, 2
 

@@ -10,8 +10,8 @@ import torch
 from momalit.checkpoints import load_module
 from momalit.errors import UserError
 from momalit.functional.uncertainty import ensemble_covariance_norm
-from momalit.records import Trajectories
 from momalit.team import AgentSpec, TeamSpec
+from momalit.trajectories import Trajectories
 from momalit.world_model import WorldModelModule
 
 NOISE, REWARD_NOISE, LENGTH, BORDER = 0.05, 0.1, 40, 0.7

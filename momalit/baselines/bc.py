@@ -15,8 +15,9 @@ from momalit.functional.processes import weight_of_share
 from momalit.functional.surrogate import masked_mean
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.actors import TeamActor
-from momalit.records import Trajectories, Windows
+from momalit.records import Windows
 from momalit.team import TeamSpec
+from momalit.trajectories import Trajectories
 
 
 class BCModule(LogLearner):

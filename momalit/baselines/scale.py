@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from momalit.records import Trajectories
+from momalit.trajectories import Trajectories
 
 
 class ReturnScale(nn.Module):

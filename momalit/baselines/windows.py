@@ -13,8 +13,9 @@ from momalit.batches import count_shared, generator_for, shared_chunks
 from momalit.errors import UserError
 from momalit.means import Means
 from momalit.policy import TeamPolicyModule
-from momalit.records import Trajectories, Windows
+from momalit.records import Windows
 from momalit.team import TeamSpec
+from momalit.trajectories import Trajectories
 
 
 class LogLearner(TeamPolicyModule):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -35,8 +37,17 @@ class Standardizer(nn.Module):
     @torch.no_grad()
     def fit(self, values: Tensor) -> None:
         """Takes the statistics of ``values`` ``(N, size)``, accumulated in double precision."""
+        self.fit_columns(columns(values))
+
+    @torch.no_grad()
+    def fit_columns(self, blocks: Iterable[Tensor]) -> None:
+        """Takes the statistics of a table that need not be there as a whole.
+
+        Args:
+            blocks: of a few columns each, ``(N, ...)``; together the table ``(N, size)``.
+        """
         self.count.zero_()
-        self.update(values)
+        self._merge(*torch.cat([_moments(block) for block in blocks], 1))
 
     @torch.no_grad()
     def update(self, values: Tensor, of_all: bool = False) -> None:
@@ -46,17 +57,15 @@ class Standardizer(nn.Module):
             values: what was seen.
             of_all: whether each process has seen others, which all of them take in. Every process must call this then.
         """
-        mean = values.mean(0, dtype=torch.float64)
-        variance = values.double().var(0, correction=0)
-        moments = torch.stack([mean, variance, torch.full_like(mean, values.shape[0])])
+        moments = _moments(values)
         # Merged in the order of ranks, so that all processes round alike.
         for seen in gather_tensor(moments) if of_all else [moments]:
-            self._merge(seen[0], seen[1], seen[2, 0])
+            self._merge(*seen)
 
     def _merge(self, mean: Tensor, variance: Tensor, rows: Tensor) -> None:
-        """Chan et al. (1979)."""
-        total = self.count + rows
-        share = rows / total
+        """Chan et al. (1979); each ``(size,)``."""
+        total = self.count + rows[0]
+        share = rows[0] / total
         old_mean, old_variance = self.mean.double(), torch.where(self.varies, self.std.double() ** 2, 0)
         difference = mean - old_mean
         new_mean = old_mean + difference * share
@@ -74,6 +83,18 @@ class Standardizer(nn.Module):
     def inverse(self, values: Tensor) -> Tensor:
         """From standardised units; a dimension that does not vary takes its constant value."""
         return values * (self.std * self.varies) + self.mean
+
+
+def columns(table: Tensor, width: int = 8) -> Sequence[Tensor]:
+    """Blocks of about ``width`` columns of ``table`` ``(N, ...)``, as views."""
+    return table.tensor_split(max(table.shape[1] // width, 1), 1)
+
+
+def _moments(values: Tensor) -> Tensor:
+    """Mean, variance and number of rows of every column of ``(N, d)``, in double precision ``(3, d)``."""
+    wide = values.double()
+    mean = wide.mean(0)
+    return torch.stack([mean, wide.var(0, correction=0), torch.full_like(mean, values.shape[0])])
 
 
 class RunningScale(nn.Module):

@@ -3,8 +3,8 @@
 import lightning.pytorch as pl
 import torch
 
-from momalit.records import Trajectories
 from momalit.team import AgentSpec, TeamSpec
+from momalit.trajectories import Trajectories
 
 
 class Recorded(pl.LightningDataModule):

@@ -10,8 +10,9 @@ import torch
 from momalit.baselines import BCModule
 from momalit.checkpoints import load_module
 from momalit.errors import UserError
-from momalit.records import Sequence, Trajectories
+from momalit.records import Sequence
 from momalit.team import AgentSpec, TeamSpec
+from momalit.trajectories import Trajectories
 from tests.baselines.logs import Recorded, make_trainer
 
 LENGTH = 6

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from momalit.baselines.scale import ReturnScale
-from momalit.records import Trajectories
+from momalit.trajectories import Trajectories
 
 
 def log(terminated, reward=(1.0, 1.0, 0.0, 0.0)):

@@ -22,6 +22,7 @@ from tests.benchmarks.workloads import (
     model_products,
     world_model_step,
 )
+from tests.memory import of_loading
 
 pytestmark = pytest.mark.benchmark
 
@@ -99,14 +100,10 @@ def test_load(benchmark, note, tmp_path):
     spec = make_spec("ant")
     data = make_data(spec, 1_000_000, 1000)
     write_dataset(tmp_path / "ant", "ant/large/x-v0", spec, data, {})
-    raw = sum(tensor.nbytes for tensor in (data.state, data.action, data.reward, data.terminated, data.truncated))
-
-    def load() -> OfflineDataModule:
-        module = OfflineDataModule(str(tmp_path / "ant"))
-        assert len(module.train)
-        return module
-
-    module = benchmark.pedantic(load, rounds=2)
+    benchmark.pedantic(lambda: OfflineDataModule(str(tmp_path / "ant")).train, rounds=2)
     note(1_000_000)
-    benchmark.extra_info["raw_mb"] = round(raw / 2**20)
-    assert len(module.trajectories) == 1_000_000
+    memory = of_loading(tmp_path / "ant")
+    benchmark.extra_info |= {
+        f"memory_{key}": memory[key] / memory["raw"] for key in ("resident", "peak", "peak_fitted")
+    }
+    assert memory["peak"] <= 1.3 * memory["raw"]

@@ -12,8 +12,9 @@ import torch
 from momalit.dynamics import WorldModel
 from momalit.envs import make_env, team_spec
 from momalit.moma_ppo import MOMAPPOModule
-from momalit.records import Rollout, Trajectories
+from momalit.records import Rollout
 from momalit.team import TeamSpec
+from momalit.trajectories import Trajectories
 from momalit.world_model import WorldModelModule
 
 SMALL, PAPER = (200,) * 4, (1024,) * 4

@@ -1,10 +1,16 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from datamodules import EnvironmentDataModule, OfflineDataModule, read_dataset
+from datamodules.formats import contents_hash
 from datamodules.writing import write_dataset
 from momalit.errors import UserError
+from momalit.trajectories import Trajectories
+from tests.benchmarks.workloads import make_spec
+from tests.memory import of_loading
 
 
 def test_parts_are_whole_trajectories_without_overlap(reacher):
@@ -16,6 +22,43 @@ def test_parts_are_whole_trajectories_without_overlap(reacher):
     assert set.union(*starts) == {tuple(row) for row in everything.state[everything.row[everything.first]].tolist()}
     for part in parts:
         assert part.lengths.tolist() == [50] * len(part.lengths)
+
+
+def test_parts_share_the_memory_of_the_whole(reacher):
+    everything = reacher.contents.trajectories
+    for part in (reacher.train, reacher.validation, reacher.test):
+        for key in ("state", "action", "reward", "terminated", "truncated"):
+            assert (
+                getattr(part, key).untyped_storage().data_ptr() == getattr(everything, key).untyped_storage().data_ptr()
+            )
+
+
+def test_the_order_in_memory_shows_nowhere_else(reacher):
+    plain = read_dataset(reacher.path)
+    assert sorted(reacher.contents.order) == list(range(40)) != reacher.contents.order
+    assert plain.sha256 == reacher.contents.sha256 == contents_hash(plain.spec, plain.trajectories)
+    for key, value in vars(plain.trajectories).items():
+        assert torch.equal(getattr(reacher.trajectories, key), value), key
+    assert torch.allclose(reacher.returns, plain.trajectories.returns)
+    parts = [reacher.validation, reacher.test, reacher.train]
+    at = iter(reacher.contents.order)
+    for part in parts:
+        numbers = [next(at) for _ in part.lengths]
+        assert numbers == sorted(numbers)
+        assert torch.equal(part.state, plain.trajectories.select(torch.tensor(numbers)).state)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's kernel")
+def test_loading_takes_little_more_than_the_data(tmp_path):
+    lengths, size = torch.full((400,), 500), 200_000
+    random, no = torch.Generator().manual_seed(0), torch.zeros(size, dtype=torch.bool)
+    state = torch.randn(size + len(lengths), 10, generator=random)
+    data = Trajectories.from_lengths(state, torch.zeros(size, 2, 1), torch.zeros(size), no, no, lengths)
+    write_dataset(tmp_path / "x", "reacher/large/x-v0", make_spec("reacher"), data, {})
+    memory = of_loading(tmp_path / "x")
+    # Libraries take 15 MB that do not grow with the data.
+    assert memory["raw"] == size * (2 * 4 + 4 + 2) + state.nbytes
+    assert memory["resident"] <= memory["peak"] <= 1.3 * memory["raw"] + 15e6
 
 
 def test_split_seed_and_fractions_make_the_fingerprint(reacher):
@@ -127,8 +170,8 @@ def test_the_training_split_moves_to_an_accelerator_if_it_shall(resident, moves,
 @pytest.mark.parametrize(("factor", "moves"), [(3.9, False), (4.1, True)])
 def test_it_moves_by_itself_where_it_takes_a_quarter_of_the_free_memory(factor, moves, momalit_home, monkeypatch):
     data = OfflineDataModule("icg/unfavourable", transitions=1000)
-    # 1000 transitions and 100 last states: 4 floats a state, 4 an action, a reward, two flags and three indices.
-    size = 1100 * 16 + 1000 * (16 + 4 + 2 + 24)
+    # 1000 transitions and 100 last states: 4 floats a state, 4 an action, a reward, two flags; 100 times two indices.
+    size = 1100 * 16 + 1000 * (16 + 4 + 2) + 100 * 16
     assert data.train.n_bytes == pytest.approx(0.8 * size)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (int(factor * data.train.n_bytes), 0))
     assert data._fits(torch.device("cuda")) == moves

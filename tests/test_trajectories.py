@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from momalit.records import Trajectories
+from momalit.trajectories import Trajectories
 
 LENGTHS = [3, 1, 5, 2]
 S, A, U = 2, 2, 3
@@ -70,6 +70,25 @@ def test_select(trajectories, chosen):
     every = episodes(trajectories)
     for found, number in zip(episodes(picked), chosen, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(found, every[number], strict=True))
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 4), (1, 3), (3, 4), (2, 2)])
+def test_span(trajectories, begin, end):
+    part, every = trajectories.span(begin, end), episodes(trajectories)
+    assert part.lengths.tolist() == LENGTHS[begin:end]
+    for found, number in zip(episodes(part), range(begin, end), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(found, every[number], strict=True))
+
+
+def test_places(trajectories):
+    index = torch.tensor([[0, 3, 4], [8, 9, 10]])
+    row, step, length = trajectories.place(index)
+    assert row.tolist() == [[0, 4, 6], [10, 12, 13]]
+    assert step.tolist() == [[0, 0, 0], [4, 0, 1]]
+    assert length.tolist() == [[3, 1, 5], [5, 2, 2]]
+    assert torch.equal(trajectories.row[index], row)
+    assert torch.equal(trajectories.step[index], step)
+    assert torch.equal(trajectories.length[index], length)
 
 
 def test_transitions(trajectories):
