@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from momalit.studies.reading import Place, Results, Row, name_of, values
+from momalit.studies.reading import Place, Results, Row, values
 from momalit.studies.statistics import bootstrap_interval
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; black and yellow are left out.
@@ -103,7 +103,7 @@ def _returns(results: Results, colour: Mapping[str, str]) -> Figure:
         axes.set_axisbelow(True)
         axes.margins(x=0.08)
         _references(axes.axvline, results.of(place))
-        axes.set_title(name_of(place))
+        axes.set_title(results.panel_name(place))
         axes.set_xlabel("return")
     _legend(figure, panels[0][1])
     return figure
@@ -129,7 +129,7 @@ def _curves(results: Results, colour: Mapping[str, str]) -> Figure:
         _references(axes.axhline, results.of(place))
         axes.grid(axis="y", color="#e4e4e4", lw=0.6)
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
-        axes.set_title(name_of(place))
+        axes.set_title(results.panel_name(place))
         axes.set_xlabel("share of the method's training")
     panels[0][1].set_ylabel("return")
     handles = [mpl.lines.Line2D([], [], color=colour[method], lw=1.8, label=method) for method in results.methods]
@@ -179,7 +179,7 @@ def _cross_play(results: Results, colour: Mapping[str, str]) -> Figure:
         axes.grid(axis="x", color="#e4e4e4", lw=0.6)
         axes.set_axisbelow(True)
         axes.margins(x=0.08)
-        axes.set_title(name_of(place))
+        axes.set_title(results.panel_name(place))
         axes.set_xlabel("return")
     marks = [
         mpl.lines.Line2D([], [], ls="", marker="o", color="#444444", label="as trained together"),
@@ -219,7 +219,7 @@ def _matrices(results: Results) -> Figure:
             if row == 0:
                 axes.set_title(method, fontsize=9)
             if column == 0:
-                axes.set_ylabel(name_of(place).replace(", ", "\n"), fontsize=8)
+                axes.set_ylabel(results.panel_name(place).replace(", ", "\n"), fontsize=8)
     if image is not None:
         figure.colorbar(image, ax=grid, label="return", shrink=0.7, pad=0.02)
     return figure

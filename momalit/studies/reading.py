@@ -53,6 +53,11 @@ class Results:
         """Every task, dataset and setting, in the order of the file."""
         return list(dict.fromkeys(place_of(row) for row in self.runs))
 
+    def panel_name(self, place: Place) -> str:
+        """A group in a figure: the parts of its name that tell it from the others."""
+        varies = [len({other[i] for other in self.places}) > 1 for i in range(len(place))]
+        return ", ".join(part for part, tells in zip(place, varies, strict=True) if part and tells) or name_of(place)
+
     def of(self, place: Place, method: str | None = None, rows: Sequence[Row] | None = None) -> list[Row]:
         """The rows of one group, and of one method in it; rows of ``runs`` by default."""
         chosen = self.runs if rows is None else rows
