@@ -36,7 +36,7 @@ def lines(content: Mapping[str, Any]) -> Iterator[str]:
         yield "|---|" + "---|" * (len(shown) + 1)
         for row in rows:
             name = row["param"] or row["name"].removeprefix("test_")
-            cells = [f"{row['extra_info'][key]:,}" if key in row["extra_info"] else "" for key in shown]
+            cells = [f"{round(row['extra_info'][key], 2):,}" if key in row["extra_info"] else "" for key in shown]
             yield f"| {name} | {1000 * row['stats']['min']:,.4g} | {' | '.join(cells)} |"
 
 
