@@ -63,7 +63,6 @@ class Evaluation(pl.Callback):
         self.deterministic, self.imagined_starts = deterministic, imagined_starts
         self.workers = workers if workers is None else worker_count(workers, "Evaluation.workers")
         self.returns: Tensor | None = None
-        self.visited = torch.zeros(0)
         self._env: VectorTeamEnv | None = None
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -86,10 +85,24 @@ class Evaluation(pl.Callback):
         for name, value in figures.items():
             module.log(f"{prefix}/{name}", value.float(), prog_bar=name == "return", rank_zero_only=True)
 
-    def play(self, module: TeamPolicyModule, purpose: str, episodes: int, rank: int = 0, world_size: int = 1) -> Tensor:
+    def play(
+        self,
+        module: TeamPolicyModule,
+        purpose: str,
+        episodes: int,
+        rank: int = 0,
+        world_size: int = 1,
+        visits: Visits | None = None,
+    ) -> Tensor:
         """Returns of all episodes of ``purpose``, in the order of their seeds, the same in every process.
 
-        ``visited`` then holds the states and joint actions of this process's share, ``(N, S + A U)``.
+        Args:
+            module: the team's.
+            purpose: ``validation``, ``test`` or ``video``.
+            episodes: of all processes together.
+            rank: of this process.
+            world_size: number of processes.
+            visits: takes down the states and joint actions of this process's share.
         """
         seeds = episode_seeds(purpose, episodes)
         mine = list(range(rank, episodes, world_size))
@@ -100,9 +113,8 @@ class Evaluation(pl.Callback):
                     self._env.close()
                 self._env = VectorTeamEnv(module.spec, len(mine), workers=self.workers)
             noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
-            watched = Visits(self._env)
-            played = play_episodes(watched, module.deployed, [seeds[i] for i in mine], noise)
-            self.visited = watched.visited
+            env = self._env if visits is None else visits.of(self._env)
+            played = play_episodes(env, module.deployed, [seeds[i] for i in mine], noise)
         returns = torch.zeros(episodes)
         for share, part in enumerate(gather(played) if world_size > 1 else [played]):
             returns[share::world_size] = part

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from callbacks.evaluation import Evaluation
 from momalit.checkpoints import read_checkpoint
-from momalit.coverage import distance_from_data
+from momalit.coverage import Visits, distance_from_data
 from momalit.envs import references
 from momalit.functional.processes import gather
 from momalit.moma_ppo import MOMAPPOModule
@@ -52,17 +52,16 @@ def final_report(
     evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None) or Evaluation()  # type: ignore[attr-defined]
     played: dict[str, Tensor] = {}
     imagined: dict[str, float | None] = {"last": None, "best": None}
-    distance: float | None = None
+    share, visits = (trainer.global_rank, trainer.world_size), {"last": Visits()}
     last = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
     for name, weights in _candidates(trainer, last):
         model.load_state_dict(weights)
-        played[name] = evaluation.play(model, "test", evaluation.test_episodes, trainer.global_rank, trainer.world_size)
+        played[name] = evaluation.play(model, "test", evaluation.test_episodes, *share, visits.get(name))
         if isinstance(model, MOMAPPOModule) and model.world_model is not None:
             imagined[name] = float(evaluation.imagine(model).mean())
-        if name == "last":
-            distance = _distance(evaluation.visited, datamodule)
     model.load_state_dict(last)
+    distance = _distance(visits["last"].visited, datamodule)
     results = _results(model, datamodule, played, imagined, distance, seed, started, evaluation.deterministic)
     if trainer.is_global_zero:
         write_json(run_dir / RESULTS, results)

@@ -14,15 +14,16 @@ MOST_VISITED, MOST_LOGGED = 2_000, 20_000
 
 
 class Visits:
-    """An environment that remembers the states and joint actions of its episodes.
+    """Takes down the states and joint actions of the episodes of an environment."""
 
-    Args:
-        env: a ``VectorTeamEnv``.
-    """
-
-    def __init__(self, env: Any) -> None:
-        self._env = env
+    def __init__(self) -> None:
+        self._env: Any = None
         self._parts: list[Tensor] = []
+
+    def of(self, env: Any) -> Visits:
+        """The environment, a ``VectorTeamEnv``, to be played in place of it."""
+        self._env = env
+        return self
 
     def reset(self, seeds: list[int]) -> Tensor:
         """As the environment's; forgets what was there."""

@@ -37,7 +37,7 @@ def test_visits_are_the_states_and_actions_of_every_step(reacher):
     actor = TeamActor(reacher.spec, width=8, memory=4)
     env = VectorTeamEnv(reacher.spec, 3)
     returns = play_episodes(env, actor, [1, 2, 3])
-    watched = Visits(env)
+    watched = Visits().of(env)
     assert torch.equal(play_episodes(watched, actor, [1, 2, 3]), returns)
     assert watched.visited.shape == (3 * 50, reacher.spec.state_size + 2)
     assert torch.equal(watched.visited[:3, : reacher.spec.state_size], env.reset([1, 2, 3]))

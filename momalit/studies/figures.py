@@ -166,7 +166,7 @@ def _cross_play(results: Results, colour: Mapping[str, str]) -> Figure:
         for y, method in enumerate(methods):
             means = []
             for kind, offset in (("self", -0.14), ("cross", 0.14)):
-                scores = team_scores(results, place, method, kind)
+                scores = results.team_scores(place, method, kind)
                 if not len(scores):
                     continue
                 low, high = bootstrap_interval([scores])
@@ -189,11 +189,6 @@ def _cross_play(results: Results, colour: Mapping[str, str]) -> Figure:
     ]
     _legend(figure, panels[0][1], marks)
     return figure
-
-
-def team_scores(results: Results, place: Place, method: str, kind: str) -> Any:
-    """Returns of the teams of a kind, ``self`` or ``cross``, ``(N,)``."""
-    return values([row for row in results.of(place, method, results.teams) if row["kind"] == kind], "return")
 
 
 def _matrices(results: Results) -> Figure:

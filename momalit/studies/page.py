@@ -26,7 +26,7 @@ class Figure:
 def heading(results: Results, title: str | None) -> tuple[str, list[str]]:
     """The title, and the paragraphs before the first table."""
     about = results.about
-    paragraphs = [str(about[key]).strip() for key in ("description",) if about.get(key)]
+    paragraphs = [str(about["description"]).strip()] if about.get("description") else []
     if about.get("budget"):
         paragraphs.append(f"Budget of every run: {str(about['budget']).strip()}")
     paragraphs.append(_facts(results))

@@ -67,6 +67,10 @@ class Results:
         """The values of a column over seeds, ``(N,)``, without those that are missing."""
         return values(self.of(place, method), column)
 
+    def team_scores(self, place: Place, method: str, kind: str) -> Scores:
+        """Returns of the teams of a kind, ``self`` or ``cross``, ``(N,)``."""
+        return values([row for row in self.of(place, method, self.teams) if row["kind"] == kind], "return")
+
     def methods_at(self, place: Place) -> list[str]:
         """The methods that were run in a group."""
         there = {row["method"] for row in self.of(place)}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from momalit.studies.figures import team_scores
 from momalit.studies.reading import Place, Results, name_of, values
 from momalit.studies.statistics import (
     Scores,
@@ -128,7 +127,7 @@ def cross_play_table(results: Results) -> Table | None:
     rows = []
     for place in results.places:
         for method in results.methods_at(place):
-            own, stitched = (team_scores(results, place, method, kind) for kind in ("self", "cross"))
+            own, stitched = (results.team_scores(place, method, kind) for kind in ("self", "cross"))
             if len(own) and len(stitched):
                 rows.append(
                     [

@@ -49,7 +49,7 @@ def test_a_study_runs_resumes_and_collects(momalit, tmp_path: Path):
     assert [(row["seeds"], row["kind"]) for row in teams] == [
         ("0+0", "self"), ("1+1", "self"), ("0+1", "cross"), ("1+0", "cross"),
     ]  # fmt: skip
-    # A team of its own agents plays as it did in its own results.
+    # The table says what the run says.
     own = {row["seed"]: float(row["return_last"]) for row in rows if row["method"] == "MAIQL"}
     assert (
         float(json.loads((here / "runs/icg-unfavourable-maiql/seed-0/results.json").read_text())["return_last"])
@@ -71,6 +71,9 @@ def test_a_study_runs_resumes_and_collects(momalit, tmp_path: Path):
 
     runs = [str(here / "runs/icg-unfavourable-maiql" / f"seed-{seed}") for seed in (0, 1)]
     assert momalit("cross-play", *runs, "--checkpoint", "best", "--episodes", "2").code == 0
+    assert momalit("cross-play", *runs, "--episodes", "3", "--output", "played.json").code == 0
+    played = {team["seeds"]: team["return"] for team in json.loads((tmp_path / "played.json").read_text())["teams"]}
+    assert {seed: played[f"{seed}+{seed}"] for seed in "01"} == own  # the runs' own teams play as they did there
     other = str(here / "runs/icg-unfavourable-moma_ppo/seed-1")
     assert momalit("cross-play", runs[0], other, "--episodes", "2").code == 0  # two methods may meet
     same = momalit("cross-play", runs[0], str(here / "runs/icg-unfavourable-moma_ppo/seed-0"))

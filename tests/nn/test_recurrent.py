@@ -30,6 +30,21 @@ def test_equals_torch_per_network(gru):
         torch.testing.assert_close(ours[i], reference(x[i], h[i : i + 1])[0])
 
 
+def test_pieces_that_fit_a_cache_give_the_same(gru, monkeypatch):
+    x, h = inputs()
+    keep = (torch.rand(6, 3) > 0.3).double()
+    leaves = (x.requires_grad_(), h.requires_grad_(), *gru.parameters())
+
+    def passes():
+        y = gru(x, keep, h)
+        return y, *torch.autograd.grad(y.square().sum(), leaves)
+
+    whole = passes()
+    monkeypatch.setattr("momalit.nn.recurrent.CACHED", 1)  # every network by itself
+    for apart, together in zip(passes(), whole, strict=True):
+        torch.testing.assert_close(apart, together)
+
+
 def test_gradients_are_exact(gru):
     x, h = inputs(4, 2)
     keep = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]]).double()
