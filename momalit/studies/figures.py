@@ -33,6 +33,7 @@ STYLE = {
 }
 WIDTH = 8.0  # inches
 REFERENCES = (("return_data", "mean of the data", ":"), ("return_expert", "expert", "--"))
+FARTHEST = 2.0  # times the width of the runs beside them, at which references are left to the table
 
 
 def figures(results: Results) -> Iterator[tuple[str, str, str]]:
@@ -102,10 +103,10 @@ def _returns(results: Results, colour: Mapping[str, str]) -> Figure:
         axes.grid(axis="x", color="#e4e4e4", lw=0.6)
         axes.set_axisbelow(True)
         axes.margins(x=0.08)
-        _references(axes.axvline, results.of(place))
+        _references(axes.axvline, axes.get_xlim(), results.of(place))
         axes.set_title(results.panel_name(place))
         axes.set_xlabel("return")
-    _legend(figure, panels[0][1])
+    _legend(figure, panels)
     return figure
 
 
@@ -126,14 +127,14 @@ def _curves(results: Results, colour: Mapping[str, str]) -> Figure:
             epochs = [e for e in sorted({r["epoch"] for r in rows}) if sum(r["epoch"] == e for r in rows) == len(seeds)]
             means = [values([row for row in rows if row["epoch"] == epoch], "return").mean() for epoch in epochs]
             axes.plot([(e + 1) / end for e in epochs], means, color=colour[method], lw=1.8, marker=".", ms=4)
-        _references(axes.axhline, results.of(place))
+        _references(axes.axhline, axes.get_ylim(), results.of(place))
         axes.grid(axis="y", color="#e4e4e4", lw=0.6)
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
         axes.set_title(results.panel_name(place))
         axes.set_xlabel("share of the method's training")
     panels[0][1].set_ylabel("return")
     handles = [mpl.lines.Line2D([], [], color=colour[method], lw=1.8, label=method) for method in results.methods]
-    _legend(figure, panels[0][1], handles)
+    _legend(figure, panels, handles)
     return figure
 
 
@@ -187,7 +188,7 @@ def _cross_play(results: Results, colour: Mapping[str, str]) -> Figure:
             [], [], ls="", marker="o", color="#444444", mfc="white", label="stitched from different seeds"
         ),
     ]
-    _legend(figure, panels[0][1], marks)
+    _legend(figure, panels, marks)
     return figure
 
 
@@ -230,18 +231,23 @@ def _matrix(teams: Sequence[Row]) -> tuple[list[str], Any]:
     return names, table
 
 
-def _references(line: Any, rows: Sequence[Row]) -> None:
+def _references(line: Any, limits: tuple[float, float], rows: Sequence[Row]) -> None:
+    """Draws what the runs are compared with, but for what is so far off that it would squeeze them to a point."""
+    low, high = limits
+    reach = FARTHEST * (high - low)
     for column, label, style in REFERENCES:
         found = values(rows, column)
-        if len(found):
+        if len(found) and low - reach <= found.mean() <= high + reach:
             line(found.mean(), color="#777777", lw=1, ls=style, label=label, zorder=0)
 
 
-def _legend(figure: Figure, axes: Axes, handles: Sequence[Any] = ()) -> None:
-    """One legend below all panels: the given marks, and the lines of the first panel that have a name."""
-    lines, names = axes.get_legend_handles_labels()
-    every = [*handles, *lines]
-    labels = [*(handle.get_label() for handle in handles), *names]
+def _legend(figure: Figure, panels: Sequence[tuple[Place, Axes]], handles: Sequence[Any] = ()) -> None:
+    """One legend below all panels: the given marks, and every line of a panel that has a name."""
+    named = dict(zip((handle.get_label() for handle in handles), handles, strict=True))
+    for _, axes in panels:
+        lines, names = axes.get_legend_handles_labels()
+        named.update((name, line) for name, line in zip(names, lines, strict=True) if name not in named)
+    labels, every = list(named), list(named.values())
     if every:
         figure.legend(every, labels, loc="outside lower center", ncols=min(len(every), 5), fontsize=8)
 

@@ -114,6 +114,15 @@ def test_the_report_is_whole_and_the_same_again(study, tmp_path, capsys):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(("expert", "drawn"), [("12", True), ("99999", False)])
+def test_a_reference_that_is_far_off_squeezes_no_figure(study, expert, drawn):
+    runs = [line for line in RUNS.splitlines() if ",two," not in line]
+    (study / "results.csv").write_text("\n".join(runs).replace(",0,10,", f",0,{expert},") + "\n")
+    assert main(["report", str(study)]) == 0
+    assert ("<!-- expert -->" in (study / "figures" / "returns.svg").read_text()) == drawn
+    assert "| *expert* |" in (study / "report.md").read_text()
+
+
 def test_runs_alone_are_enough(study, tmp_path):
     for name in ("curves.csv", "cross_play.csv", "study.yaml"):
         (study / name).unlink()
