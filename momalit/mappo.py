@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -85,10 +86,11 @@ class MAPPOModule(PPOModule):
         env = VectorTeamEnv(self.spec, rows, autoreset=True)
         random = generator_for("cpu", torch.initial_seed(), self.global_rank, 6)
         seeds = torch.randint(2**30, 2**31 - 1, (rows,), generator=random).tolist()
-        state = self._like_weights(env.reset(seeds))
-        start = first_times(state, self.spec.n_agents, self.spec.action_size)
-        noise = generator_for(self.device, torch.initial_seed(), self.global_rank, 7)
-        self.after_iteration(collect_rollout(_Beside(env, self), self.actor, start, self.horizon, noise))
+        with closing(env):
+            state = self._like_weights(env.reset(seeds))
+            start = first_times(state, self.spec.n_agents, self.spec.action_size)
+            noise = generator_for(self.device, torch.initial_seed(), self.global_rank, 7)
+            self.after_iteration(collect_rollout(_Beside(env, self), self.actor, start, self.horizon, noise))
 
     def _like_weights(self, values: torch.Tensor) -> torch.Tensor:
         return values.to(self.actor.head.weight)
