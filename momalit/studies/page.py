@@ -68,11 +68,10 @@ def method_note(results: Results) -> str:
         )
     if results.teams:
         note += " Intervals of cross-play are over teams; teams share agents, so they are too narrow as well."
-    if min(counts) < 5:
-        note += (
-            f" With {min(counts)} seed{'s' if min(counts) > 1 else ''} such an interval is too narrow: it cannot show"
-            " what no seed showed."
-        )
+    if min(counts) < 2:
+        note += " One seed has no interval, and does not tell a small difference from luck."
+    elif min(counts) < 5:
+        note += f" With {min(counts)} seeds such an interval is too narrow: it cannot show what no seed showed."
     return note
 
 

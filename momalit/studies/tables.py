@@ -10,6 +10,7 @@ import numpy as np
 from momalit.studies.reading import Place, Results, name_of, values
 from momalit.studies.statistics import (
     Scores,
+    Statistic,
     bootstrap_interval,
     improvement_interval,
     interquartile_mean,
@@ -66,7 +67,7 @@ def group_table(results: Results, place: Place) -> Table:
                 method,
                 _number(last.mean()),
                 _number(interquartile_mean(last)),
-                _span(bootstrap_interval([last])),
+                _over_seeds([last]),
                 ", ".join(_number(value) for value in last),
                 _number(results.scores(place, method, "return_best").mean()),
                 _signed(np.mean(promised)) if promised else "",
@@ -93,9 +94,9 @@ def pooled_table(results: Results) -> Table | None:
         [
             method,
             f"{pooled_mean(scores[method]):.2f}",
-            _span(bootstrap_interval(scores[method]), 2),
+            _over_seeds(scores[method], digits=2),
             f"{pooled_interquartile_mean(scores[method]):.2f}",
-            _span(bootstrap_interval(scores[method], pooled_interquartile_mean), 2),
+            _over_seeds(scores[method], pooled_interquartile_mean, 2),
         ]
         for method in full
     ]
@@ -105,7 +106,11 @@ def pooled_table(results: Results) -> Table | None:
 
 
 def improvement_table(results: Results) -> Table | None:
-    """Probability that the study's own method improves on each other one; None where there is no other."""
+    """Probability that the study's own method improves on each other one.
+
+    Returns:
+        None where there is no other, or one run of each: which of two is higher is no probability.
+    """
     ours = OWN if OWN in results.methods else results.methods[0]
     rows = []
     for method in results.methods:
@@ -113,6 +118,8 @@ def improvement_table(results: Results) -> Table | None:
         if method == ours or not places:
             continue
         x, y = ([results.scores(place, m, "return_last") for place in places] for m in (ours, method))
+        if all(len(group) < 2 for group in (*x, *y)):
+            continue
         rows.append(
             [method, f"{probability_of_improvement(x, y):.2f}", _span(improvement_interval(x, y), 2), str(len(places))]
         )
@@ -169,6 +176,13 @@ def _number(value: float | Scores) -> str:
 def _signed(value: float | Scores) -> str:
     text = _number(value)
     return text if text.startswith("−") else f"+{text}"
+
+
+def _over_seeds(groups: Sequence[Scores], statistic: Statistic = pooled_mean, digits: int | None = None) -> str:
+    """The interval over seeds; nothing where no group has two."""
+    if all(len(group) < 2 for group in groups):
+        return ""
+    return _span(bootstrap_interval(groups, statistic), digits)
 
 
 def _span(interval: tuple[float, float], digits: int | None = None) -> str:

@@ -77,6 +77,15 @@ def test_the_other_tables_by_hand(study):
     assert cross_play_table(results).rows == [["game, one", "BC", "0.00", "−2.00", "−3.00 to −1.00", "2"]]
 
 
+def test_one_seed_has_no_interval(study):
+    (study / "results.csv").write_text("\n".join(line for line in RUNS.splitlines() if ",1," not in line) + "\n")
+    results = read_results(study)
+    assert "95 % interval" not in group_table(results, ("game", "one", "")).header
+    assert improvement_table(results) is None
+    assert main(["report", str(study)]) == 0
+    assert "One seed has no interval" in (study / "report.md").read_text()
+
+
 class Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
