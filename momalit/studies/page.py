@@ -117,7 +117,8 @@ tr.best td { background: var(--stress); font-weight: 600; }
 tr.reference td { color: var(--soft); }
 figure { margin: 1.5rem 0; } figure svg { width: 100%; height: auto; background: #fff; border-radius: 6px; }
 figcaption { color: var(--soft); font-size: 0.9rem; }
-@media print { .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: 0.2rem 0.35rem; } }
+@media print { .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: 0.2rem 0.3rem; }
+  th { white-space: normal; } }
 """.strip()
 
 
