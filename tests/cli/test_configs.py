@@ -40,6 +40,20 @@ def test_every_configuration_fits_the_real_signatures(name, momalit, capsys):
         assert printed["trainer"]["max_epochs"] == (3 if overlay else content(name)["trainer"]["max_epochs"])
 
 
+@pytest.mark.parametrize(
+    ("overlay", "key", "value"),
+    [("paper", "world_model.hidden", [1024] * 4), ("full_view", "model.init_args.pessimism.all", 60)],
+)
+def test_an_overlay_of_ant_changes_what_it_says(overlay, key, value, momalit, capsys):
+    from momalit.cli import main
+
+    assert main(["fit", "--config", "ant.yaml", "--config", f"overlays/{overlay}.yaml", "--print_config"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
+
+
 @pytest.mark.parametrize("name", ["icg.yaml", "reacher.yaml", "ant.yaml"])
 @pytest.mark.parametrize("baseline", [name for name in NAMES if name.startswith("baselines/")])
 def test_a_baseline_lies_over_any_offline_configuration(name, baseline, momalit, capsys):
