@@ -76,19 +76,23 @@ def figures(results: Results) -> Iterator[tuple[str, str, str]]:
                 )
 
 
-def _panels(places: Sequence[Place], height: float) -> tuple[Figure, list[tuple[Place, Axes]]]:
-    """One panel per group, at most three in a row."""
+def _panels(results: Results, places: Sequence[Place], height: float) -> tuple[Figure, list[tuple[Place, Axes]]]:
+    """One panel per group with its title, at most three in a row."""
     columns = min(len(places), 3)
     rows = -(-len(places) // columns)
     figure = Figure(figsize=(WIDTH, rows * height + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for spare in axes[len(places) :]:
         spare.axis("off")
+    letters = 12 * (WIDTH / columns - 0.9)  # of ten points, beside the methods' names on the left
+    for place, panel in zip(places, axes, strict=False):
+        name = results.panel_name(place)
+        panel.set_title(name, fontsize=10 * min(1.0, letters / max(len(name), 1)))
     return figure, list(zip(places, axes, strict=False))
 
 
 def _returns(results: Results, colour: Mapping[str, str]) -> Figure:
-    figure, panels = _panels(results.places, 0.45 + 0.26 * len(results.methods))
+    figure, panels = _panels(results, results.places, 0.45 + 0.26 * len(results.methods))
     for place, axes in panels:
         methods = results.methods_at(place)
         for y, method in enumerate(methods):
@@ -104,7 +108,6 @@ def _returns(results: Results, colour: Mapping[str, str]) -> Figure:
         axes.set_axisbelow(True)
         axes.margins(x=0.08)
         _references(axes.axvline, axes.get_xlim(), results.of(place))
-        axes.set_title(results.panel_name(place))
         axes.set_xlabel("return")
     _legend(figure, panels)
     return figure
@@ -112,7 +115,7 @@ def _returns(results: Results, colour: Mapping[str, str]) -> Figure:
 
 def _curves(results: Results, colour: Mapping[str, str]) -> Figure:
     places = [place for place in results.places if results.of(place, rows=results.curves)]
-    figure, panels = _panels(places, 2.5)
+    figure, panels = _panels(results, places, 2.5)
     for place, axes in panels:
         for method in reversed(results.methods_at(place)):  # the first one is drawn on top
             rows = results.of(place, method, results.curves)
@@ -130,7 +133,6 @@ def _curves(results: Results, colour: Mapping[str, str]) -> Figure:
         _references(axes.axhline, axes.get_ylim(), results.of(place))
         axes.grid(axis="y", color="#e4e4e4", lw=0.6)
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
-        axes.set_title(results.panel_name(place))
         axes.set_xlabel("share of the method's training")
     panels[0][1].set_ylabel("return")
     handles = [mpl.lines.Line2D([], [], color=colour[method], lw=1.8, label=method) for method in results.methods]
@@ -161,7 +163,7 @@ def _profile(results: Results, colour: Mapping[str, str]) -> Figure:
 def _cross_play(results: Results, colour: Mapping[str, str]) -> Figure:
     played = list(dict.fromkeys(row["method"] for row in results.teams))
     places = [place for place in results.places if results.of(place, rows=results.teams)]
-    figure, panels = _panels(places, 0.45 + 0.28 * len(played))
+    figure, panels = _panels(results, places, 0.45 + 0.28 * len(played))
     for place, axes in panels:
         methods = [method for method in played if results.of(place, method, results.teams)]
         for y, method in enumerate(methods):
@@ -180,7 +182,6 @@ def _cross_play(results: Results, colour: Mapping[str, str]) -> Figure:
         axes.grid(axis="x", color="#e4e4e4", lw=0.6)
         axes.set_axisbelow(True)
         axes.margins(x=0.08)
-        axes.set_title(results.panel_name(place))
         axes.set_xlabel("return")
     marks = [
         mpl.lines.Line2D([], [], ls="", marker="o", color="#444444", label="as trained together"),
