@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
@@ -84,7 +85,7 @@ def stage_trainer(
         model: what is trained.
         max_epochs: most epochs.
     """
-    shared = {key: trainer[key] for key in SHARED_WITH_STAGES if trainer[key] is not None}
+    shared = {key: _made(key, trainer[key]) for key in SHARED_WITH_STAGES if trainer[key] is not None}
     monitor = None if isinstance(model, TeamPolicyModule) else monitor_of(model)
     progress = trainer["enable_progress_bar"] is not False
     return pl.Trainer(
@@ -97,6 +98,15 @@ def stage_trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def _made(key: str, setting: Any) -> Any:
+    """The setting itself, or an object of its own where a class is configured (a strategy serves one trainer only)."""
+    if not isinstance(setting, Namespace):
+        return setting
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(pl.Trainer.__init__, skip={"self"})
+    return parser.instantiate(Namespace(**{key: setting}))[key]
 
 
 def _checkpoint(directory: Path, name: str, monitor: str | None, mode: str) -> ModelCheckpoint:

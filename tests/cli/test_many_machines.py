@@ -11,6 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from jsonargparse import Namespace
+
+from momalit.cli import trainers
+from momalit.runs import RunDirectory
+from tests.tiny import make
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "many-machines.md").read_text(encoding="utf-8")
@@ -49,6 +54,18 @@ def test_processes_from_outside_must_be_told_where(momalit, monkeypatch):
     outcome = momalit("fit", "--config", "tiny.yaml")
     assert outcome.code == 2
     assert "run_dir: found none, expected one for processes started from outside" in outcome.said
+
+
+def test_every_stage_makes_its_own_strategy_of_a_class(momalit_home, tmp_path: Path):
+    _, module = make("warm_start")
+    setting = Namespace(class_path="lightning.pytorch.strategies.DDPStrategy", init_args=Namespace(static_graph=True))
+    settings = dict.fromkeys(trainers.SHARED_WITH_STAGES) | {"accelerator": "cpu", "devices": 2, "strategy": setting}
+    one, other = (
+        trainers.stage_trainer({**settings, "enable_progress_bar": False}, RunDirectory(tmp_path), "", module, 1)
+        for _ in range(2)
+    )
+    assert type(one.strategy).__name__ == "DDPStrategy"
+    assert one.strategy is not other.strategy
 
 
 @pytest.mark.slow
