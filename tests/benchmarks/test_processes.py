@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
-import torch
 
 from datamodules import OfflineDataModule
 from momalit.moma_ppo import MOMAPPOModule
@@ -49,8 +49,7 @@ def epoch_seconds(kind: str, path: str | None, settings: dict[str, Any], epochs:
     times = EpochTimes()
     trainer = make_trainer(epochs, [times], limit_val_batches=0)
     trainer.fit(make_module(kind, data.spec, path, settings), datamodule=data)
-    began = torch.tensor(times.began)[1:]
-    return float(began.diff().min())
+    return min(later - earlier for earlier, later in pairwise(times.began[1:]))
 
 
 def saved_model(path: str) -> None:
