@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from momalit.functional.processes import gather_tensor
 from momalit.means import Means
 from momalit.nn.actors import TeamActor
 from momalit.nn.critics import TeamCritic
@@ -98,18 +97,16 @@ class ActorCriticModule(TeamPolicyModule):
         return self._means.take()
 
     def steer(self, means: dict[str, Tensor]) -> None:
+        """Moves entropy bonus and step size towards their targets, given the iteration's means over all processes."""
         target, kl = self.hparams["entropy_target"], self.hparams["target_kl"]
         if target is not None:
             components = self.actor.mask.sum(-1).mean() if not self.spec.discrete else 1.0
-            short = target - self._over_processes(means["policy/entropy"]) / components
+            short = target - means["policy/entropy"] / components
             self.entropy_weight.copy_((self.entropy_weight.clamp(min=1e-5) * torch.exp(0.1 * short)).clamp(max=1.0))
         if kl is not None:
-            now = self._over_processes(means["policy/kl"])
+            now = means["policy/kl"]
             change = torch.where(now > 1.5 * kl, 1 / 1.2, torch.where(now < kl / 1.5, 1.2, 1.0))
             self.lr_factor.copy_((self.lr_factor * change).clamp(0.02, 1.0))
-
-    def _over_processes(self, value: Tensor) -> Tensor:
-        return gather_tensor(value).mean()
 
 
 def _clip(module: nn.Module, norm: float) -> Tensor:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,13 @@ from momalit.actor_critic import ActorCriticModule
 from momalit.batches import generator_for
 from momalit.errors import UserError
 from momalit.functional.gae import generalized_advantage
-from momalit.functional.processes import gather_tensor, share_of, weight_of_share
+from momalit.functional.processes import (
+    gather_tensor,
+    means_over_processes,
+    several,
+    share_of,
+    weights_of_shares,
+)
 from momalit.functional.statistics import explained_variance, global_moments, normalize
 from momalit.functional.surrogate import clipped_surrogate, kl_estimate, masked_mean
 from momalit.hyperparameters import plain_arguments
@@ -194,12 +200,20 @@ class PPOModule(ActorCriticModule):
         yield from self.minibatches(self._rollout, generator_for("cpu", *key, 3))
 
     def minibatches(self, rollout: Rollout, random: torch.Generator) -> Iterator[Rollout]:
-        """Cuts ``rollout`` into minibatches of whole rows, ``epochs`` times in a new order by ``random`` (a CPU's)."""
-        count = min(self.hparams["minibatches"], rollout.n_rows)
-        for _ in range(self.hparams["epochs"]):
-            order = torch.randperm(rollout.n_rows, generator=random).to(rollout.state.device)
-            for index in order.tensor_split(count):
-                yield rollout.rows(index)
+        """Cuts ``rollout`` into minibatches of whole rows, ``epochs`` times in a new order by ``random`` (a CPU's).
+
+        What each is worth among those of other processes is settled for all of them at once. Every process must call
+        this.
+        """
+        count, size = min(self.hparams["minibatches"], rollout.n_rows), rollout.n_rows
+        orders = [torch.randperm(size, generator=random) for _ in range(self.hparams["epochs"])]
+        parts = [part.to(rollout.state.device) for order in orders for part in order.tensor_split(count)]
+        weights: Iterable[Tensor | None] = [None] * len(parts)
+        if several():
+            valid = rollout.valid.sum(0)
+            weights = weights_of_shares(torch.stack([valid[part].sum() for part in parts])).unbind()
+        for part, weight in zip(parts, weights, strict=True):
+            yield replace(rollout.rows(part), weight=weight)
 
     @torch.no_grad()
     def recall(self, rollout: Rollout) -> Rollout:
@@ -240,7 +254,7 @@ class PPOModule(ActorCriticModule):
                 "policy/clipped": masked_mean(outside.float(), batch.valid),
             }
             self.note(notes)
-        return loss * weight_of_share(batch.valid)
+        return loss if batch.weight is None else loss * batch.weight
 
     def _remember(self, sequence: Sequence, memory: Tensor | None) -> Tensor:
         """Memories of actors and critic ``(G, A, T, B, H)``, run as one; G is 1 where the critic has none."""
@@ -250,19 +264,20 @@ class PPOModule(ActorCriticModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the iteration's means and steers entropy and step size."""
+        rollout = self._rollout
+        assert rollout is not None
         means = self.take_means()
+        means["train/reward"] = masked_mean(rollout.reward, rollout.valid)
+        means = means_over_processes(means)
         for name, value in means.items():
             # A gradient scaler (16-mixed) tries scales that are too large, and leaves those steps out.
             if not bool(torch.isfinite(value)) and (self.fused or not name.startswith("gradient/")):
                 raise FloatingPointError(f"{name} is {float(value)} in iteration {self.current_epoch}")
-        rollout = self._rollout
-        assert rollout is not None
         self.steer(means)
         means["train/steps"] = self.steps_taken.float()
-        means["train/reward"] = masked_mean(rollout.reward, rollout.valid)
         means["policy/entropy_weight"] = self.entropy_weight.clone()
         means["policy/lr"] = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"])
-        self.log_dict(means, sync_dist=True)
+        self.log_agreed(means)
         self.after_iteration(rollout)
 
 

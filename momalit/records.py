@@ -139,6 +139,8 @@ class Rollout(TensorRecord):
         target: ``(T, B)`` value targets in units of reward, or None until computed.
         memory: ``(n, B, M)``, what n networks (at least the actors) remember when the first action is taken, or None
             for nothing.
+        weight: what the mean over the valid steps of this minibatch is worth, a scalar, where several processes average
+            theirs; None for 1.
     """
 
     state: Tensor
@@ -154,6 +156,7 @@ class Rollout(TensorRecord):
     advantage: Tensor | None = None
     target: Tensor | None = None
     memory: Tensor | None = None
+    weight: Tensor | None = None
 
     @property
     def n_steps(self) -> int:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from momalit.batches import loader
 from momalit.functional.processes import gather
+from momalit.gradients import LocalMean, local_mean
 from momalit.records import TensorRecord
 from momalit.support import require_precision, require_strategy
 
@@ -34,6 +37,7 @@ class ResumableModule(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self._resumed: list[dict[str, Any]] | None = None
+        self._mean: LocalMean | None = None
 
     # --- what every trainer must offer, and what it changes ---------------------------------------------------------
     def setup(self, stage: str) -> None:
@@ -54,7 +58,10 @@ class ResumableModule(pl.LightningModule):
         require_precision(trainer.precision)
 
     def on_fit_start(self) -> None:
-        """Lets the data move to where they are drawn from."""
+        """Lets the data move to where they are drawn from, and several processes agree without wasting time."""
+        if isinstance(model := self.trainer.strategy.model, DistributedDataParallel):
+            model.broadcast_buffers = False  # what is in them comes from all processes already
+            self._mean = local_mean(model)
         # Without seed_everything each process has a seed of its own; orders of the data must be the same in all.
         first = gather(torch.initial_seed())[0]
         if first != torch.initial_seed():
@@ -62,6 +69,20 @@ class ResumableModule(pl.LightningModule):
         move = getattr(self.trainer.datamodule, "to_device", None)  # type: ignore[attr-defined]
         if move is not None:
             move(self.device)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """After the backward pass gradients are those of all processes, by Lightning's strategy or here."""
+        super().backward(loss, *args, **kwargs)
+        if self._mean is not None:
+            self._mean([parameter.grad for parameter in self.parameters() if parameter.grad is not None])
+
+    def log_agreed(self, values: Mapping[str, Any], **how: Any) -> None:
+        """Logs scalars that are the same in all processes, which Lightning would average one by one."""
+        # It warns of values that are not to be averaged, but not of those of the first process.
+        self.log_dict(values, sync_dist=True, rank_zero_only=True, **how)
+
+    def on_fit_end(self) -> None:
+        self._mean = None
 
     def stream(self, length: int, draw: Callable[[], Iterator[Any]]) -> DataLoader:
         """A loader over ready-made batches, whose floats are as wide as the weights."""

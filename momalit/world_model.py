@@ -16,6 +16,7 @@ from momalit.batches import count_shared, generator_for, shared_chunks
 from momalit.diagnostics import world_model_report
 from momalit.dynamics import TERMINATIONS, ModelSpace, WorldModel
 from momalit.errors import UserError
+from momalit.functional.processes import gather_tensor
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.ensemble import EnsembleNetwork
 from momalit.records import Transitions
@@ -203,11 +204,11 @@ class WorldModelModule(ResumableModule):
             gradient.mul_(share.view(-1, *[1] * (gradient.dim() - 1)))
 
     def on_train_epoch_end(self) -> None:
-        loss = torch.stack(self._epoch_loss).mean(0)
+        loss = gather_tensor(torch.stack(self._epoch_loss).mean(0)).mean(0)
         self._epoch_loss.clear()
         if not bool(torch.isfinite(loss).all()):
             raise FloatingPointError(f"world model: loss per member {loss.tolist()} in epoch {self.current_epoch}")
-        self.log("train/loss", loss.mean(), sync_dist=True)
+        self.log_agreed({"train/loss": loss.mean()})
 
     # --- held-out error --------------------------------------------------------------------------------------------
     def validation_step(self, batch: Transitions, _: int) -> None:
@@ -218,7 +219,8 @@ class WorldModelModule(ResumableModule):
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the members that improved; stops when none trains any more."""
-        error = torch.stack(self._held_out).sum(0) / len(self._data.validation)
+        # All processes have seen the same data; averaged, they also agree if their machines round differently.
+        error = gather_tensor(torch.stack(self._held_out).sum(0)).mean(0) / len(self._data.validation)
         self._held_out.clear()
         if self.trainer.sanity_checking:
             return
@@ -230,9 +232,9 @@ class WorldModelModule(ResumableModule):
             self.waited.copy_(torch.where(improved, 0, self.waited + 1))
             self.trainer.should_stop = self.trainer.should_stop or not bool(self.training_members.any())
         best = self.kept_error[self.elites]
-        self.log("val/error", best.mean(), prog_bar=True, sync_dist=True)
-        self.log("val/error_live", error.mean(), sync_dist=True)
-        self.log("val/members_training", self.training_members.sum().float(), sync_dist=True)
+        training = self.training_members.sum().float()
+        self.log_agreed({"val/error": best.mean()}, prog_bar=True)
+        self.log_agreed({"val/error_live": error.mean(), "val/members_training": training})
 
     @property
     def elites(self) -> Tensor:
@@ -262,7 +264,7 @@ class WorldModelModule(ResumableModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs held-out errors, open-loop errors and how well uncertainty ranks errors."""
-        self.log_dict(world_model_report(self._tested, self._data.test.to(self.device)), sync_dist=True)
+        self.log_agreed(world_model_report(self._tested, self._data.test.to(self.device)))
 
     def on_predict_start(self) -> None:
         self._tested = self.world_model()

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from callbacks import Evaluation
 from momalit.batches import shared_chunks
 from momalit.envs.vector import VectorTeamEnv
+from momalit.functional.processes import weights_of_shares
 from momalit.moma_ppo import MOMAPPOModule
 from momalit.rollout import play_episodes
 from tests.processes import in_processes, make_trainer
@@ -56,7 +57,9 @@ def gradient(valid: torch.Tensor) -> torch.Tensor:
     module = AnalyticPPO("split", rows=12, width=8, memory=4, entropy_coefficient=0.1, trace=0.9)
     whole = replace(module.make_rollout(12, torch.Generator().manual_seed(0)), valid=valid)
     mine = torch.arange(12)[dist.get_rank() * 5 : dist.get_rank() * 7 + 5] if several else torch.arange(12)
-    module.training_step(module.with_advantages(whole.rows(mine)), 0).backward()
+    share = module.with_advantages(whole.rows(mine))
+    share = replace(share, weight=weights_of_shares(share.valid.sum()))
+    module.training_step(share, 0).backward()
     found = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
     if several:
         dist.all_reduce(found)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from momalit.baselines.windows import LogLearner, require_at_least
 from momalit.errors import UserError
-from momalit.functional.processes import weight_of_share
+from momalit.functional.processes import weights_of_shares
 from momalit.functional.surrogate import masked_mean
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.actors import TeamActor
@@ -105,7 +105,7 @@ class BCModule(LogLearner):
         policy = self.actor.distribution(memory, batch.sequence.state[past:])
         loss = -masked_mean(policy.log_prob(batch.action), batch.valid)
         self.note({"loss": loss})
-        return loss * weight_of_share(batch.valid)
+        return loss * weights_of_shares(batch.valid.sum())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.actor.parameters(), self.hparams["lr"], fused=self.fused)

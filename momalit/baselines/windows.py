@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from momalit.batches import count_shared, generator_for, shared_chunks
 from momalit.errors import UserError
+from momalit.functional.processes import means_over_processes
 from momalit.means import Means
 from momalit.policy import TeamPolicyModule
 from momalit.records import Windows
@@ -89,11 +90,11 @@ class LogLearner(TeamPolicyModule):
         Raises:
             FloatingPointError: one of them is not finite.
         """
-        means = self._means.take()
+        means = means_over_processes(self._means.take())
         for name, value in means.items():
             if not bool(torch.isfinite(value)):
                 raise FloatingPointError(f"{self.title}: {name} is {float(value)} in epoch {self.current_epoch}")
-        self.log_dict({f"train/{name}": value for name, value in means.items()}, sync_dist=True)
+        self.log_agreed({f"train/{name}": value for name, value in means.items()})
 
 
 def require_at_least(least: float, **numbers: float) -> None:

@@ -27,7 +27,8 @@ class Preemption(Callback):
     gets the signal. A machine that goes before the epoch has ended costs that epoch, which is trained again.
 
     Lightning's own handlers save or communicate wherever the signal finds each process, between two collectives of
-    the others; so these take their place while training.
+    the others; so these take their place while training. What it asks the first process before every batch, whether
+    such a signal came, is not asked then.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class Preemption(Callback):
 
         for number in {signal.SIGTERM, *self._requeueing(trainer)}:
             signal.signal(number, note)
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # All processes end after the same epoch, whichever of them got the signal.

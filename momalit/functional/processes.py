@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -43,19 +44,19 @@ def to_cpu(state: Any) -> Any:
     return [to_cpu(value) for value in state] if isinstance(state, list | tuple) else state
 
 
-def weight_of_share(valid: Tensor) -> Tensor:
-    """What the mean over this process's valid steps is worth when gradients are averaged over processes.
+def weights_of_shares(count: Tensor) -> Tensor:
+    """What means over this process's valid steps are worth when gradients are averaged over processes.
 
     Processes have different numbers of valid steps. A mean that each takes of its own, times this weight, averages
     to the mean over the steps of all. Every process must call this.
 
     Args:
-        valid: bool of any shape.
+        count: valid steps here, in one batch or in each of several, any shape.
 
     Returns:
-        a scalar, 1 in a single process: valid steps here over the mean number of valid steps.
+        of that shape, 1 in a single process: valid steps here over the mean number of valid steps.
     """
-    count = valid.sum(dtype=torch.float32)
+    count = count.to(torch.float32)
     if not several():
         return torch.ones_like(count)
     total = count.clone()
@@ -70,3 +71,11 @@ def gather_tensor(values: Tensor) -> Tensor:
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, values.contiguous())
     return torch.stack(parts)
+
+
+def means_over_processes(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The means over processes of scalars on one device, all in one exchange. Every process must call this."""
+    if not several():
+        return dict(values)
+    means = gather_tensor(torch.stack([value.float() for value in values.values()])).mean(0)
+    return dict(zip(values, means, strict=True))

@@ -16,6 +16,7 @@ COLUMNS = {
     "share_of_chosen": "of the sgemm used",
     "times_faster": "times the research code",
     "times_one_process": "times one process",
+    "times_one_process_apart": "two that share nothing",
     "memory_resident": "memory, times the raw size",
     "memory_peak": "at its peak",
     "memory_peak_fitted": "at the peak of taking statistics",

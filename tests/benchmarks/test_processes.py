@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +12,10 @@ import lightning.pytorch as pl
 import pytest
 
 from datamodules import OfflineDataModule
+from momalit.cli.preemption import Preemption
 from momalit.moma_ppo import MOMAPPOModule
 from momalit.world_model import WorldModelModule
-from tests.processes import N, in_processes, make_trainer
+from tests.processes import COUNT, N, in_processes, make_trainer
 
 pytestmark = pytest.mark.benchmark
 
@@ -42,14 +44,21 @@ def make_module(kind: str, spec: Any, path: str | None, settings: dict[str, Any]
     return MOMAPPOModule(spec, world_model=path, **POLICIES, **settings)
 
 
-def epoch_seconds(kind: str, path: str | None, settings: dict[str, Any], epochs: int = 5) -> float:
+def epoch_seconds(kind: str, path: str | None, settings: dict[str, Any], epochs: int = 10) -> float:
     """Seconds of the fastest epoch after the first; returns and validation are left out."""
     pl.seed_everything(0, verbose=False)
     data = OfflineDataModule("reacher/expert-mix", env={"observability": "independent"}, transitions=TRANSITIONS)
     times = EpochTimes()
-    trainer = make_trainer(epochs, [times], limit_val_batches=0)
+    trainer = make_trainer(epochs, [times, Preemption()], limit_val_batches=0)
     trainer.fit(make_module(kind, data.spec, path, settings), datamodule=data)
     return min(later - earlier for earlier, later in pairwise(times.began[1:]))
+
+
+def alone(*arguments: Any) -> float:
+    """``epoch_seconds`` of a process that has nothing to do with the others that run."""
+    for name in (COUNT, "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    return epoch_seconds(*arguments)
 
 
 def saved_model(path: str) -> None:
@@ -69,11 +78,15 @@ def test_two_processes(benchmark, note, momalit_home, tmp_path: Path, name, shar
     saved_model(path)
     several = settings if shared else {**settings, amount: N * settings[amount]}
 
-    def both() -> tuple[float, float]:
+    def all_ways() -> tuple[float, float, float]:
+        """One process, two that train together, and two that have nothing to do with each other."""
         one, *_ = in_processes(epoch_seconds, kind, path, settings, n=1, timeout=600)
-        return one, max(in_processes(epoch_seconds, kind, path, several, n=N, timeout=600))
+        apart = 0.0 if shared else max(in_processes(alone, kind, path, settings, n=N, timeout=600))
+        return one, max(in_processes(epoch_seconds, kind, path, several, n=N, timeout=600)), apart
 
-    one, two = benchmark.pedantic(both, rounds=1)
+    one, two, apart = benchmark.pedantic(all_ways, rounds=1)
     work = 1 if kind == "world_model" or shared else N  # an epoch of the world model is one pass over the log
     note()
     benchmark.extra_info["times_one_process"] = work * one / two
+    if apart:
+        benchmark.extra_info["times_one_process_apart"] = N * one / apart
