@@ -256,8 +256,8 @@ class PPOModule(ActorCriticModule):
             self.note(notes)
         return loss if batch.weight is None else loss * batch.weight
 
-    def _remember(self, sequence: Sequence, memory: Tensor | None) -> Tensor:
-        """Memories of actors and critic ``(G, A, T, B, H)``, run as one; G is 1 where the critic has none."""
+    def _remember(self, sequence: Sequence, memory: Tensor | None) -> list[Tensor]:
+        """Memories of actors and critic ``(A, T, B, H)``, run as one; those of the actors alone if it has none."""
         trunks = [self.actor.trunk] if self.critic.trunk is None else [self.actor.trunk, self.critic.trunk]
         inputs = self.actor.inputs(sequence.state, sequence.previous_action)
         return run_together(trunks, inputs, sequence.keep, memory)

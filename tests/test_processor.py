@@ -1,4 +1,8 @@
-"""Products by another library are as exact, and the choice can be put aside."""
+"""Products by another library are as exact, freed memory is used again, and the choices can be put aside."""
+
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -65,3 +69,33 @@ def test_threads(monkeypatch):
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+FAULTS = """
+import resource, sys
+import torch
+from momalit.processor import settle
+
+if sys.argv[1] == "settled":
+    settle()
+for step in range(12):
+    if step == 4:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.zeros(2**23) for _ in range(4)]
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries manage memory in other ways")
+def test_freed_memory_is_used_again():
+    def faults(kind: str) -> int:
+        answer = subprocess.run([sys.executable, "-c", FAULTS, kind], capture_output=True, text=True, check=True)
+        return int(answer.stdout)
+
+    assert faults("settled") < 100 < 10_000 < faults("as it was")
+
+
+def test_a_choice_in_the_environment_stays(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    assert not processor.keep_freed_memory()

@@ -19,62 +19,80 @@ class _GRUSequence(torch.autograd.Function):
 
     Autograd would record some ten operations per time step. Written out, a step costs one batched product and four or
     five element-wise operations into memory laid out beforehand, and the gradient of the recurrent weights is a single
-    product over all times at the end. Inside, time leads, so that every step's slice is contiguous.
+    product over all times at the end.
     """
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, h: Tensor, weight: Tensor, bias: Tensor, keep: Tensor) -> Tensor:
-        """Shapes: gates (n, T, B, 3H), h (n, B, H), weight (n, H, 3H), bias (n, 1, 3H), keep (T, B, 1)."""
-        n, time, rows, _ = gates.shape
-        size = h.shape[-1]
-        # The initial state takes slot 0, so that slot t is what step t starts from.
-        hidden = gates.new_empty(time + 1, n, rows, size)
-        before, candidate = gates.new_empty(2, time, n, rows, size)
-        hidden[0] = h
+    def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, keep: Tensor, *gates: Tensor) -> tuple[Tensor, ...]:
+        """Shapes: h (n, B, H), weight (n, H, 3H), bias (n, 1, 3H), keep (T, B, 1), each of gates (n / G, T, B, 3H)."""
+        n, rows, size = h.shape
+        each, time = gates[0].shape[:2]
+        hidden, before, candidate = h.new_empty(3, n, time, rows, size)
         # What a step's product is added to. Its r and z are final then; its third part is still to be reset by r.
-        gated = bias.expand(time, n, rows, -1).clone()
-        gated[..., : 2 * size] += gates[..., : 2 * size].transpose(0, 1)
-        # All views are made here, once: in the loop they would cost as much as the arithmetic of a small batch.
-        into = gates[..., 2 * size :].unbind(1)
-        r, z, remembered = (part.unbind(0) for part in gated.split(size, -1))
-        both = gated[..., : 2 * size].unbind(0)
-        states, starts, candidates = hidden.unbind(0), before.unbind(0), candidate.unbind(0)
-        products, kept = gated.unbind(0), keep.unbind(0)
-        for t in range(time):
-            torch.mul(states[t], kept[t], out=starts[t])
-            products[t].baddbmm_(starts[t], weight)
-            both[t].sigmoid_()
-            torch.addcmul(into[t], r[t], remembered[t], out=candidates[t]).tanh_()
-            torch.lerp(candidates[t], starts[t], z[t], out=states[t + 1])
+        gated = h.new_empty(n, time, rows, 3 * size)
+        gated[..., 2 * size :] = bias[..., 2 * size :].unsqueeze(1)
+        whole = zip(gates, gated.split(each), candidate.split(each), bias.unsqueeze(1).split(each), strict=True)
+        for given, both, into, own in whole:
+            torch.add(given[..., : 2 * size], own[..., : 2 * size], out=both[..., : 2 * size])
+            into.copy_(given[..., 2 * size :])
+        for part in _pieces(gated):
+            # All views are made here, once: in the loop they would cost as much as the arithmetic of a small batch.
+            products = gated[part].unbind(1)
+            both = gated[part, ..., : 2 * size].unbind(1)
+            r, z, remembered = (gate.unbind(1) for gate in gated[part].split(size, -1))
+            states, starts = hidden[part].unbind(1), before[part].unbind(1)
+            candidates, kept, own = candidate[part].unbind(1), keep.unbind(0), weight[part]
+            state = h[part]
+            for t in range(time):
+                torch.mul(state, kept[t], out=starts[t])
+                products[t].baddbmm_(starts[t], own)
+                both[t].sigmoid_()
+                candidates[t].addcmul_(r[t], remembered[t]).tanh_()
+                state = torch.lerp(candidates[t], starts[t], z[t], out=states[t])
         ctx.save_for_backward(before, candidate, gated, weight, keep)
-        return hidden[1:].transpose(0, 1)
+        return hidden.split(each)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         before, candidate, gated, weight, keep = ctx.saved_tensors
-        time, n, rows, size = before.shape
-        r, z, remembered = gated.split(size, -1)
-        # How r, z, the remembered part and the candidate answer to the new state, for all times at once.
-        slope = gated.new_empty(time, n, rows, 4, size)
-        slope_c = torch.mul(1 - z, 1 - candidate * candidate, out=slope[..., 3, :])
-        torch.mul(slope_c, r, out=slope[..., 2, :])
-        torch.mul((before - candidate) * z, 1 - z, out=slope[..., 1, :])
-        torch.mul(slope[..., 2, :] * remembered, 1 - r, out=slope[..., 0, :])
-        change = torch.empty_like(slope)
-        through, transposed = z.unbind(0), weight.transpose(1, 2)
-        slopes, changes, kept = slope.unbind(0), change.unbind(0), keep.unbind(0)
-        d_products = change.flatten(3)[..., : 3 * size]
-        products, grads = d_products.unbind(0), grad.unbind(1)
-        dh = grads[-1]
-        for t in range(time - 1, -1, -1):
-            torch.mul(slopes[t], dh.unsqueeze(2), out=changes[t])
-            start = torch.mul(dh, through[t]).baddbmm_(products[t], transposed)
-            dh = torch.addcmul(grads[t - 1], start, kept[t]) if t else start.mul_(kept[t])
-        d_gates = torch.cat([d_products[..., : 2 * size], change[..., 3, :]], -1).transpose(0, 1)
-        flat = d_products.transpose(0, 1).reshape(n, time * rows, 3 * size)
-        starts = before.transpose(0, 1).reshape(n, time * rows, size)
-        return d_gates, dh, starts.transpose(1, 2) @ flat, flat.sum(1, keepdim=True), None
+        n, time, rows, size = before.shape
+        d_h, d_state = before.new_empty(n, rows, size), torch.cat(grads)
+        d_product, d_gates = torch.empty_like(gated), torch.empty_like(gated)
+        transposed = weight.transpose(1, 2)
+        for part in _pieces(gated):
+            r, z, remembered = gated[part].split(size, -1)
+            # How r, z, the remembered part and the candidate answer to the new state, for all times at once.
+            shut = 1 - z
+            slope_candidate = torch.addcmul(shut, shut * candidate[part], candidate[part], value=-1)
+            slope = gated.new_empty(*shut.shape[:-1], 3, size)
+            torch.mul(slope_candidate, r, out=slope[..., 2, :])
+            torch.mul((before[part] - candidate[part]).mul_(z), shut, out=slope[..., 1, :])
+            torch.mul(slope[..., 2, :] * remembered, 1 - r, out=slope[..., 0, :])
+            through, own, slopes = z.unbind(1), transposed[part], slope.unbind(1)
+            changes, products = d_product[part].unflatten(-1, (3, size)).unbind(1), d_product[part].unbind(1)
+            # What a state does to its own time's loss is there; what it does to later ones is added on the way.
+            states, kept = d_state[part].unbind(1), keep.unbind(0)
+            for t in range(time - 1, -1, -1):
+                torch.mul(slopes[t], states[t].unsqueeze(2), out=changes[t])
+                start = torch.mul(states[t], through[t]).baddbmm_(products[t], own)
+                if t:
+                    states[t - 1].addcmul_(start, kept[t])
+            torch.mul(start, kept[0], out=d_h[part])
+            d_gates[part, ..., : 2 * size] = d_product[part, ..., : 2 * size]
+            torch.mul(slope_candidate, d_state[part], out=d_gates[part, ..., 2 * size :])
+        flat = d_product.flatten(1, 2)
+        d_weight = before.flatten(1, 2).transpose(1, 2) @ flat
+        return d_h, d_weight, flat.sum(1, keepdim=True), None, *d_gates.split(n // len(grads))
+
+
+def _pieces(gated: Tensor) -> list[slice]:
+    """On a processor, as many networks as its cache can hold at a time: that halves the time of a hundred of them."""
+    n = gated.shape[0]
+    size = n
+    if gated.device.type == "cpu":
+        size = -(-n // -(-gated.numel() // (3 * CACHED)))
+    return [slice(begin, begin + size) for begin in range(0, n, size)]
 
 
 class StackedGRU(nn.Module):
@@ -107,31 +125,29 @@ class StackedGRU(nn.Module):
         Returns:
             the memory after every step, ``(n, T, B, size)``.
         """
-        return recur([self], self.input(x), keep, h)
+        return recur([self], [self.input(x)], keep, h)[0]
 
 
-def recur(grus: Sequence[StackedGRU], gates: Tensor, keep: Tensor, h: Tensor | None = None) -> Tensor:
+def recur(
+    grus: Sequence[StackedGRU], gates: Sequence[Tensor], keep: Tensor, h: Tensor | None = None
+) -> tuple[Tensor, ...]:
     """Runs several stacks of one size as if they were one, which costs the loop over time once.
 
-    On a processor, more networks than its cache holds run in several goes: that halves the time of a hundred of them.
-
     Args:
-        grus: the stacks, with n networks in all.
-        gates: what their input layers gave, ``(n, T, B, 3 size)``.
+        grus: G stacks, with n networks in all.
+        gates: what the input layer of each gave, ``(n / G, T, B, 3 size)``.
         keep: ``(T, B)``, 0 where the memory is cleared before the step.
         h: memory before the first step ``(n, B, size)``, empty if None.
 
     Returns:
-        the memory after every step, ``(n, T, B, size)``.
+        the memory of each stack after every step, ``(n / G, T, B, size)``.
     """
-    weight = _join([gru.hidden.weight for gru in grus]).to(gates.dtype)
-    bias = _join([gru.hidden.bias for gru in grus]).to(gates.dtype)
-    n, _, rows, _ = gates.shape
-    h = gates.new_zeros(n, rows, grus[0].size) if h is None else h.to(gates.dtype)
-    keep = keep.unsqueeze(-1).to(gates.dtype)
-    pieces = -(-gates.numel() // (3 * CACHED)) if gates.device.type == "cpu" else 1
-    parts = [value.tensor_split(min(pieces, n)) for value in (gates, h, weight, bias)]
-    return _join([_GRUSequence.apply(*part, keep) for part in zip(*parts, strict=True)])
+    dtype = gates[0].dtype
+    weight = _join([gru.hidden.weight for gru in grus]).to(dtype)
+    bias = _join([gru.hidden.bias for gru in grus]).to(dtype)
+    rows = gates[0].shape[2]
+    h = weight.new_zeros(len(weight), rows, grus[0].size) if h is None else h.to(dtype)
+    return _GRUSequence.apply(h, weight, bias, keep.unsqueeze(-1).to(dtype), *gates)
 
 
 def _join(parts: list[Tensor]) -> Tensor:

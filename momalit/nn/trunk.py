@@ -46,7 +46,9 @@ class RecurrentTrunk(nn.Module):
         return run_together([self], inputs, keep, h)[0]
 
 
-def run_together(trunks: Sequence[RecurrentTrunk], inputs: Tensor, keep: Tensor, h: Tensor | None = None) -> Tensor:
+def run_together(
+    trunks: Sequence[RecurrentTrunk], inputs: Tensor, keep: Tensor, h: Tensor | None = None
+) -> list[Tensor]:
     """Runs trunks of one shape over the same inputs, with one loop over time for all of them.
 
     Args:
@@ -56,7 +58,7 @@ def run_together(trunks: Sequence[RecurrentTrunk], inputs: Tensor, keep: Tensor,
         h: memories before, ``(G A, B, H)``, or None for empty ones.
 
     Returns:
-        the memories after every step, ``(G, A, T, B, H)``.
+        the memories of each after every step, ``(A, T, B, H)``.
     """
     agents, time, rows, _ = inputs.shape
     count = len(trunks)
@@ -69,13 +71,13 @@ def run_together(trunks: Sequence[RecurrentTrunk], inputs: Tensor, keep: Tensor,
     features = [torch.relu(trunk.linear(inputs)) for trunk in trunks]
     if grus := [trunk.gru for trunk in trunks if trunk.gru is not None]:
         parts = [gru.input(feature) for gru, feature in zip(grus, features, strict=True)]
-        memory = recur(grus, parts[0] if count == 1 else torch.cat(parts), keep, h)
+        memories = list(recur(grus, parts, keep, h))
     else:
         seconds = [trunk.second for trunk in trunks if trunk.second is not None]
-        memory = torch.cat([torch.relu(layer(feature)) for layer, feature in zip(seconds, features, strict=True)])
+        memories = [torch.relu(layer(feature)) for layer, feature in zip(seconds, features, strict=True)]
     if trunks[0].shared:
-        return memory.unflatten(2, (agents, rows)).transpose(1, 2)
-    return memory.unflatten(0, (count, agents))
+        return [memory[0].unflatten(1, (agents, rows)).transpose(0, 1) for memory in memories]
+    return memories
 
 
 def recall(

@@ -14,6 +14,7 @@ import pytest
 from datamodules import OfflineDataModule
 from momalit.cli.preemption import Preemption
 from momalit.moma_ppo import MOMAPPOModule
+from momalit.processor import settle
 from momalit.world_model import WorldModelModule
 from tests.processes import COUNT, N, in_processes, make_trainer
 
@@ -46,6 +47,7 @@ def make_module(kind: str, spec: Any, path: str | None, settings: dict[str, Any]
 
 def epoch_seconds(kind: str, path: str | None, settings: dict[str, Any], epochs: int = 10) -> float:
     """Seconds of the fastest epoch after the first; returns and validation are left out."""
+    settle()
     pl.seed_everything(0, verbose=False)
     data = OfflineDataModule("reacher/expert-mix", env={"observability": "independent"}, transitions=TRANSITIONS)
     times = EpochTimes()
