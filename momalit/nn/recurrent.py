@@ -28,24 +28,25 @@ class _GRUSequence(torch.autograd.Function):
         n, rows, size = h.shape
         each, time = gates[0].shape[:2]
         hidden, before, candidate = h.new_empty(3, n, time, rows, size)
-        # What a step's product is added to. Its r and z are final then; its third part is still to be reset by r.
         gated = h.new_empty(n, time, rows, 3 * size)
-        gated[..., 2 * size :] = bias[..., 2 * size :].unsqueeze(1)
-        whole = zip(gates, gated.split(each), candidate.split(each), bias.unsqueeze(1).split(each), strict=True)
-        for given, both, into, own in whole:
-            torch.add(given[..., : 2 * size], own[..., : 2 * size], out=both[..., : 2 * size])
-            into.copy_(given[..., 2 * size :])
+        kept = keep.unbind(0)
         for part in _pieces(gated):
+            # What a step's product is added to. Its r and z are final then; its third part is still to be reset by r.
+            gated[part, ..., 2 * size :] = bias[part, ..., 2 * size :].unsqueeze(1)
+            for first, given in zip(range(0, n, each), gates, strict=True):
+                mine = slice(max(part.start, first), min(part.stop, first + each))
+                if mine.start < mine.stop:
+                    given, own = given[mine.start - first : mine.stop - first], bias[mine].unsqueeze(1)
+                    torch.add(given[..., : 2 * size], own[..., : 2 * size], out=gated[mine, ..., : 2 * size])
+                    candidate[mine] = given[..., 2 * size :]
             # All views are made here, once: in the loop they would cost as much as the arithmetic of a small batch.
-            products = gated[part].unbind(1)
-            both = gated[part, ..., : 2 * size].unbind(1)
+            products, both = gated[part].unbind(1), gated[part, ..., : 2 * size].unbind(1)
             r, z, remembered = (gate.unbind(1) for gate in gated[part].split(size, -1))
-            states, starts = hidden[part].unbind(1), before[part].unbind(1)
-            candidates, kept, own = candidate[part].unbind(1), keep.unbind(0), weight[part]
-            state = h[part]
+            states, starts, candidates = (value[part].unbind(1) for value in (hidden, before, candidate))
+            state, recurrent = h[part], weight[part]
             for t in range(time):
                 torch.mul(state, kept[t], out=starts[t])
-                products[t].baddbmm_(starts[t], own)
+                products[t].baddbmm_(starts[t], recurrent)
                 both[t].sigmoid_()
                 candidates[t].addcmul_(r[t], remembered[t]).tanh_()
                 state = torch.lerp(candidates[t], starts[t], z[t], out=states[t])
@@ -57,33 +58,34 @@ class _GRUSequence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         before, candidate, gated, weight, keep = ctx.saved_tensors
         n, time, rows, size = before.shape
-        d_h, d_state = before.new_empty(n, rows, size), torch.cat(grads)
-        d_product, d_gates = torch.empty_like(gated), torch.empty_like(gated)
-        transposed = weight.transpose(1, 2)
+        # What a state does to the loss of its own time is there; what it does to later times is added on the way.
+        d_state, d_h = torch.cat(grads), before.new_empty(n, rows, size)
+        change, d_weight = torch.empty_like(gated), torch.empty_like(weight)
+        d_bias = weight.new_empty(n, 1, 3 * size)
+        transposed, kept = weight.transpose(1, 2), keep.unbind(0)
         for part in _pieces(gated):
             r, z, remembered = gated[part].split(size, -1)
-            # How r, z, the remembered part and the candidate answer to the new state, for all times at once.
+            # How r, z and the remembered part answer to the new state, for all times at once.
+            of_r, of_z, of_remembered = change[part].split(size, -1)
             shut = 1 - z
-            slope_candidate = torch.addcmul(shut, shut * candidate[part], candidate[part], value=-1)
-            slope = gated.new_empty(*shut.shape[:-1], 3, size)
-            torch.mul(slope_candidate, r, out=slope[..., 2, :])
-            torch.mul((before[part] - candidate[part]).mul_(z), shut, out=slope[..., 1, :])
-            torch.mul(slope[..., 2, :] * remembered, 1 - r, out=slope[..., 0, :])
-            through, own, slopes = z.unbind(1), transposed[part], slope.unbind(1)
-            changes, products = d_product[part].unflatten(-1, (3, size)).unbind(1), d_product[part].unbind(1)
-            # What a state does to its own time's loss is there; what it does to later ones is added on the way.
-            states, kept = d_state[part].unbind(1), keep.unbind(0)
+            of_candidate = torch.addcmul(shut, shut * candidate[part], candidate[part], value=-1)
+            torch.mul(of_candidate, r, out=of_remembered)
+            torch.mul((before[part] - candidate[part]).mul_(z), shut, out=of_z)
+            torch.mul(of_remembered * remembered, 1 - r, out=of_r)
+            changes, all_three = change[part].unbind(1), change[part].unflatten(-1, (3, size)).unbind(1)
+            states, through, recurrent = d_state[part].unbind(1), z.unbind(1), transposed[part]
             for t in range(time - 1, -1, -1):
-                torch.mul(slopes[t], states[t].unsqueeze(2), out=changes[t])
-                start = torch.mul(states[t], through[t]).baddbmm_(products[t], own)
+                all_three[t].mul_(states[t].unsqueeze(2))
+                start = torch.mul(states[t], through[t]).baddbmm_(changes[t], recurrent)
                 if t:
                     states[t - 1].addcmul_(start, kept[t])
             torch.mul(start, kept[0], out=d_h[part])
-            d_gates[part, ..., : 2 * size] = d_product[part, ..., : 2 * size]
-            torch.mul(slope_candidate, d_state[part], out=d_gates[part, ..., 2 * size :])
-        flat = d_product.flatten(1, 2)
-        d_weight = before.flatten(1, 2).transpose(1, 2) @ flat
-        return d_h, d_weight, flat.sum(1, keepdim=True), None, *d_gates.split(n // len(grads))
+            flat = change[part].flatten(1, 2)
+            torch.bmm(before[part].flatten(1, 2).transpose(1, 2), flat, out=d_weight[part])
+            torch.sum(flat, 1, keepdim=True, out=d_bias[part])
+            # The input's part of the candidate is not reset.
+            torch.mul(of_candidate, d_state[part], out=of_remembered)
+        return d_h, d_weight, d_bias, None, *change.split(n // len(grads))
 
 
 def _pieces(gated: Tensor) -> list[slice]:
