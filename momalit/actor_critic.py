@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from momalit.means import Means
 from momalit.nn.actors import TeamActor
@@ -69,9 +69,13 @@ class ActorCriticModule(TeamPolicyModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips actors and critic apart, so that the critic's large gradients do not shrink the actors' steps."""
-        actor = _clip(self.actor, self.hparams["actor_clip_norm"])
-        critic = _clip(self.critic, self.hparams["critic_clip_norm"])
-        self.note({"gradient/actor": actor, "gradient/critic": critic})
+        actor, critic = ([p.grad for p in group["params"] if p.grad is not None] for group in optimizer.param_groups)
+        norms = torch.stack(torch._foreach_norm(actor + critic)).split([len(actor), len(critic)])
+        norm = torch.stack([torch.linalg.vector_norm(each) for each in norms])
+        largest = norm.new_tensor([self.hparams["actor_clip_norm"], self.hparams["critic_clip_norm"]])
+        for gradients, share in zip((actor, critic), (largest / (norm + 1e-6)).clamp(max=1.0), strict=True):
+            torch._foreach_mul_(gradients, share)
+        self.note({"gradient/actor": norm[0], "gradient/critic": norm[1]})
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After an iteration's last step, and before what is evaluated then, takes the new weights into the average."""
@@ -108,6 +112,3 @@ class ActorCriticModule(TeamPolicyModule):
             change = torch.where(now > 1.5 * kl, 1 / 1.2, torch.where(now < kl / 1.5, 1.2, 1.0))
             self.lr_factor.copy_((self.lr_factor * change).clamp(0.02, 1.0))
 
-
-def _clip(module: nn.Module, norm: float) -> Tensor:
-    return nn.utils.clip_grad_norm_(module.parameters(), norm)
