@@ -54,9 +54,12 @@ class Trajectories(TensorRecord):
             the row of ``state`` in which each begins; its time within its trajectory, from 0; and the number of
             transitions of that trajectory.
         """
-        index = index.contiguous()
-        episode = torch.searchsorted(self.first, index, right=True) - 1
+        episode = self._episode(index)
         return index + episode, index - self.first[episode], self.lengths[episode]
+
+    def _episode(self, index: Tensor) -> Tensor:
+        """Number of the trajectory that each of the transitions ``index`` belongs to."""
+        return torch.searchsorted(self.first, index.contiguous(), right=True) - 1
 
     def _each(self, values: Tensor) -> Tensor:
         """What holds for a trajectory ``(E,)``, for each of its transitions ``(N,)``."""
@@ -123,9 +126,13 @@ class Trajectories(TensorRecord):
     # --- batches ---------------------------------------------------------------------------------------------------
     def transitions(self, index: Tensor) -> Transitions:
         """The transitions numbered ``index``, of any shape; that shape leads every tensor."""
-        row, _, _ = self.place(index)
+        row = index + self._episode(index)
         return Transitions(
-            self.state[row], self.action[index], self.reward[index], self.state[row + 1], self.terminated[index]
+            _rows(self.state, row),
+            _rows(self.action, index),
+            self.reward[index],
+            _rows(self.state, row + 1),
+            self.terminated[index],
         )
 
     def sequence(self, index: Tensor, before: int, after: int = 0) -> Sequence:
@@ -160,6 +167,11 @@ class Trajectories(TensorRecord):
         offset = torch.arange(length, device=index.device).unsqueeze(1)
         _, step, whole = self.place(index)
         return (index + offset).clamp(max=len(self) - 1), step + offset < whole
+
+
+def _rows(table: Tensor, index: Tensor) -> Tensor:
+    """``table[index]`` for rows that are long, whole rows at a time."""
+    return table.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 def _runs(begin: Tensor, count: Tensor) -> Tensor:
