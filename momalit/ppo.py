@@ -27,7 +27,7 @@ from momalit.functional.processes import (
     weights_of_shares,
 )
 from momalit.functional.statistics import explained_variance, global_moments, normalize
-from momalit.functional.surrogate import clipped_surrogate, kl_estimate, masked_mean
+from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_mean, masked_means
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.trunk import run_together
 from momalit.records import Rollout, Sequence
@@ -239,19 +239,21 @@ class PPOModule(ActorCriticModule):
         value = self.critic.value(now.state, memory[-1])
         log_prob = policy.log_prob(batch.action)
         assert batch.advantage is not None and batch.target is not None
-        surrogate = clipped_surrogate(log_prob, batch.log_prob, batch.advantage, batch.valid, self.hparams["clip"])
-        target = self.critic.scale(batch.target)
-        value_loss = masked_mean(F.huber_loss(value, target, reduction="none"), batch.valid)
-        entropy = masked_mean(policy.entropy, batch.valid)
-        loss = surrogate + self.hparams["value_coefficient"] * value_loss - self.entropy_weight * entropy
+        objective = clipped_objective(log_prob, batch.log_prob, batch.advantage, self.hparams["clip"])
+        error = F.huber_loss(value, self.critic.scale(batch.target), reduction="none")
+        means = masked_means([objective, error, policy.entropy], batch.valid)
+        mean_objective, value_loss, entropy = means.unbind()
+        loss = self.hparams["value_coefficient"] * value_loss - mean_objective - self.entropy_weight * entropy
         with torch.no_grad():
+            kl = kl_estimate(log_prob, batch.log_prob)
             outside = (log_prob - batch.log_prob).abs() > self.hparams["clip"]
+            kl, clipped = masked_means([kl, outside.to(kl.dtype)], batch.valid).unbind()
             notes = {
-                "loss/policy": surrogate,
+                "loss/policy": -mean_objective,
                 "loss/value": value_loss,
                 "policy/entropy": entropy,
-                "policy/kl": kl_estimate(log_prob, batch.log_prob, batch.valid),
-                "policy/clipped": masked_mean(outside.float(), batch.valid),
+                "policy/kl": kl,
+                "policy/clipped": clipped,
             }
             self.note(notes)
         return loss if batch.weight is None else loss * batch.weight

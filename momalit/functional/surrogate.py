@@ -1,6 +1,8 @@
-"""The losses of PPO."""
+"""The objective of PPO and its means over valid steps."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -14,28 +16,31 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1.0)
 
 
-def clipped_surrogate(
-    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, valid: Tensor, clip: float = 0.2
-) -> Tensor:
-    """The clipped objective as a loss, per agent with the team's advantage (Schulman et al., 2017, eq. 7).
+def masked_means(values: Iterable[Tensor], mask: Tensor) -> Tensor:
+    """``masked_mean`` of several, all at once, ``(K,)``."""
+    each = torch.stack([value.mean(-1) if value.dim() > mask.dim() else value for value in values]).flatten(1)
+    weight = mask.flatten().to(each.dtype)
+    return each @ (weight / weight.sum().clamp(min=1.0))
+
+
+def clipped_objective(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float = 0.2) -> Tensor:
+    """What PPO maximises at each step, per agent with the team's advantage (Schulman et al., 2017, eq. 7).
 
     Args:
         log_prob: ``(T, B, A)`` under the current policies.
         old_log_prob: ``(T, B, A)`` under those that acted.
         advantage: ``(T, B)``, normalised.
-        valid: ``(T, B)`` bool.
         clip: ε.
 
     Returns:
-        a scalar to be minimised.
+        ``(T, B, A)``.
     """
     ratio = torch.exp(log_prob - old_log_prob)
     shared = advantage.unsqueeze(-1)
-    objective = torch.minimum(ratio * shared, ratio.clamp(1 - clip, 1 + clip) * shared)
-    return -masked_mean(objective, valid)
+    return torch.minimum(ratio * shared, ratio.clamp(1 - clip, 1 + clip) * shared)
 
 
-def kl_estimate(log_prob: Tensor, old_log_prob: Tensor, valid: Tensor) -> Tensor:
-    """KL(old ‖ new) from samples: the unbiased, always positive estimator ``(r - 1) - log r`` (Schulman, 2020)."""
+def kl_estimate(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
+    """KL(old ‖ new) at each step: the unbiased, always positive estimator ``(r - 1) - log r`` (Schulman, 2020)."""
     log_ratio = log_prob - old_log_prob
-    return masked_mean(torch.expm1(log_ratio) - log_ratio, valid)
+    return torch.expm1(log_ratio) - log_ratio

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from momalit.functional.surrogate import clipped_surrogate, kl_estimate, masked_mean
+from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_mean, masked_means
 
 
 def ratios(*values):
@@ -17,7 +17,7 @@ def loss(ratio, advantage, valid=None):
     new = ratios(*ratio)
     given = torch.tensor(advantage, dtype=torch.float32).view(1, -1)
     mask = torch.ones_like(given, dtype=torch.bool) if valid is None else torch.tensor(valid).view(1, -1)
-    return float(clipped_surrogate(new, torch.zeros_like(new), given, mask, clip=0.2))
+    return -float(masked_mean(clipped_objective(new, torch.zeros_like(new), given, clip=0.2), mask))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def loss(ratio, advantage, valid=None):
         (1.5, -2.0, -3.0),  # not clipped: min(1.5 * -2, 1.2 * -2)
     ],
 )
-def test_clipped_surrogate(ratio, advantage, objective):
+def test_clipped_objective(ratio, advantage, objective):
     assert loss([ratio], [advantage]) == pytest.approx(-objective, abs=1e-6)
 
 
@@ -43,21 +43,22 @@ def test_the_mean_is_over_valid_steps():
 
 def test_agents_share_the_advantage_and_are_clipped_each_on_its_own():
     new = torch.tensor([1.5, 1.0, 0.9]).log().view(1, 1, 3)
-    value = clipped_surrogate(new, torch.zeros_like(new), torch.tensor([[1.0]]), torch.tensor([[True]]), 0.2)
-    assert float(value) == pytest.approx(-(1.2 + 1.0 + 0.9) / 3, abs=1e-6)
+    value = clipped_objective(new, torch.zeros_like(new), torch.tensor([[1.0]]), 0.2)
+    torch.testing.assert_close(value, torch.tensor([[[1.2, 1.0, 0.9]]]))
+    assert float(masked_mean(value, torch.tensor([[True]]))) == pytest.approx((1.2 + 1.0 + 0.9) / 3, abs=1e-6)
 
 
 def test_the_gradient_vanishes_beyond_the_clip_only():
     new = ratios(1.5, 1.1).requires_grad_()
-    clipped_surrogate(new, torch.zeros_like(new), torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool)).backward()
+    clipped_objective(new, torch.zeros_like(new), torch.ones(1, 2)).mean().backward()
     assert float(new.grad[0, 0, 0]) == 0.0
-    assert float(new.grad[0, 1, 0]) == pytest.approx(-1.1 / 2, abs=1e-6)
+    assert float(new.grad[0, 1, 0]) == pytest.approx(1.1 / 2, abs=1e-6)
 
 
 def test_kl_estimate_by_hand():
     # r = 2: (2 - 1) - ln 2; r = 1: 0; the mean of the two, the third is masked.
     new = ratios(2.0, 1.0, 9.0)
-    value = kl_estimate(new, torch.zeros_like(new), torch.tensor([[True, True, False]]))
+    value = masked_mean(kl_estimate(new, torch.zeros_like(new)), torch.tensor([[True, True, False]]))
     assert float(value) == pytest.approx((1 - math.log(2)) / 2, abs=1e-6)
 
 
@@ -65,11 +66,18 @@ def test_kl_estimate_of_samples_meets_the_closed_form():
     torch.manual_seed(0)
     old, new = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.3, 0.9)
     action = old.sample((1, 200_000, 1))
-    value = kl_estimate(new.log_prob(action), old.log_prob(action), torch.ones(1, 200_000, dtype=torch.bool))
-    assert float(value) == pytest.approx(float(torch.distributions.kl_divergence(old, new)), rel=0.03)
+    value = kl_estimate(new.log_prob(action), old.log_prob(action))
+    assert float(value.mean()) == pytest.approx(float(torch.distributions.kl_divergence(old, new)), rel=0.03)
 
 
 def test_masked_mean_spreads_the_mask_over_trailing_axes():
     values = torch.arange(6.0).view(1, 3, 2)
     assert float(masked_mean(values, torch.tensor([[True, False, True]]))) == (0 + 1 + 4 + 5) / 4
     assert float(masked_mean(values, torch.zeros(1, 3, dtype=torch.bool))) == 0.0
+
+
+def test_several_means_at_once_are_those_of_each():
+    values = [torch.randn(4, 3, 2), torch.randn(4, 3), torch.randn(4, 3, 5)]
+    for mask in (torch.rand(4, 3) < 0.5, torch.zeros(4, 3, dtype=torch.bool)):
+        expected = torch.stack([masked_mean(value, mask) for value in values])
+        torch.testing.assert_close(masked_means(values, mask), expected)
