@@ -83,7 +83,7 @@ class Evaluation(pl.Callback):
         if isinstance(module, MOMAPPOModule) and module.world_model is not None:
             figures["imagined"] = self.imagine(module).mean().cpu()
         for name, value in figures.items():
-            module.log(f"{prefix}/{name}", value.float(), prog_bar=name == "return", rank_zero_only=True)
+            module.log_agreed({f"{prefix}/{name}": value.float()}, prog_bar=name == "return")
 
     def play(
         self,
