@@ -87,8 +87,9 @@ class LocalMean:
             memory = mmap.mmap(handle, 0)
         finally:
             os.close(handle)
-        counters = memoryview(memory)[: self.n * _LINE].cast("q")
-        self._counters = counters[:: _LINE // counters.itemsize]
+        header = memoryview(memory)[: self.n * _LINE].cast("q")
+        step = _LINE // header.itemsize
+        self._counters, self._amounts = header[::step], header[1::step]
         values = torch.frombuffer(memory, dtype=torch.uint8, offset=self.n * _LINE).view(self.n + 1, self.chunk)
         self._values, self._mean = values[: self.n], values[self.n]
         for pid in pids[: self.rank] + pids[self.rank + 1 :]:
@@ -97,7 +98,12 @@ class LocalMean:
             self._ended.register(peer, select.POLLIN)
 
     def __call__(self, values: Sequence[Tensor]) -> None:
-        """Replaces contiguous tensors of one floating-point format by their means over processes."""
+        """Replaces contiguous tensors of one floating-point format by their means over processes.
+
+        Raises:
+            RuntimeError: processes have tensors of different sizes, or one of them has ended.
+        """
+        self._amounts[self.rank] = sum(value.numel() for value in values)
         limit = self.chunk // values[0].element_size()
         group: list[Tensor] = []
         size = 0
@@ -114,6 +120,9 @@ class LocalMean:
         mean = self._mean.view(pieces[0].dtype)[:size]
         torch.cat(pieces, out=everyones[self.rank])
         self._meet()
+        if min(self._amounts) != max(self._amounts):
+            amounts = ", ".join(map(str, self._amounts))
+            raise RuntimeError(f"processes have gradients of {amounts} numbers, not the same")
         # Each process adds up its share of the values, in the order of ranks.
         mine = slice(size * self.rank // self.n, size * (self.rank + 1) // self.n)
         first, *others = everyones[:, mine]
@@ -124,6 +133,10 @@ class LocalMean:
         self._meet()
         # What the others leave next does not touch the mean, which stays until all meet again.
         torch._foreach_copy_(pieces, mean.split([len(piece) for piece in pieces]))
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """A copy, of a module in training for instance, averages nothing: it has no others to do so with."""
+        return type(None), ()
 
     def _meet(self) -> None:
         """Waits until all processes are here."""

@@ -59,6 +59,7 @@ class ResumableModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Lets the data move to where they are drawn from, and several processes agree without wasting time."""
+        self._mean = None
         if isinstance(model := self.trainer.strategy.model, DistributedDataParallel):
             model.broadcast_buffers = False  # what is in them comes from all processes already
             self._mean = local_mean(model)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,29 @@ def left_alone() -> str:
 def test_a_process_that_has_ended_is_not_waited_for(momalit_home):
     waiting, _ = in_processes(left_alone)
     assert waiting == "process 0 waits for the gradients of one that has ended"
+
+
+def unlike() -> str:
+    rank = joined()
+    try:
+        LocalMean(256)([torch.ones(3 + 100 * rank)])
+    except RuntimeError as error:
+        return str(error)
+    return "averaged"
+
+
+def test_gradients_of_other_sizes_are_an_error_in_all_processes(momalit_home):
+    assert in_processes(unlike) == 2 * ["processes have gradients of 3, 103 numbers, not the same"]
+
+
+def copied() -> tuple[bool, bool]:
+    joined()
+    mean = LocalMean()
+    return copy.deepcopy({"mean": mean}) == {"mean": None}, pickle.loads(pickle.dumps(mean)) is None
+
+
+def test_a_copy_averages_nothing(momalit_home):
+    assert in_processes(copied) == 2 * [(True, True)]
 
 
 def trained_without(folder: str, *arguments: Any) -> dict[str, Any]:
