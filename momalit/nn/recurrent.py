@@ -48,7 +48,7 @@ class _GRUSequence(torch.autograd.Function):
                 torch.mul(state, kept[t], out=starts[t])
                 products[t].baddbmm_(starts[t], recurrent)
                 both[t].sigmoid_()
-                candidates[t].addcmul_(r[t], remembered[t]).tanh_()
+                _tanh_(candidates[t].addcmul_(r[t], remembered[t]))
                 state = torch.lerp(candidates[t], starts[t], z[t], out=states[t])
         ctx.save_for_backward(before, candidate, gated, weight, keep)
         return hidden.split(each)
@@ -86,6 +86,17 @@ class _GRUSequence(torch.autograd.Function):
             # The input's part of the candidate is not reset.
             torch.mul(of_candidate, d_state[part], out=of_remembered)
         return d_h, d_weight, d_bias, None, *change.split(n // len(grads))
+
+
+def _tanh_(values: Tensor) -> None:
+    """Replaces x by tanh x = 2 σ(2x) - 1; PyTorch's own tanh costs a processor ten times its σ.
+
+    Formats of 16 bits keep theirs: around 0 there would be few digits left.
+    """
+    if values.device.type != "cpu" or values.dtype.itemsize < 4:
+        values.tanh_()
+    else:
+        values.add_(values).sigmoid_().mul_(2).sub_(1)
 
 
 def _pieces(gated: Tensor) -> list[slice]:
