@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import torch
 
-# GNU's mallopt(3): M_MMAP_THRESHOLD, from which size blocks go back to the system when they are freed, and
-# M_TRIM_THRESHOLD, how much free memory is kept beside them.
-_ALLOCATION = ((-3, 2**27), (-1, 2**30))
+# GNU's mallopt(3): M_MMAP_THRESHOLD, from which size blocks go back to the system when they are freed (older libraries
+# take 32 MB at most), and M_TRIM_THRESHOLD, how much free memory is kept beside them.
+_MMAP, _TRIM = (-3, (2**27, 2**25)), (-1, (2**30,))
 
 
 def settle() -> None:
@@ -31,8 +31,9 @@ def keep_freed_memory() -> bool:
     """Lets the C library keep what a gradient step frees, for the next one.
 
     By default it returns large blocks to the system at once, which clears them page by page when they are asked for
-    again: a fifth of a step of the ensemble at 4x1024. Blocks of more than 128 MB, such as datasets, are still
-    returned. ``MALLOC_TRIM_THRESHOLD_`` or ``MALLOC_MMAP_THRESHOLD_`` in the environment leaves the choice there.
+    again: a fifth of a step of the ensemble at 4x1024. Blocks of more than 128 MB (32 MB with older C libraries), such
+    as datasets, are still returned. ``MALLOC_TRIM_THRESHOLD_`` or ``MALLOC_MMAP_THRESHOLD_`` in the environment leaves
+    the choice there.
 
     Returns:
         whether it does now; C libraries other than GNU's have no such choice.
@@ -42,7 +43,9 @@ def keep_freed_memory() -> bool:
     choose = None
     if sys.platform == "linux":
         choose = getattr(ctypes.CDLL(None), "mallopt", None)
-    return choose is not None and all(choose(option, size) == 1 for option, size in _ALLOCATION)
+    if choose is None:
+        return False
+    return all(any(choose(option, size) == 1 for size in sizes) for option, sizes in (_MMAP, _TRIM))
 
 
 def use_wide_products() -> bool:
