@@ -79,14 +79,17 @@ def count_shared(total: int, size: int, world_size: int) -> tuple[int, int]:
     return max(total // (part * world_size), 1), part
 
 
-def shared_chunks(order: Tensor, size: int, rank: int, world_size: int) -> Iterator[Tensor]:
-    """This process's parts of the batches that ``order``, the same in every process, is cut into along its last axis.
+def shared_chunks(order: Tensor, size: int, world_size: int) -> Iterator[Tensor]:
+    """The batches that ``order``, the same in every process, is cut into along its last axis, shared out.
 
     Together the parts are the batches that a single process would take, so that several learn what one does.
+
+    Returns:
+        for each batch the part of every process, ``(..., world_size, part)``.
     """
     _, part = count_shared(order.shape[-1], size, world_size)
     for whole in chunks(order, part * world_size):
-        yield whole[..., rank * part : (rank + 1) * part]
+        yield whole.unflatten(-1, (world_size, part))
 
 
 def chunks(order: Tensor, size: int) -> Iterator[Tensor]:

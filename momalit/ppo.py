@@ -24,10 +24,11 @@ from momalit.functional.processes import (
     means_over_processes,
     several,
     share_of,
+    weighed,
     weights_of_shares,
 )
 from momalit.functional.statistics import explained_variance, global_moments, normalize
-from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_mean, masked_means
+from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_means
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.trunk import run_together
 from momalit.records import Rollout, Sequence
@@ -241,13 +242,13 @@ class PPOModule(ActorCriticModule):
         assert batch.advantage is not None and batch.target is not None
         objective = clipped_objective(log_prob, batch.log_prob, batch.advantage, self.hparams["clip"])
         error = F.huber_loss(value, self.critic.scale(batch.target), reduction="none")
-        means = masked_means([objective, error, policy.entropy], batch.valid)
+        means = weighed(masked_means([objective, error, policy.entropy], batch.valid), batch.weight)
         mean_objective, value_loss, entropy = means.unbind()
         loss = self.hparams["value_coefficient"] * value_loss - mean_objective - self.entropy_weight * entropy
         with torch.no_grad():
             kl = kl_estimate(log_prob, batch.log_prob)
             outside = (log_prob - batch.log_prob).abs() > self.hparams["clip"]
-            kl, clipped = masked_means([kl, outside.to(kl.dtype)], batch.valid).unbind()
+            kl, clipped = weighed(masked_means([kl, outside.to(kl.dtype)], batch.valid), batch.weight).unbind()
             notes = {
                 "loss/policy": -mean_objective,
                 "loss/value": value_loss,
@@ -256,7 +257,7 @@ class PPOModule(ActorCriticModule):
                 "policy/clipped": clipped,
             }
             self.note(notes)
-        return loss if batch.weight is None else loss * batch.weight
+        return loss
 
     def _remember(self, sequence: Sequence, memory: Tensor | None) -> list[Tensor]:
         """Memories of actors and critic ``(A, T, B, H)``, run as one; those of the actors alone if it has none."""
@@ -269,8 +270,8 @@ class PPOModule(ActorCriticModule):
         rollout = self._rollout
         assert rollout is not None
         means = self.take_means()
-        means["train/reward"] = masked_mean(rollout.reward, rollout.valid)
         means = means_over_processes(means)
+        means["train/reward"] = global_moments(rollout.reward, rollout.valid)[0].float()
         for name, value in means.items():
             # A gradient scaler (16-mixed) tries scales that are too large, and leaves those steps out.
             if not bool(torch.isfinite(value)) and (self.fused or not name.startswith("gradient/")):

@@ -10,7 +10,7 @@ and in the padding before it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import torch
@@ -24,12 +24,12 @@ class TensorRecord:
     def map(self, function: Any) -> Self:
         """Applies ``function`` to every tensor, those of records inside too."""
         changed: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for each in fields(self):
+            value = getattr(self, each.name)
             if isinstance(value, Tensor):
-                changed[field.name] = function(value)
+                changed[each.name] = function(value)
             elif isinstance(value, TensorRecord):
-                changed[field.name] = value.map(function)
+                changed[each.name] = value.map(function)
         return replace(self, **changed)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
@@ -39,7 +39,7 @@ class TensorRecord:
     @property
     def n_bytes(self) -> int:
         """Memory that the tensors take."""
-        tensors = [value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)]
+        tensors = [value for each in fields(self) if isinstance(value := getattr(self, each.name), Tensor)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def floating(self, dtype: torch.dtype) -> Self:
@@ -93,11 +93,13 @@ class Windows(TensorRecord):
         sequence: inputs of ``H + T`` times, the first H for burn-in only.
         action: ``(T, B, A, U)``, the actions taken at the last T times.
         valid: ``(T, B)`` bool: False past the end of the trajectory.
+        weight: as in ``Rollout``.
     """
 
     sequence: Sequence
     action: Tensor
     valid: Tensor
+    weight: Tensor | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -162,11 +162,15 @@ class Trajectories(TensorRecord):
         sequence = self.sequence(index, before, length)
         return Segments(sequence, self.action[at], valid, self.reward[at], self.terminated[at])
 
+    def remaining(self, index: Tensor) -> Tensor:
+        """Number of transitions from each of ``index`` to the end of its trajectory, itself included."""
+        _, step, whole = self.place(index)
+        return whole - step
+
     def _ahead(self, index: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Transitions ``(length, B)`` from ``index`` on, and whether they belong to the same trajectory."""
         offset = torch.arange(length, device=index.device).unsqueeze(1)
-        _, step, whole = self.place(index)
-        return (index + offset).clamp(max=len(self) - 1), step + offset < whole
+        return (index + offset).clamp(max=len(self) - 1), offset < self.remaining(index)
 
 
 def _rows(table: Tensor, index: Tensor) -> Tensor:

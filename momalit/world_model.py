@@ -135,7 +135,8 @@ class WorldModelModule(ResumableModule):
         return self.stream(number, self._training_batches)
 
     def val_dataloader(self) -> DataLoader:
-        return self._in_order(self._data.validation)
+        """Every process looks at its share."""
+        return self._in_order(self._data.validation, self.trainer.world_size)
 
     def test_dataloader(self) -> DataLoader:
         return self._in_order(self._data.test)
@@ -150,12 +151,14 @@ class WorldModelModule(ResumableModule):
         order = torch.empty(self.hparams["n_members"], len(data), dtype=torch.int32)
         for member in order:
             torch.randperm(len(data), generator=random, out=member)
-        for index in shared_chunks(order, self.hparams["batch_size"], self.global_rank, self.trainer.world_size):
-            yield data.transitions(index.to(data.reward.device, torch.long))
+        for parts in shared_chunks(order, self.hparams["batch_size"], self.trainer.world_size):
+            yield data.transitions(parts[..., self.global_rank, :].to(data.reward.device, torch.long))
 
-    def _in_order(self, data: Trajectories, size: int = 4096) -> DataLoader:
-        every = torch.arange(len(data))
-        return self.stream(-(-len(data) // size), lambda: (data.transitions(index) for index in every.split(size)))
+    def _in_order(self, data: Trajectories, n: int = 1, size: int = 4096) -> DataLoader:
+        """All transitions, or this process's share where ``n`` share them; in as many batches everywhere."""
+        number = max(-(-len(data) // (n * size)), 1)
+        share = torch.arange(len(data)).tensor_split(n)[self.global_rank if n > 1 else 0]
+        return self.stream(number, lambda: (data.transitions(index) for index in share.tensor_split(number)))
 
     # --- training --------------------------------------------------------------------------------------------------
     def training_step(self, batch: Transitions, _: int) -> Tensor:
@@ -219,8 +222,7 @@ class WorldModelModule(ResumableModule):
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the members that improved; stops when none trains any more."""
-        # All processes have seen the same data; averaged, they also agree if their machines round differently.
-        error = gather_tensor(torch.stack(self._held_out).sum(0)).mean(0) / len(self._data.validation)
+        error = gather_tensor(torch.stack(self._held_out).sum(0)).sum(0) / len(self._data.validation)
         self._held_out.clear()
         if self.trainer.sanity_checking:
             return

@@ -93,5 +93,6 @@ def test_an_iteration_of_ppo(spec, mixer, shared):
     batch = rollout.rows(torch.empty(4, dtype=torch.long, device=META))
     assert batch.n_rows == 4
     module.training_step(batch, 0).backward()
-    module.configure_gradient_clipping(None)
+    groups = [{"params": list(part.parameters())} for part in (module.actor, module.critic)]
+    module.configure_gradient_clipping(SimpleNamespace(param_groups=groups))
     assert all(p.grad is not None and p.grad.shape == p.shape for p in module.parameters() if p.requires_grad)

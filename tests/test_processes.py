@@ -27,7 +27,9 @@ def trained(kind: str, epochs: int, path: str | None, settings: dict[str, Any]) 
     module = fit(kind, epochs, path, **settings)
     rollout = getattr(module, "_rollout", None)
     seen = None if rollout is None else rollout.state
-    return {"weights": weights(module), "seen": seen, "steps": int(getattr(module, "steps_taken", 0))}
+    figures = {name: float(value) for name, value in module.trainer.callback_metrics.items()}
+    steps = int(getattr(module, "steps_taken", 0))
+    return {"weights": weights(module), "seen": seen, "steps": steps, "figures": figures}
 
 
 @pytest.mark.parametrize("kind", ["world_model", "warm_start"])
@@ -35,7 +37,9 @@ def test_supervised_stages_learn_what_one_process_learns(kind, momalit_home):
     """Every batch is that of a single process, shared out, so that the weights come out the same."""
     one, other = in_processes(trained, kind, 3, None, {})
     assert torch.equal(one["weights"], other["weights"])
-    torch.testing.assert_close(one["weights"], trained(kind, 3, None, {})["weights"], rtol=1e-3, atol=1e-4)
+    alone = trained(kind, 3, None, {})
+    torch.testing.assert_close(one["weights"], alone["weights"], rtol=1e-3, atol=1e-4)
+    assert one["figures"] == other["figures"] == pytest.approx(alone["figures"], rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["moma_ppo", "mappo"])
@@ -49,7 +53,7 @@ def test_policies_are_the_same_in_all_processes_and_their_rollouts_differ(kind, 
 
 
 def gradient(valid: torch.Tensor) -> torch.Tensor:
-    """Of one step on this process's share of 12 rows, averaged over processes as DDP does."""
+    """Of one step on this process's share of 12 rows, and what is noted, averaged over processes as DDP does."""
     several = "LOCAL_RANK" in os.environ
     if several:
         dist.init_process_group("gloo", rank=int(os.environ["LOCAL_RANK"]), world_size=int(os.environ["WORLD_SIZE"]))
@@ -61,6 +65,7 @@ def gradient(valid: torch.Tensor) -> torch.Tensor:
     share = replace(share, weight=weights_of_shares(share.valid.sum()))
     module.training_step(share, 0).backward()
     found = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
+    found = torch.cat([found, torch.stack(list(module.take_means().values()))])
     if several:
         dist.all_reduce(found)
         found /= dist.get_world_size()
@@ -81,12 +86,9 @@ def test_the_averaged_gradient_is_that_of_all_valid_steps(last, momalit_home):
 @pytest.mark.parametrize(("total", "size"), [(100, 16), (33, 16), (10, 16), (5, 2)])
 def test_shares_of_batches_make_up_the_batches(total, size):
     order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
-    whole = list(shared_chunks(order, size, 0, 1))
-    parts = [list(shared_chunks(order, size, rank, 2)) for rank in range(2)]
-    assert len(parts[0]) == len(parts[1]) == len(whole)
-    for pieces, batch in zip(zip(*parts, strict=True), whole, strict=True):
-        assert torch.equal(torch.cat(pieces), batch[: 2 * len(pieces[0])])
-        assert len(pieces[0]) == len(pieces[1]) == len(batch) // 2
+    for parts, whole in zip(shared_chunks(order, size, 2), shared_chunks(order, size, 1), strict=True):
+        assert parts.shape == (2, whole.numel() // 2)
+        assert torch.equal(parts.flatten(), whole.flatten()[: parts.numel()])
 
 
 class EndsAtOnce(MOMAPPOModule):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from momalit.baselines.windows import LogLearner, require_at_least
 from momalit.errors import UserError
-from momalit.functional.processes import weights_of_shares
+from momalit.functional.processes import weighed
 from momalit.functional.surrogate import masked_mean
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.actors import TeamActor
@@ -103,9 +103,9 @@ class BCModule(LogLearner):
         past = batch.sequence.state.shape[0] - batch.action.shape[0]
         memory = self.actor.remember(batch.sequence)[:, past:]
         policy = self.actor.distribution(memory, batch.sequence.state[past:])
-        loss = -masked_mean(policy.log_prob(batch.action), batch.valid)
+        loss = weighed(-masked_mean(policy.log_prob(batch.action), batch.valid), batch.weight)
         self.note({"loss": loss})
-        return loss * weights_of_shares(batch.valid.sum())
+        return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.Adam(self.actor.parameters(), self.hparams["lr"], fused=self.fused)

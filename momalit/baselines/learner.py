@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from momalit.baselines.scale import ReturnScale
 from momalit.baselines.windows import LogLearner, require_at_least
 from momalit.errors import UserError
-from momalit.functional.processes import weights_of_shares
+from momalit.functional.processes import weighed
 from momalit.functional.value_learning import bootstrapped_target
 from momalit.hyperparameters import plain_arguments
 from momalit.nn.actors import TeamActor
@@ -195,9 +195,9 @@ class ValueLearner(LogLearner):
 
     # --- a gradient step -------------------------------------------------------------------------------------------
     def training_step(self, batch: Segments, _: int) -> Tensor:
-        losses = self.losses(self.look(batch))
+        losses = {name: weighed(loss, batch.weight) for name, loss in self.losses(self.look(batch)).items()}
         self.note(losses)
-        return torch.stack(list(losses.values())).sum() * weights_of_shares(batch.valid.sum())
+        return torch.stack(list(losses.values())).sum()
 
     def remember(self, policy: TeamActor, batch: Minibatch, begin: int, end: int) -> Tensor:
         """Memories of policies at the times from ``begin`` to before ``end``, ``(A, end - begin, B, H)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -72,8 +73,14 @@ class LogLearner(TeamPolicyModule):
 
     def _draw(self) -> Iterator[Windows]:
         order = self.starts(generator_for("cpu", torch.initial_seed(), self.current_epoch, 0, 4))
-        for index in shared_chunks(order, self.windows_per_batch, self.global_rank, self.trainer.world_size):
-            yield self.cut(index.to(self.learnt.reward.device))
+        order = order.to(self.learnt.reward.device)
+        for parts in shared_chunks(order, self.windows_per_batch, self.trainer.world_size):
+            windows = self.cut(parts[self.global_rank])
+            if len(parts) > 1:
+                # What the others' parts hold is known here too, so nothing need be exchanged.
+                valid = self.learnt.remaining(parts).clamp(max=len(windows.valid)).sum(1).float()
+                windows = replace(windows, weight=valid[self.global_rank] / valid.mean())
+            yield windows
 
     def randomness(self, device: torch.device | str, purpose: int) -> torch.Generator:
         """This epoch's random numbers for one purpose in this process."""

@@ -64,6 +64,11 @@ def weights_of_shares(count: Tensor) -> Tensor:
     return count * dist.get_world_size() / total.clamp(min=1.0)
 
 
+def weighed(means: Tensor, weight: Tensor | None) -> Tensor:
+    """Means over valid steps here, times their weight among those of all processes where there are several."""
+    return means if weight is None else means * weight
+
+
 def gather_tensor(values: Tensor) -> Tensor:
     """The same tensor of every process, with their ranks as the first axis; shapes must agree."""
     if not several():
