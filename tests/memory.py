@@ -5,6 +5,8 @@ Linux only: the kernel says how much memory a process holds, and how much it hel
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import subprocess
 import sys
@@ -30,7 +32,20 @@ def of_loading(dataset: Path) -> dict[str, float]:
     return dict(json.loads(done.stdout))
 
 
-def _held() -> tuple[int, int]:
+def begin_anew() -> int:
+    """Gives memory that nobody uses back to the system, and lets the peak begin anew.
+
+    Returns:
+        bytes that are held.
+    """
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+    PEAK.write_text("5")
+    return held()[0]
+
+
+def held() -> tuple[int, int]:
     """Bytes of memory that this process holds, and held at most."""
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
     now, most = (1024 * int(lines[key].split()[0]) for key in ("VmRSS", "VmHWM"))
@@ -42,15 +57,14 @@ def _measure(dataset: str) -> dict[str, float]:
     from momalit.dynamics import ModelSpace
 
     torch.set_num_threads(1)
-    PEAK.write_text("5")
-    before, _ = _held()
+    before = begin_anew()
     began = time.perf_counter()
     data = OfflineDataModule(dataset)
     parts = [data.train, data.validation, data.test]
     seconds = time.perf_counter() - began
-    resident, peak = _held()
+    resident, peak = held()
     ModelSpace(data.spec).fit(data.train, 0.99)
-    _, fitted = _held()
+    _, fitted = held()
     everything = data.contents.trajectories
     numbers = [everything.state, everything.action, everything.reward, everything.terminated, everything.truncated]
     assert sum(map(len, parts)) == len(everything)

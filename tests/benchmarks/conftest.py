@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from momalit.processor import default_products
+from tests.memory import PEAK, begin_anew, held
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -44,19 +44,28 @@ def products_per_second(size: int = 1024, seconds: float = 0.5) -> float:
 
 
 @pytest.fixture
-def note(benchmark, threads, limits):
+def before() -> int:
+    """Bytes that were held before anything of a benchmark was made; 0 where the kernel does not say."""
+    return begin_anew() if PEAK.exists() else 0
+
+
+@pytest.fixture
+def note(before, benchmark, threads, limits):
     """Adds to a benchmark's record, and so to the JSON file and the table, what its seconds mean."""
 
-    def add(transitions: float = 0, operations: float = 0, reference: float = 0) -> None:
+    def add(transitions: float = 0, operations: float = 0, reference: float = 0, elsewhere: bool = False) -> None:
         """Notes.
 
         Args:
             transitions: handled per round.
             operations: multiplications and additions of the matrix products per round.
             reference: seconds of the research code for the same work.
+            elsewhere: whether it happened in other processes.
         """
         seconds = benchmark.stats.stats.min
-        info = {"threads": threads, "peak_mb_so_far": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}
+        info = {"threads": threads}
+        if before and not elsewhere:
+            info["peak_mb"] = round((held()[1] - before) / 2**20)
         info |= {f"gflops_{name}": round(limit / 1e9) for name, limit in limits.items()}
         if transitions:
             info["transitions_per_second"] = round(transitions / seconds)

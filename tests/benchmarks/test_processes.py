@@ -88,7 +88,7 @@ def test_two_processes(benchmark, note, momalit_home, tmp_path: Path, name, shar
 
     one, two, apart = benchmark.pedantic(all_ways, rounds=1)
     work = 1 if kind == "world_model" or shared else N  # an epoch of the world model is one pass over the log
-    note()
+    note(elsewhere=True)
     benchmark.extra_info["times_one_process"] = work * one / two
     if apart:
         benchmark.extra_info["times_one_process_apart"] = N * one / apart

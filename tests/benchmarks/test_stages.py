@@ -80,9 +80,10 @@ def test_iteration(benchmark, note, number):
 
 
 @pytest.mark.benchmark(group="one policy iteration with n agents, coordination game")
+@pytest.mark.parametrize("number", ["fp32", "bf16"])
 @pytest.mark.parametrize("agents", [2, 4, 16, 64])
-def test_many_agents(benchmark, note, agents):
-    practice = Practice(make_spec("icg", n_agents=agents), (64, 64), 64, 10, 4, "fp32", (64, 64))
+def test_many_agents(benchmark, note, agents, number):
+    practice = Practice(make_spec("icg", n_agents=agents), (64, 64), 64, 10, 4, number, (64, 64))
     benchmark.pedantic(practice.iterate, rounds=3, warmup_rounds=1)
     note(640)
 
@@ -101,7 +102,7 @@ def test_load(benchmark, note, tmp_path):
     data = make_data(spec, 1_000_000, 1000)
     write_dataset(tmp_path / "ant", "ant/large/x-v0", spec, data, {})
     benchmark.pedantic(lambda: OfflineDataModule(str(tmp_path / "ant")).train, rounds=2)
-    note(1_000_000)
+    note(1_000_000, elsewhere=True)
     memory = of_loading(tmp_path / "ant")
     benchmark.extra_info |= {
         f"memory_{key}": memory[key] / memory["raw"] for key in ("resident", "peak", "peak_fitted")
