@@ -48,7 +48,9 @@ class _GRUSequence(torch.autograd.Function):
                 torch.mul(state, kept[t], out=starts[t])
                 products[t].baddbmm_(starts[t], recurrent)
                 both[t].sigmoid_()
-                _tanh_(candidates[t].addcmul_(r[t], remembered[t]))
+                candidates[t].addcmul_(r[t], remembered[t])
+                # Acting keeps PyTorch's tanh to the last digit, so that datasets that networks play stay the same.
+                candidates[t].tanh_() if time == 1 else _tanh_(candidates[t])
                 state = torch.lerp(candidates[t], starts[t], z[t], out=states[t])
         ctx.save_for_backward(before, candidate, gated, weight, keep)
         return hidden.split(each)
