@@ -19,6 +19,7 @@ SUBTYPES = re.compile(r"Subtypes: \[(.*)\]")
 VALUE = re.compile(r"Given value: (.*)")
 NESTED = re.compile(r"NestedArg\(key='([^']+)', val=(.*)\)$")
 REQUIRED = re.compile(r"the following arguments are required: (.+)")
+LITERALS = re.compile(r"Literal\[([^\]]*)\]")
 PLAIN_TYPE = re.compile(r"<class '(?:[\w.]*\.)?(\w+)'>")
 
 
@@ -78,7 +79,8 @@ def class_settings(class_path: str) -> list[str]:
 
 def _types(text: str) -> str:
     names = PLAIN_TYPE.sub(r"\1", text).replace("NoneType", "null").replace("typing.", "")
-    return " or ".join(part.strip() for part in re.split(r", (?![^\[]*\])", names))
+    parts = [part.strip() for part in re.split(r", (?![^\[]*\])", names)]
+    return " or ".join(LITERALS.sub(lambda found: found.group(1).replace("'", ""), part) for part in parts)
 
 
 def _shown(value: str) -> str:

@@ -10,12 +10,15 @@ import lightning.pytorch as pl
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from momalit.cli.metrics import MetricsFile
 from momalit.cli.preemption import Preemption
 from momalit.cli.progress import EpochProgress
+from momalit.errors import UserError
 from momalit.policy import TeamPolicyModule
 from momalit.runs import RunDirectory
+from momalit.support import require_kept
 from momalit.world_model import WorldModelModule
 
 SHARED_WITH_STAGES = ("accelerator", "devices", "strategy", "precision", "num_nodes", "deterministic")
@@ -85,11 +88,10 @@ def stage_trainer(
         model: what is trained.
         max_epochs: most epochs.
     """
-    shared = {key: _made(key, trainer[key]) for key in SHARED_WITH_STAGES if trainer[key] is not None}
     monitor = None if isinstance(model, TeamPolicyModule) else monitor_of(model)
     progress = trainer["enable_progress_bar"] is not False
     return pl.Trainer(
-        **shared,
+        **_shared(trainer),
         default_root_dir=run.path,
         max_epochs=max_epochs,
         logger=default_loggers(run),
@@ -98,6 +100,30 @@ def stage_trainer(
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def require_devices(trainer: Mapping[str, Any]) -> None:
+    """Refuses devices that are not there and number formats that they lack, before anything is made for them.
+
+    Args:
+        trainer: the settings of the policies' trainer.
+
+    Raises:
+        UserError: with Lightning's reason.
+    """
+    try:
+        tried = pl.Trainer(
+            **_shared(trainer), logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
+        )  # fmt: skip
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        raise UserError(f"trainer: {error}") from error
+    require_kept(trainer["precision"], str(tried.precision))
+
+
+def _shared(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """What the trainers of all stages have in common."""
+    return {key: _made(key, trainer[key]) for key in SHARED_WITH_STAGES if trainer[key] is not None}
 
 
 def _made(key: str, setting: Any) -> Any:

@@ -24,12 +24,12 @@ from momalit.cli.helptext import tidy
 from momalit.cli.messages import class_settings, one_line
 from momalit.cli.preparation import WARM_START, WORLD_MODEL, WarmStartSettings, WorldModelSettings, prepare
 from momalit.cli.results import dataset_record, report, save_figures, save_predictions
-from momalit.cli.trainers import default_callbacks, default_loggers, monitor_of, without_doubles
+from momalit.cli.trainers import default_callbacks, default_loggers, monitor_of, require_devices, without_doubles
 from momalit.errors import UserError
 from momalit.processor import settle
 from momalit.resuming import ResumableModule
 from momalit.runs import INHERITED, RunDirectory
-from momalit.support import require_kept, require_launcher, require_precision, require_strategy
+from momalit.support import require_launcher, require_precision, require_strategy
 from momalit.team import TeamSpec
 
 logger = logging.getLogger(__name__)
@@ -168,6 +168,7 @@ class TrainingCLI(LightningCLI):
         self.run = RunDirectory.choose(config["run_dir"], _run_name(self.files), self.seed)
         if self.command == "fit" and not self.continued and INHERITED not in os.environ:
             self.run.require_free()
+        require_devices(config["trainer"])
 
     def _forget_settings_of_another_dataset(self, data: Any) -> None:
         """A configuration's task settings belong to its own dataset, not to a file named on the command line."""
@@ -215,13 +216,10 @@ class TrainingCLI(LightningCLI):
             config["callbacks"] = [*chosen, *without_doubles(chosen, defaults)]
         elif config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = False
-        asked = config["precision"]
         try:
-            trainer = super().instantiate_trainer(**kwargs)
+            return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"trainer: {error}") from error
-        require_kept(asked, str(trainer.precision))
-        return trainer
 
     # --- running ---------------------------------------------------------------------------------------------------
     def fit(self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:

@@ -45,7 +45,12 @@ MISTAKES = [
     ((*FIT, "--trainer.strategy", "dpp"), "trainer: You selected an invalid strategy name"),
     ((*FIT, "--trainer.precision", "bf16-true"), "trainer.precision: found bf16-true, expected one of 32-true"),
     ((*FIT, "--trainer.precision", "16-mixed"), "trainer.precision: found 16-mixed, expected bf16-mixed or 32-true"),
+    (
+        (*FIT, "--trainer.precision", "fp16"),
+        "trainer.precision: found 'fp16', expected 64, 32, 16 or transformer-engine",
+    ),
     ((*FIT, "--trainer.devices", "0"), "trainer: "),
+    ((*FIT, "--trainer.devices", "two"), "trainer: `devices` selected with `CPUAccelerator` should be an int > 0"),
     (
         (*FIT, "--trainer.strategy", "ddp", "--trainer.devices", "4"),
         "model.minibatches: found 2, expected at most the 1 rows of each of 4 processes",
