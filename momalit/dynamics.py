@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from momalit.nn.ensemble import EnsembleNetwork, Prediction
-from momalit.nn.standardizer import Standardizer, columns
+from momalit.nn.standardizer import Standardizer
 from momalit.records import Transitions
 from momalit.team import TeamSpec
 from momalit.trajectories import Trajectories
@@ -49,11 +49,11 @@ class ModelSpace(nn.Module):
     @torch.no_grad()
     def fit(self, data: Trajectories, discount: float) -> None:
         """Takes statistics, bounding box and the worst discounted return-to-go from ``data``."""
-        # A few columns at a time: inputs and targets of a whole log would take several times its memory.
-        row, states = data.row, columns(data.state)
-        actions = (data.action.flatten(1)[:, block] for block in self.joint_index.tensor_split(len(states)))
-        changes = (block[row + 1] - block[row] for block in states)
-        self.input.fit_columns(chain((block[row] for block in states), actions))
+        # A column at a time: inputs and targets of a whole log would take several times its memory.
+        row, states = data.row, data.state.split(1, 1)
+        actions = (data.action.flatten(1)[:, column] for column in self.joint_index.split(1))
+        changes = (column[1:][row] - column[row] for column in states)
+        self.input.fit_columns(chain((column[row] for column in states), actions))
         self.target.fit_columns(chain(changes, [data.reward.unsqueeze(1)]))
         self.state_low.copy_(data.state.amin(0))
         self.state_high.copy_(data.state.amax(0))

@@ -13,8 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 STATUS = Path("/proc/self/status")
 PEAK = Path("/proc/self/clear_refs")  # a 5 written here makes the kernel's record of the peak begin anew
 
@@ -55,8 +53,9 @@ def held() -> tuple[int, int]:
 def _measure(dataset: str) -> dict[str, float]:
     from datamodules import OfflineDataModule
     from momalit.dynamics import ModelSpace
+    from momalit.processor import settle
 
-    torch.set_num_threads(1)
+    settle()
     before = begin_anew()
     began = time.perf_counter()
     data = OfflineDataModule(dataset)

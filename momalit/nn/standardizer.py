@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -37,14 +37,14 @@ class Standardizer(nn.Module):
     @torch.no_grad()
     def fit(self, values: Tensor) -> None:
         """Takes the statistics of ``values`` ``(N, size)``, accumulated in double precision."""
-        self.fit_columns(columns(values))
+        self.fit_columns(values.split(1, 1))
 
     @torch.no_grad()
     def fit_columns(self, blocks: Iterable[Tensor]) -> None:
         """Takes the statistics of a table that need not be there as a whole.
 
         Args:
-            blocks: of a few columns each, ``(N, ...)``; together the table ``(N, size)``.
+            blocks: of a column or a few, ``(N, ...)``; together the table ``(N, size)``.
         """
         self.count.zero_()
         self._merge(*torch.cat([_moments(block) for block in blocks], 1))
@@ -83,11 +83,6 @@ class Standardizer(nn.Module):
     def inverse(self, values: Tensor) -> Tensor:
         """From standardised units; a dimension that does not vary takes its constant value."""
         return values * (self.std * self.varies) + self.mean
-
-
-def columns(table: Tensor, width: int = 8) -> Sequence[Tensor]:
-    """Blocks of about ``width`` columns of ``table`` ``(N, ...)``, as views."""
-    return table.tensor_split(max(table.shape[1] // width, 1), 1)
 
 
 def _moments(values: Tensor) -> Tensor:
