@@ -24,6 +24,10 @@ from momalit.world_model import WorldModelModule
 SHARED_WITH_STAGES = ("accelerator", "devices", "strategy", "precision", "num_nodes", "deterministic")
 
 
+class KeptCheckpoint(ModelCheckpoint):
+    """The last or the best of a run: of a kind of its own, so that configurations may add others with like settings."""
+
+
 class ContinuedMetrics(Callback):
     """Continues the metrics file where the checkpoint was made: later rows are trained again."""
 
@@ -47,7 +51,7 @@ def monitor_of(model: pl.LightningModule) -> tuple[str, str]:
 
 
 def default_callbacks(
-    run: RunDirectory, title: str, monitor: tuple[str, str] | None, progress: bool = True
+    run: RunDirectory, title: str, monitor: tuple[str, str] | None, progress: bool = True, keep: bool = True
 ) -> list[Callback]:
     """Checkpoints, progress bar and bookkeeping.
 
@@ -56,23 +60,30 @@ def default_callbacks(
         title: what is trained, for people.
         monitor: metric and mode of the best checkpoint; None keeps the last one only.
         progress: whether there is a progress bar.
+        keep: whether there are checkpoints.
     """
-    # The best comes first: the last one then stores what the best is.
-    checkpoints = [_checkpoint(run.checkpoints, "best", *monitor)] if monitor else []
-    checkpoints.append(_checkpoint(run.checkpoints, "last", None, "min"))
+    checkpoints = []
+    if keep and monitor:  # first, so that the last one stores what the best is
+        checkpoints.append(_checkpoint(run.checkpoints, "best", *monitor))
+    if keep:
+        checkpoints.append(_checkpoint(run.checkpoints, "last", None, "min"))
     bar = [EpochProgress(title, *(monitor or (None, "min")))] if progress else []
     return [ContinuedMetrics(), *bar, Preemption(), *checkpoints]
 
 
 def without_doubles(chosen: list[Callback], defaults: list[Callback]) -> list[Callback]:
-    """The defaults whose place the configuration has not taken."""
+    """The defaults whose place the configuration has not taken.
+
+    A progress bar takes the place of ours, and a checkpoint that watches a metric that of the best. The last one stays,
+    which an interrupted run goes on from.
+    """
+    bar = any(isinstance(callback, ProgressBar) for callback in chosen)
+    best = any(isinstance(callback, ModelCheckpoint) and callback.monitor for callback in chosen)
     return [
         callback
         for callback in defaults
-        if not any(
-            isinstance(callback, kind) and any(isinstance(other, kind) for other in chosen)
-            for kind in (ModelCheckpoint, ProgressBar)
-        )
+        if not (bar and isinstance(callback, ProgressBar))
+        and not (best and isinstance(callback, ModelCheckpoint) and callback.monitor)
     ]
 
 
@@ -135,8 +146,8 @@ def _made(key: str, setting: Any) -> Any:
     return parser.instantiate(Namespace(**{key: setting}))[key]
 
 
-def _checkpoint(directory: Path, name: str, monitor: str | None, mode: str) -> ModelCheckpoint:
-    return ModelCheckpoint(
+def _checkpoint(directory: Path, name: str, monitor: str | None, mode: str) -> KeptCheckpoint:
+    return KeptCheckpoint(
         directory,
         filename=name,
         monitor=monitor,

@@ -208,9 +208,8 @@ class TrainingCLI(LightningCLI):
             chosen = config["callbacks"] or []
             chosen = chosen if isinstance(chosen, list) else [chosen]
             title = type(self.model).__name__.removesuffix("Module")
-            defaults = default_callbacks(
-                self.run, title, monitor_of(self.model), config["enable_progress_bar"] is not False
-            )
+            progress, keep = (config[f"enable_{what}"] is not False for what in ("progress_bar", "checkpointing"))
+            defaults = default_callbacks(self.run, title, monitor_of(self.model), progress, keep)
             if self.new_rates:
                 defaults.append(precedence.NewRates(self.new_rates))
             config["callbacks"] = [*chosen, *without_doubles(chosen, defaults)]

@@ -201,19 +201,33 @@ def test_a_dataset_of_ones_own_names_its_own_settings(momalit):
     assert momalit("collect", "icg/unfavourable", *words).code == 2
 
 
-def test_a_dry_run_keeps_nothing_but_its_record(momalit, tmp_path: Path):
-    assert momalit(*FIT, "--run_dir", "run", "--trainer.fast_dev_run", "true").code == 0
+@pytest.mark.parametrize(
+    "setting", [("fast_dev_run", "true"), ("enable_checkpointing", "false")], ids=lambda each: each[0]
+)
+def test_runs_without_checkpoints(setting, momalit, tmp_path: Path):
+    assert momalit(*FIT, "--run_dir", "run", f"--trainer.{setting[0]}", setting[1]).code == 0
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_loggers_and_callbacks_of_ones_own_take_the_place_of_ours(momalit, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ("filename: mine", ["best.ckpt", "last.ckpt"]),
+        ("filename: mine, monitor: eval/return, mode: max", ["last.ckpt"]),
+    ],
+    ids=["another", "another best"],
+)
+def test_checkpoints_of_ones_own(settings, kept, momalit, tmp_path: Path):
+    """They are added; what watches a metric takes the place of our best, and the last is there to go on from."""
     (tmp_path / "own.yaml").write_text(
         "trainer:\n  logger: false\n  callbacks:\n  - class_path: lightning.pytorch.callbacks.ModelCheckpoint\n"
-        "    init_args: {dirpath: mine, filename: only}\n"
+        f"    init_args: {{dirpath: own, {settings}}}\n"
     )
     assert momalit(*FIT, "--config", "own.yaml", "--run_dir", "run").code == 0
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["only.ckpt"]
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["mine.ckpt"]
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == kept
     assert not (tmp_path / "run/metrics.csv").exists()
+    assert momalit("fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "3").code == 0
 
 
 def test_without_a_progress_bar(momalit):
