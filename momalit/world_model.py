@@ -156,9 +156,9 @@ class WorldModelModule(ResumableModule):
 
     def _in_order(self, data: Trajectories, n: int = 1, size: int = 4096) -> DataLoader:
         """All transitions, or this process's share where ``n`` share them; in as many batches everywhere."""
-        number = max(-(-len(data) // (n * size)), 1)
+        number = -(-len(data) // (n * size))
         share = torch.arange(len(data)).tensor_split(n)[self.global_rank if n > 1 else 0]
-        return self.stream(number, lambda: (data.transitions(index) for index in share.tensor_split(number)))
+        return self.stream(number, lambda: (data.transitions(index) for index in share.tensor_split(max(number, 1))))
 
     # --- training --------------------------------------------------------------------------------------------------
     def training_step(self, batch: Transitions, _: int) -> Tensor:

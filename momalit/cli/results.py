@@ -12,6 +12,7 @@ import torch
 from rich.table import Table
 
 from momalit.cli.console import console
+from momalit.errors import UserError
 from momalit.policy import TeamPolicyModule
 from momalit.runs import RunDirectory, versions, write_json
 
@@ -58,7 +59,13 @@ def save_figures(command: str, figures: Mapping[str, float], checkpoint: str, ru
 
 
 def save_predictions(outputs: Sequence[Mapping[str, torch.Tensor]], run: RunDirectory) -> Path:
-    """Writes the batches' predictions, joined along their first axis, to ``predictions.npz``."""
+    """Writes the batches' predictions, joined along their first axis, to ``predictions.npz``.
+
+    Raises:
+        UserError: nothing was predicted.
+    """
+    if not outputs:
+        raise UserError("data.test_fraction: holds out 0 trajectories, expected some to predict")
     run.path.mkdir(parents=True, exist_ok=True)
     path = run.path / "predictions.npz"
     arrays = {name: torch.cat([part[name] for part in outputs]).float().cpu().numpy() for name in outputs[0]}

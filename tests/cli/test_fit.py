@@ -162,6 +162,16 @@ def test_behaviour_cloning_and_online_ppo(momalit, tmp_path: Path):
     assert list((tmp_path / "runs/mappo/icg").iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:Total length of")  # as Lightning says
+def test_a_log_of_which_nothing_is_held_out_for_tests(momalit):
+    words = ("--config", "world_model/icg.yaml", "--trainer.max_epochs", "1", "--data.transitions", "1000")
+    assert momalit("fit", *words, "--data.test_fraction", "0", "--run_dir", "run").code == 0
+    assert momalit("test", "--run_dir", "run").code == 0
+    predicted = momalit("predict", "--run_dir", "run")
+    assert predicted.code == 2
+    assert "data.test_fraction: holds out 0 trajectories" in predicted.said
+
+
 @pytest.mark.parametrize(("method", "title"), [("iql", "IQL"), ("maiql", "MAIQL"), ("icql", "ICQL")])
 def test_a_baseline_ends_with_results_like_any_other(method, title, momalit, tmp_path: Path):
     tiny = ("--model.width", "8", "--model.steps", "3", "--trainer.max_epochs", "2", "--data.transitions", "1000")
