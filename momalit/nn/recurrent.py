@@ -34,6 +34,8 @@ class _GRUSequence(torch.autograd.Function):
         hidden, before, candidate = h.new_empty(3, n, time, rows, size)
         gated = h.new_empty(n, time, rows, 3 * size)
         kept = keep.unbind(0)
+        # Acting keeps PyTorch's tanh to the last digit, so that datasets that networks play stay the same.
+        squash = torch.tanh_ if time == 1 else _tanh_
         for part in _pieces(gated):
             # What a step's product is added to. Its r and z are final then; its third part is still to be reset by r.
             gated[part, ..., 2 * size :] = bias[part, ..., 2 * size :].unsqueeze(1)
@@ -52,9 +54,7 @@ class _GRUSequence(torch.autograd.Function):
                 torch.mul(state, kept[t], out=starts[t])
                 products[t].baddbmm_(starts[t], recurrent)
                 both[t].sigmoid_()
-                candidates[t].addcmul_(r[t], remembered[t])
-                # Acting keeps PyTorch's tanh to the last digit, so that datasets that networks play stay the same.
-                candidates[t].tanh_() if time == 1 else _tanh_(candidates[t])
+                squash(candidates[t].addcmul_(r[t], remembered[t]))
                 state = torch.lerp(candidates[t], starts[t], z[t], out=states[t])
         ctx.save_for_backward(before, candidate, gated, weight, keep)
         return hidden.split(each)
