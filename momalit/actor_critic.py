@@ -69,7 +69,8 @@ class ActorCriticModule(TeamPolicyModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips actors and critic apart, so that the critic's large gradients do not shrink the actors' steps."""
-        actor, critic = ([p.grad for p in group["params"] if p.grad is not None] for group in optimizer.param_groups)
+        parts = (self.actor, self.critic)
+        actor, critic = ([p.grad for p in part.parameters() if p.grad is not None] for part in parts)
         norms = torch.stack(torch._foreach_norm(actor + critic)).split([len(actor), len(critic)])
         norm = torch.stack([torch.linalg.vector_norm(each) for each in norms])
         largest = norm.new_tensor([self.hparams["actor_clip_norm"], self.hparams["critic_clip_norm"]])
