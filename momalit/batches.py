@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from momalit.errors import UserError
 from momalit.records import TensorRecord
 
 
@@ -74,7 +75,15 @@ def count_shared(total: int, size: int, world_size: int) -> tuple[int, int]:
 
     Returns:
         the number of batches, and the size of each process's part of one.
+
+    Raises:
+        UserError: there are more processes than indices.
     """
+    if 0 < total < world_size:
+        raise UserError(
+            f"trainer.devices: found {world_size} processes, expected at most {total}, for that is all a pass over the"
+            " log gives them to share out"
+        )
     part = min(max(size // world_size, 1), max(total // world_size, 1))
     return max(total // (part * world_size), 1), part
 

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from callbacks import Evaluation
 from momalit.batches import shared_chunks
 from momalit.envs.vector import VectorTeamEnv
+from momalit.errors import UserError
 from momalit.functional.processes import weights_of_shares
 from momalit.moma_ppo import MOMAPPOModule
 from momalit.rollout import play_episodes
@@ -89,6 +90,11 @@ def test_shares_of_batches_make_up_the_batches(total, size):
     for parts, whole in zip(shared_chunks(order, size, 2), shared_chunks(order, size, 1), strict=True):
         assert parts.shape == (2, whole.numel() // 2)
         assert torch.equal(parts.flatten(), whole.flatten()[: parts.numel()])
+
+
+def test_more_processes_than_pieces_of_the_log_are_refused():
+    with pytest.raises(UserError, match=r"trainer\.devices: found 8 processes, expected at most 6"):
+        list(shared_chunks(torch.arange(6), 4, 8))
 
 
 class EndsAtOnce(MOMAPPOModule):
