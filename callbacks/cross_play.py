@@ -14,15 +14,15 @@ from rich.table import Table
 from torch import Tensor
 
 from callbacks.evaluation import episode_seeds
-from momalit.baselines.joint import JointActor
-from momalit.checkpoints import load_module
-from momalit.envs.vector import VectorTeamEnv
-from momalit.errors import UserError
-from momalit.lazy import load
-from momalit.nn.stitched import StitchedTeam
-from momalit.policy import TeamPolicyModule
-from momalit.rollout import play_episodes
-from momalit.runs import RunDirectory
+from momalit.baselines.joint_agent import JointActor
+from momalit.core.errors import UserError
+from momalit.core.lazy_imports import load
+from momalit.envs.vector_env import VectorTeamEnv
+from momalit.nn.cross_play_team import StitchedTeam
+from momalit.policies.rollout import play_episodes
+from momalit.policies.team_policy import TeamPolicyModule
+from momalit.training.checkpoints import load_module
+from momalit.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 

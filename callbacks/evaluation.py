@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from momalit.coverage import Visits
+from momalit.core.distributed import gather
+from momalit.core.errors import UserError
 from momalit.envs import references
-from momalit.envs.vector import VectorTeamEnv
+from momalit.envs.vector_env import VectorTeamEnv
 from momalit.envs.workers import worker_count
-from momalit.errors import UserError
-from momalit.functional.processes import gather
-from momalit.moma_ppo import MOMAPPOModule
-from momalit.policy import TeamPolicyModule
-from momalit.rollout import play_episodes
+from momalit.policies.coverage import Visits
+from momalit.policies.moma_ppo import MOMAPPOModule
+from momalit.policies.rollout import play_episodes
+from momalit.policies.team_policy import TeamPolicyModule
 
 # Evaluation seeds lie below 2**30; training on a real environment draws from above. Validation, which selects
 # checkpoints, test, which is reported, and videos have streams of their own.

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from callbacks.video_files import VideoFile
-from momalit.envs.vector import VectorTeamEnv
-from momalit.errors import UserError
-from momalit.records import Step
-from momalit.team import TeamSpec
+from momalit.core.errors import UserError
+from momalit.core.records import Step
+from momalit.core.team import TeamSpec
+from momalit.envs.vector_env import VectorTeamEnv
 
 UNKNOWN_RATE = 10.0  # steps per second of an environment that does not tell
 

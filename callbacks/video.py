@@ -15,14 +15,14 @@ import lightning.pytorch as pl
 
 from callbacks.evaluation import episode_seeds
 from callbacks.filmed_env import FilmedEnv, one_line
-from callbacks.report import best_checkpoint
+from callbacks.final_report import best_checkpoint
 from callbacks.video_files import FORMATS, missing_package
-from momalit.checkpoints import read_checkpoint
+from momalit.core.errors import UserError
 from momalit.envs.rendering import egl_without_display
-from momalit.errors import UserError
 from momalit.nn.actors import TeamActor
-from momalit.policy import TeamPolicyModule
-from momalit.rollout import play_episodes
+from momalit.policies.rollout import play_episodes
+from momalit.policies.team_policy import TeamPolicyModule
+from momalit.training.checkpoints import read_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from momalit.lazy import public
+from momalit.core.lazy_imports import public
 
 if TYPE_CHECKING:
-    from datamodules.collecting import collect
+    from datamodules.builders.collect import collect
     from datamodules.environment import EnvironmentDataModule
-    from datamodules.formats import Dataset, read_dataset
     from datamodules.offline import OfflineDataModule
+    from datamodules.readers.team_dataset import Dataset, read_dataset
 
 __all__ = ["Dataset", "EnvironmentDataModule", "OfflineDataModule", "collect", "read_dataset"]
 
@@ -18,10 +18,10 @@ __all__ = ["Dataset", "EnvironmentDataModule", "OfflineDataModule", "collect", "
 __getattr__ = public(
     __name__,
     {
-        "Dataset": "formats",
+        "Dataset": "readers.team_dataset",
         "EnvironmentDataModule": "environment",
         "OfflineDataModule": "offline",
-        "collect": "collecting",
-        "read_dataset": "formats",
+        "collect": "builders.collect",
+        "read_dataset": "readers.team_dataset",
     },
 )

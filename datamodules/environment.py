@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import Any
 
-from datamodules.delegation import ModuleLoaders
+from datamodules.module_loaders import ModuleLoaders
+from momalit.core.team import TeamSpec
 from momalit.envs import make_env, team_spec
-from momalit.team import TeamSpec
 
 
 class EnvironmentDataModule(ModuleLoaders):

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from momalit.core.errors import UserError
 from momalit.envs.factory import TASKS, nearest
-from momalit.errors import UserError
 
 DEFAULT_TRANSITIONS = {"ant": 250_000, "icg": 10_000, "reacher": 100_000}
 KINDS = {

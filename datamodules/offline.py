@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.collecting import collect
-from datamodules.delegation import ModuleLoaders
-from datamodules.formats import Dataset, read_dataset
+from datamodules.builders.collect import collect
+from datamodules.module_loaders import ModuleLoaders
 from datamodules.names import is_name
-from momalit.errors import UserError
-from momalit.team import TeamSpec
-from momalit.trajectories import Trajectories
+from datamodules.readers.team_dataset import Dataset, read_dataset
+from momalit.core.errors import UserError
+from momalit.core.team import TeamSpec
+from momalit.core.trajectories import Trajectories
 
 
 class OfflineDataModule(ModuleLoaders):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from momalit.errors import UserError
-from momalit.lazy import public
+from momalit.core.errors import UserError
+from momalit.core.lazy_imports import public
 
 if TYPE_CHECKING:
-    from momalit.imagination import ImaginedEnv, Pessimism
-    from momalit.mappo import MAPPOModule
-    from momalit.moma_ppo import MOMAPPOModule
-    from momalit.team import AgentSpec, TeamSpec
-    from momalit.world_model import WorldModelModule
+    from momalit.core.team import AgentSpec, TeamSpec
+    from momalit.policies.mappo import MAPPOModule
+    from momalit.policies.moma_ppo import MOMAPPOModule
+    from momalit.world_model.imagination import ImaginedEnv, Pessimism
+    from momalit.world_model.module import WorldModelModule
 
 __all__ = [
     "AgentSpec",
@@ -29,12 +29,12 @@ __all__ = [
 __getattr__ = public(
     __name__,
     {
-        "AgentSpec": "team",
-        "ImaginedEnv": "imagination",
-        "MAPPOModule": "mappo",
-        "MOMAPPOModule": "moma_ppo",
-        "Pessimism": "imagination",
-        "TeamSpec": "team",
-        "WorldModelModule": "world_model",
+        "AgentSpec": "core.team",
+        "ImaginedEnv": "world_model.imagination",
+        "MAPPOModule": "policies.mappo",
+        "MOMAPPOModule": "policies.moma_ppo",
+        "Pessimism": "world_model.imagination",
+        "TeamSpec": "core.team",
+        "WorldModelModule": "world_model.module",
     },
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from momalit.records import Sequence, Step
-from momalit.rollout import first_times
-from momalit.team import AgentSpec, TeamSpec
+from momalit.core.records import Sequence, Step
+from momalit.core.team import AgentSpec, TeamSpec
+from momalit.policies.rollout import first_times
 
 
 def split_target_spec() -> TeamSpec:

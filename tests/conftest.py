@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datamodules import OfflineDataModule
-from momalit.processor import settle
+from momalit.training.cpu import settle
 
 torch.set_num_threads(1)  # whatever the surroundings ask for
 settle()

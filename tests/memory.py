@@ -52,8 +52,8 @@ def held() -> tuple[int, int]:
 
 def _measure(dataset: str) -> dict[str, float]:
     from datamodules import OfflineDataModule
-    from momalit.dynamics import ModelSpace
-    from momalit.processor import settle
+    from momalit.training.cpu import settle
+    from momalit.world_model.dynamics import ModelSpace
 
     settle()
     before = begin_anew()

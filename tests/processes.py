@@ -35,7 +35,7 @@ def in_processes(function: Callable[..., Any], *arguments: Any, n: int = N, time
     server = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if server else "spawn")
     if server:
-        context.set_forkserver_preload(["lightning.pytorch", "momalit.envs.vector"])
+        context.set_forkserver_preload(["lightning.pytorch", "momalit.envs.vector_env"])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(n), "NODE_RANK": "0"}
     shared |= {"MOMALIT_HOME": os.environ["MOMALIT_HOME"], COUNT: str(n)}
     ends, processes = [], []

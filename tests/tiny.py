@@ -9,9 +9,9 @@ import torch
 
 from datamodules import EnvironmentDataModule, OfflineDataModule
 from momalit.baselines import BCModule
-from momalit.mappo import MAPPOModule
-from momalit.moma_ppo import MOMAPPOModule
-from momalit.world_model import WorldModelModule
+from momalit.policies.mappo import MAPPOModule
+from momalit.policies.moma_ppo import MOMAPPOModule
+from momalit.world_model.module import WorldModelModule
 from tests.processes import make_trainer
 
 SMALL = {"horizon": 10, "memory_length": 2, "width": 16, "memory": 16, "lr": 3e-3}

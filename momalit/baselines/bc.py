@@ -9,15 +9,15 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from momalit.baselines.windows import LogLearner, require_at_least
-from momalit.errors import UserError
-from momalit.functional.processes import weighed
+from momalit.baselines.offline_learner import LogLearner, require_at_least
+from momalit.core.distributed import weighed
+from momalit.core.errors import UserError
+from momalit.core.records import Windows
+from momalit.core.team import TeamSpec
+from momalit.core.trajectories import Trajectories
 from momalit.functional.surrogate import masked_mean
-from momalit.hyperparameters import plain_arguments
 from momalit.nn.actors import TeamActor
-from momalit.records import Windows
-from momalit.team import TeamSpec
-from momalit.trajectories import Trajectories
+from momalit.training.hyperparameters import plain_arguments
 
 
 class BCModule(LogLearner):

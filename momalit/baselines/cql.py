@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from momalit.baselines.learner import Minibatch, ValueLearner
-from momalit.baselines.windows import require_at_least
+from momalit.baselines.offline_learner import require_at_least
+from momalit.baselines.value_learner import Minibatch, ValueLearner
+from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
 from momalit.functional.value_learning import conservative_gap
-from momalit.hyperparameters import plain_arguments
+from momalit.nn.agent_values import AgentValues
 from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian
-from momalit.nn.values import AgentValues
-from momalit.team import TeamSpec
+from momalit.training.hyperparameters import plain_arguments
 
 TEMPERATURE = 0.1  # weight of the entropy bonus at first; with 1 it drowns rewards of 1 per step for thousands of steps
 

@@ -8,17 +8,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from momalit.baselines.joint import JointActor, joint_team
-from momalit.baselines.learner import Minibatch, ValueLearner
-from momalit.baselines.windows import require_at_least, require_between
+from momalit.baselines.joint_agent import JointActor, joint_team
+from momalit.baselines.offline_learner import require_at_least, require_between
+from momalit.baselines.value_learner import Minibatch, ValueLearner
+from momalit.core.records import Segments
+from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
 from momalit.functional.value_learning import advantage_weights, expectile_loss
-from momalit.hyperparameters import plain_arguments
 from momalit.nn.actors import TeamActor
+from momalit.nn.agent_values import MixedValues
 from momalit.nn.mixers import NO_MIXER
-from momalit.nn.values import MixedValues
-from momalit.records import Segments
-from momalit.team import TeamSpec
+from momalit.training.hyperparameters import plain_arguments
 
 
 class ImplicitQLearner(ValueLearner):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from momalit.baselines.iql import ImplicitQLearner
-from momalit.hyperparameters import plain_arguments
-from momalit.team import TeamSpec
+from momalit.core.team import TeamSpec
+from momalit.training.hyperparameters import plain_arguments
 
 
 class MAIQLModule(ImplicitQLearner):

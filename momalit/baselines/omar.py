@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from momalit.baselines.cql import ConservativeLearner
-from momalit.baselines.learner import Minibatch
-from momalit.baselines.windows import require_at_least
-from momalit.errors import UserError
+from momalit.baselines.offline_learner import require_at_least
+from momalit.baselines.value_learner import Minibatch
+from momalit.core.errors import UserError
+from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
 from momalit.functional.value_learning import elite_moments, squared_distance
-from momalit.hyperparameters import plain_arguments
 from momalit.nn.distributions import TeamDistribution
-from momalit.team import TeamSpec
+from momalit.training.hyperparameters import plain_arguments
 
 
 class IOMARModule(ConservativeLearner):

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from momalit.baselines.learner import Minibatch, ValueLearner
-from momalit.baselines.windows import require_at_least
+from momalit.baselines.offline_learner import require_at_least
+from momalit.baselines.value_learner import Minibatch, ValueLearner
+from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
 from momalit.functional.value_learning import squared_distance, value_weight
-from momalit.hyperparameters import plain_arguments
-from momalit.nn.values import AgentValues
-from momalit.team import TeamSpec
+from momalit.nn.agent_values import AgentValues
+from momalit.training.hyperparameters import plain_arguments
 
 
 class ITD3BCModule(ValueLearner):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
-from momalit.errors import UserError
+from momalit.core.errors import UserError
 
 COMMANDS = {
     "fit": "train a team; MOMA-PPO trains its world model first, or finds it in the cache",
@@ -28,11 +28,11 @@ COMMANDS = {
 }
 
 OWN = {  # commands that are no training: where they live
-    "collect": ("collecting", "run_collect"),
-    "import": ("importing", "run_import"),
-    "study": ("studying", "run_study"),
-    "cross-play": ("cross_playing", "run_cross_play"),
-    "report": ("reporting", "run_report"),
+    "collect": ("collect", "run_collect"),
+    "import": ("import_dataset", "run_import"),
+    "study": ("study", "run_study"),
+    "cross-play": ("cross_play", "run_cross_play"),
+    "report": ("report", "run_report"),
 }
 
 EXAMPLES = """\
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(overview())
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
-        from momalit.runs import library_version
+        from momalit.training.run_directory import library_version
 
         sys.stdout.write(f"momalit {library_version()}\n")
         return 0
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         line = str(error)
     except ArgumentError as error:
-        from momalit.cli.messages import one_line
+        from momalit.cli.error_messages import one_line
 
         line = one_line(error.message)
     except SystemExit as stop:  # --help and --print_config end here, and so does an interrupted fit
@@ -123,9 +123,9 @@ def _dispatch(command: str, words: list[str]) -> int:
     if command in OWN:
         module, name = OWN[command]
         with conversation():
-            getattr(import_module(f"momalit.cli.{module}"), name)(words)
+            getattr(import_module(f"momalit.cli.commands.{module}"), name)(words)
     else:
-        from momalit.cli.training import TrainingCLI
+        from momalit.cli.training_cli import TrainingCLI
 
         with conversation():  # after the import, in which Lightning makes its loggers talkative
             TrainingCLI.start(command, words)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from momalit.errors import UserError
+from momalit.core.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from momalit.functional.processes import gather
+from momalit.core.distributed import gather
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Real environments: PettingZoo tasks by name, their specifications, and many copies of one stepped together."""
 
 from momalit.envs.factory import TASKS, make_env, references
-from momalit.envs.spec import team_spec
-from momalit.envs.vector import VectorTeamEnv
+from momalit.envs.spec_from_env import team_spec
+from momalit.envs.vector_env import VectorTeamEnv
 
 __all__ = ["TASKS", "VectorTeamEnv", "make_env", "references", "team_spec"]

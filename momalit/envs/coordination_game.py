@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from momalit.errors import UserError
+from momalit.core.errors import UserError
 
 PAYOFFS = ("all", "pairs")
 OBSERVABILITIES = ("all", "own")

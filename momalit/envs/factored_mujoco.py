@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
+from momalit.core.errors import UserError
 from momalit.envs.rendering import follow
-from momalit.errors import UserError
 
 RENDER_MODES = ("rgb_array", "human")
 # Left out of Multi-Agent MuJoCo's scenarios: those whose agents see what no column of the state holds (Reacher, Pusher,

@@ -10,12 +10,12 @@ from typing import Any
 
 from pettingzoo import ParallelEnv
 
+from momalit.core.errors import UserError
+from momalit.core.team import TeamSpec
 from momalit.envs.ant import Ant
 from momalit.envs.coordination_game import CoordinationGame
 from momalit.envs.factored_mujoco import MultiAgentMujoco
 from momalit.envs.reacher import Reacher
-from momalit.errors import UserError
-from momalit.team import TeamSpec
 
 TASKS: dict[str, Callable[..., ParallelEnv]] = {
     "ant": Ant,

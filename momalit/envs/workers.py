@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from momalit.errors import UserError
-from momalit.records import Step
+from momalit.core.errors import UserError
+from momalit.core.records import Step
 
 VARIABLE = "MOMALIT_WORKERS"
 GUARD = 'if it did not even start: a script that uses workers must begin its work under `if __name__ == "__main__":`'
@@ -79,7 +79,7 @@ class Workers:
         server = "forkserver" in multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if server else "spawn")
         if server:
-            context.set_forkserver_preload(["__main__", "momalit.envs.vector"])
+            context.set_forkserver_preload(["__main__", "momalit.envs.vector_env"])
         self._bounds = np.cumsum(shares)[:-1]
         self._ends: list[Connection] = []
         self._processes: list[BaseProcess] = []

@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from momalit.errors import UserError
+from momalit.core.errors import UserError
+from momalit.core.records import Sequence
+from momalit.core.team import TeamSpec
 from momalit.functional.precision import widened
+from momalit.nn.agent_inputs import AgentInputs
 from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian
-from momalit.nn.inputs import AgentInputs
+from momalit.nn.recurrent_trunk import RecurrentTrunk
 from momalit.nn.stacked import StackedLinear
-from momalit.nn.trunk import RecurrentTrunk
-from momalit.records import Sequence
-from momalit.team import TeamSpec
 
 
 class TeamActor(nn.Module):

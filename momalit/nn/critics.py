@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from momalit.core.records import Sequence
+from momalit.core.team import TeamSpec
 from momalit.functional.precision import widened
-from momalit.nn.inputs import AgentInputs
+from momalit.nn.agent_inputs import AgentInputs
 from momalit.nn.mixers import NO_MIXER, make_mixer
+from momalit.nn.recurrent_trunk import RecurrentTrunk
 from momalit.nn.stacked import StackedLinear, StackedMLP
 from momalit.nn.standardizer import RunningScale
-from momalit.nn.trunk import RecurrentTrunk
-from momalit.records import Sequence
-from momalit.team import TeamSpec
 
 
 class TeamCritic(nn.Module):

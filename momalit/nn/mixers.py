@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from momalit.errors import UserError
+from momalit.core.errors import UserError
 
 
 class QMixer(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from momalit.functional.processes import gather_tensor
+from momalit.core.distributed import gather_tensor
 
 
 class Standardizer(nn.Module):

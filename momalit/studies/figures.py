@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from momalit.studies.reading import Place, Results, Row, values
+from momalit.studies.load_results import Place, Results, Row, values
 from momalit.studies.statistics import bootstrap_interval
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; black and yellow are left out.

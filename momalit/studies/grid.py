@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from momalit.errors import UserError
+from momalit.core.errors import UserError
 
 AXES = ("task", "dataset", "method", "setting")  # later ones win where two set the same option
 ORDER = ("task", "dataset", "setting", "method")  # of the runs

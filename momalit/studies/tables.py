@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from momalit.studies.reading import Place, Results, name_of, values
+from momalit.studies.load_results import Place, Results, name_of, values
 from momalit.studies.statistics import (
     Scores,
     Statistic,

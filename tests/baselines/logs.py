@@ -3,8 +3,8 @@
 import lightning.pytorch as pl
 import torch
 
-from momalit.team import AgentSpec, TeamSpec
-from momalit.trajectories import Trajectories
+from momalit.core.team import AgentSpec, TeamSpec
+from momalit.core.trajectories import Trajectories
 
 
 class Recorded(pl.LightningDataModule):

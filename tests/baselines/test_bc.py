@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from momalit.baselines import BCModule
-from momalit.checkpoints import load_module
-from momalit.errors import UserError
-from momalit.records import Sequence
-from momalit.team import AgentSpec, TeamSpec
-from momalit.trajectories import Trajectories
+from momalit.core.errors import UserError
+from momalit.core.records import Sequence
+from momalit.core.team import AgentSpec, TeamSpec
+from momalit.core.trajectories import Trajectories
+from momalit.training.checkpoints import load_module
 from tests.baselines.logs import Recorded, make_trainer
 
 LENGTH = 6

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from momalit.baselines import ICQLModule, IOMARModule, IQLModule, ITD3BCModule, MAIQLModule
-from momalit.baselines.learner import Minibatch
+from momalit.baselines.value_learner import Minibatch
+from momalit.core.records import Sequence
+from momalit.core.trajectories import Trajectories
 from momalit.functional.value_learning import conservative_gap
-from momalit.records import Sequence
-from momalit.trajectories import Trajectories
 from tests.baselines.logs import Recorded, fit, one_step_log, team
 
 SMALL = {"width": 32, "batch_size": 128, "steps": 150, "lr": 3e-3}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from momalit.processor import default_products
+from momalit.training.cpu import default_products
 from tests.memory import PEAK, begin_anew, held
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from datamodules import OfflineDataModule
 from momalit.cli.preemption import Preemption
-from momalit.moma_ppo import MOMAPPOModule
-from momalit.processor import settle
-from momalit.world_model import WorldModelModule
+from momalit.policies.moma_ppo import MOMAPPOModule
+from momalit.training.cpu import settle
+from momalit.world_model.module import WorldModelModule
 from tests.processes import COUNT, N, in_processes, make_trainer
 
 pytestmark = pytest.mark.benchmark

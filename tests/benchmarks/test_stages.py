@@ -9,9 +9,9 @@ four.
 import pytest
 
 from datamodules import OfflineDataModule
-from datamodules.writing import write_dataset
-from momalit.envs.vector import VectorTeamEnv
-from momalit.rollout import play_episodes
+from datamodules.writer import write_dataset
+from momalit.envs.vector_env import VectorTeamEnv
+from momalit.policies.rollout import play_episodes
 from tests.benchmarks.workloads import (
     PRECISIONS,
     SMALL,

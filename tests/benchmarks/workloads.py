@@ -9,13 +9,13 @@ from itertools import pairwise
 
 import torch
 
-from momalit.dynamics import WorldModel
+from momalit.core.records import Rollout
+from momalit.core.team import TeamSpec
+from momalit.core.trajectories import Trajectories
 from momalit.envs import make_env, team_spec
-from momalit.moma_ppo import MOMAPPOModule
-from momalit.records import Rollout
-from momalit.team import TeamSpec
-from momalit.trajectories import Trajectories
-from momalit.world_model import WorldModelModule
+from momalit.policies.moma_ppo import MOMAPPOModule
+from momalit.world_model.dynamics import WorldModel
+from momalit.world_model.module import WorldModelModule
 
 SMALL, PAPER = (200,) * 4, (1024,) * 4
 WIDTHS = {"4x200": SMALL, "4x1024": PAPER}

@@ -6,9 +6,9 @@ import torch
 from callbacks import Evaluation
 from callbacks.evaluation import episode_seeds
 from momalit.baselines import BCModule
-from momalit.envs.vector import VectorTeamEnv
-from momalit.errors import UserError
-from momalit.rollout import play_episodes
+from momalit.core.errors import UserError
+from momalit.envs.vector_env import VectorTeamEnv
+from momalit.policies.rollout import play_episodes
 
 
 @pytest.fixture(scope="module")

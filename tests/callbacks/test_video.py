@@ -16,11 +16,11 @@ from callbacks import Evaluation, Video
 from callbacks.evaluation import episode_seeds
 from callbacks.video_files import GifFile, Mp4File
 from momalit.baselines import BCModule
+from momalit.core.errors import UserError
 from momalit.envs.coordination_game import CoordinationGame
 from momalit.envs.factory import TASKS
-from momalit.envs.vector import VectorTeamEnv
-from momalit.errors import UserError
-from momalit.rollout import play_episodes
+from momalit.envs.vector_env import VectorTeamEnv
+from momalit.policies.rollout import play_episodes
 
 
 class Painted(CoordinationGame):

@@ -9,8 +9,8 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from momalit.cli import configs
-from momalit.cli.messages import class_settings
-from momalit.errors import UserError
+from momalit.cli.error_messages import class_settings
+from momalit.core.errors import UserError
 
 NAMES = configs.names()
 OVERLAYS = ("baselines/", "overlays/")

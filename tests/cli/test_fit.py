@@ -84,7 +84,7 @@ def test_a_stage_that_was_interrupted_continues(momalit, tmp_path: Path, monkeyp
     monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "home"))
     words = (*FIT, "--run_dir", "run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("momalit.stages.copy_whole", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("momalit.training.stages.copy_whole", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             momalit(*words)
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "interrupted"

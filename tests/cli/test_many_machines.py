@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from jsonargparse import Namespace
 
-from momalit.cli import trainers
-from momalit.runs import RunDirectory
+from momalit.cli import trainer_defaults
+from momalit.training.run_directory import RunDirectory
 from tests.tiny import make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,9 +59,15 @@ def test_processes_from_outside_must_be_told_where(momalit, monkeypatch):
 def test_every_stage_makes_its_own_strategy_of_a_class(momalit_home, tmp_path: Path):
     _, module = make("warm_start")
     setting = Namespace(class_path="lightning.pytorch.strategies.DDPStrategy", init_args=Namespace(static_graph=True))
-    settings = dict.fromkeys(trainers.SHARED_WITH_STAGES) | {"accelerator": "cpu", "devices": 2, "strategy": setting}
+    settings = dict.fromkeys(trainer_defaults.SHARED_WITH_STAGES) | {
+        "accelerator": "cpu",
+        "devices": 2,
+        "strategy": setting,
+    }
     one, other = (
-        trainers.stage_trainer({**settings, "enable_progress_bar": False}, RunDirectory(tmp_path), "", module, 1)
+        trainer_defaults.stage_trainer(
+            {**settings, "enable_progress_bar": False}, RunDirectory(tmp_path), "", module, 1
+        )
         for _ in range(2)
     )
     assert type(one.strategy).__name__ == "DDPStrategy"

@@ -95,7 +95,7 @@ def test_other_failures_keep_their_traceback(momalit, monkeypatch):
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("momalit.cli.training.prepare", fail)
+    monkeypatch.setattr("momalit.cli.training_cli.prepare", fail)
     with pytest.raises(ZeroDivisionError):
         momalit(*FIT, "--run_dir", "run")
 

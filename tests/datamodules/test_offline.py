@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from datamodules import EnvironmentDataModule, OfflineDataModule, read_dataset
-from datamodules.formats import contents_hash
-from datamodules.writing import write_dataset
-from momalit.errors import UserError
-from momalit.trajectories import Trajectories
+from datamodules.readers.team_dataset import contents_hash
+from datamodules.writer import write_dataset
+from momalit.core.errors import UserError
+from momalit.core.trajectories import Trajectories
 from tests.benchmarks.workloads import make_spec
 from tests.memory import of_loading
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from datamodules.actuators import actuators_of
-from datamodules.snapshots import FOLDER, KINDS, Snapshot, mixture, play_mixture, save_snapshot
+from datamodules.builders.actuators import actuators_of
+from datamodules.builders.snapshots import FOLDER, KINDS, Snapshot, mixture, play_mixture, save_snapshot
 from momalit.envs import make_env, team_spec
 
 
@@ -83,7 +83,7 @@ def test_a_saved_policy_is_the_same_up_to_half_precision(first, tmp_path):
 def test_a_script_without_a_guard_is_told_so(tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(
-        "from datamodules.snapshots import mixture, play_mixture\n"
+        "from datamodules.builders.snapshots import mixture, play_mixture\n"
         "member = mixture('ant', 'medium')[0]\n"
         "play_mixture(member.spec, [member], 1, seed=0, label='', workers=2)\n"
     )

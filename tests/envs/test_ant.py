@@ -4,9 +4,9 @@ import pytest
 import torch
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
+from momalit.core.errors import UserError
 from momalit.envs import VectorTeamEnv, make_env, references, team_spec
 from momalit.envs.ant import ACTUATORS, ANGLES, TORSO, VELOCITIES
-from momalit.errors import UserError
 
 SETTINGS = [(eyes, legs) for eyes in ("full", "partial") for legs in ("4x2", "2x4", "2x4d")]
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
+from momalit.core.errors import UserError
 from momalit.envs import make_env, references, team_spec
 from momalit.envs.coordination_game import CoordinationGame
-from momalit.errors import UserError
 
 
 @pytest.mark.parametrize("settings", [{}, {"n_agents": 3, "n_actions": 4, "observability": "own", "payoff": "pairs"}])

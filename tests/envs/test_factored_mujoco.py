@@ -5,9 +5,9 @@ import pytest
 import torch
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
+from momalit.core.errors import UserError
 from momalit.envs import VectorTeamEnv, make_env, references, team_spec
 from momalit.envs.factored_mujoco import FACTORINGS
-from momalit.errors import UserError
 
 EVERY = [(scenario, factoring) for scenario, factorings in FACTORINGS.items() for factoring in factorings]
 

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
-from datamodules.experts import InverseKinematics, RandomActions
-from datamodules.playing import play
+from datamodules.builders.behaviors import InverseKinematics, RandomActions
+from datamodules.builders.play_episodes import play
+from momalit.core.errors import UserError
 from momalit.envs import make_env, references, team_spec
-from momalit.errors import UserError
 
 OBSERVABILITIES = ["full", "leader", "independent"]
 

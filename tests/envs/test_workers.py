@@ -8,9 +8,9 @@ import torch
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
+from momalit.core.errors import UserError
 from momalit.envs import VectorTeamEnv, make_env, team_spec
 from momalit.envs.workers import VARIABLE, worker_count
-from momalit.errors import UserError
 
 
 def spec_of(name, **settings):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from momalit.team import AgentSpec, TeamSpec
+from momalit.core.team import AgentSpec, TeamSpec
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from momalit.errors import UserError
+from momalit.core.errors import UserError
+from momalit.core.records import Sequence
 from momalit.nn.actors import TeamActor
-from momalit.nn.inputs import AgentInputs
-from momalit.records import Sequence
+from momalit.nn.agent_inputs import AgentInputs
 
 TIME, ROWS = 5, 6
 

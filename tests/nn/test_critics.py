@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from momalit.core.records import Sequence
 from momalit.nn.critics import TeamCritic
 from momalit.nn.mixers import MIXERS, NO_MIXER
-from momalit.records import Sequence
 
 TIME, ROWS = 4, 5
 

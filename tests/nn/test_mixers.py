@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from momalit.errors import UserError
+from momalit.core.errors import UserError
 from momalit.nn.mixers import MIXERS, make_mixer
 
 

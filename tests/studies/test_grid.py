@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from momalit.cli import configs
-from momalit.cli.studying import load_study
-from momalit.errors import UserError
+from momalit.cli.commands.study import load_study
+from momalit.core.errors import UserError
 from momalit.studies.grid import Study, read_study
 
 PLAIN: dict[str, Any] = {

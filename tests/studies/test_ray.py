@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from momalit.studies.running import Job, RayEngine, run_jobs
+from momalit.studies.execution import Job, RayEngine, run_jobs
 
 ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 

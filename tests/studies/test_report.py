@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from momalit.cli import main
-from momalit.studies.reading import read_results
+from momalit.studies.load_results import read_results
 from momalit.studies.tables import cross_play_table, group_table, improvement_table, pooled_table
 
 RUNS = """\

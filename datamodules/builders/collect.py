@@ -1,0 +1,88 @@
+"""Makes datasets: a behaviour in a real environment, the same trajectories for the same seed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.builders.behaviors import make_behaviour
+from datamodules.builders.play_episodes import play
+from datamodules.builders.snapshots import mixture, play_mixture
+from datamodules.names import DEFAULT_TRANSITIONS, dataset_id, datasets_root, split_name
+from datamodules.readers.team_dataset import contents_hash
+from datamodules.writer import write_dataset
+from momalit.core.errors import UserError
+from momalit.envs import make_env, team_spec
+from momalit.envs.factory import telling_settings
+from momalit.training.run_directory import versions_of
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("numpy", "torch", "mujoco", "gymnasium", "pettingzoo", "minari")
+
+
+def collect(
+    dataset: str,
+    env: Mapping[str, Any] | None = None,
+    transitions: int | None = None,
+    seed: int = 0,
+    output: str | Path | None = None,
+) -> Path:
+    """Makes a dataset, unless it is there already.
+
+    Args:
+        dataset: a built-in name such as ``reacher/expert-mix``, or ``package.module:callable/random``.
+        env: settings of the task.
+        transitions: least number of transitions; whole episodes are kept. None for the task's default.
+        seed: of everything random in it.
+        output: directory to make it in; None for its place under ``$MOMALIT_HOME``.
+
+    Returns:
+        the dataset's directory.
+
+    Raises:
+        UserError: the name or a setting is unknown, or ``output`` exists.
+    """
+    task, kind = split_name(dataset)
+    settings = telling_settings(task, {key: value for key, value in (env or {}).items() if key != "name"})
+    transitions = DEFAULT_TRANSITIONS.get(task, 10_000) if transitions is None else transitions
+    if not isinstance(transitions, int) or transitions < 1:
+        raise UserError(f"data.transitions: found {transitions!r}, expected a whole number of at least 1")
+    name = dataset_id(task, kind, settings, transitions, seed)
+    target = Path(output).expanduser() if output is not None else datasets_root() / name
+    if target.exists():
+        if output is not None:
+            raise UserError(f"output: {target} exists, expected a new directory")
+        logger.info("%s is already at %s", dataset, target)
+        return target
+    probe = make_env(task, **settings)
+    spec = team_spec(probe, task, settings)
+    probe.close()
+    logger.info("making %s: %d transitions, seed %d, at %s", dataset, transitions, seed, target)
+    if members := mixture(task, kind):
+        trajectories = play_mixture(spec, members, transitions, seed, dataset)
+        generator = {"snapshots": [member.description() for member in members]}
+    else:
+        rng = np.random.default_rng(seed)
+        behaviour = make_behaviour(task, kind)(spec, -(-transitions // spec.horizon), rng)
+        trajectories, generator = play(spec, behaviour, transitions, rng, label=dataset), behaviour.settings()
+    provenance = {
+        "dataset": dataset,
+        "settings": settings,
+        "transitions": transitions,
+        "seed": seed,
+        "generator": generator,
+        "versions": versions(),
+        "sha256": contents_hash(spec, trajectories),
+    }
+    write_dataset(target, name, spec, trajectories, provenance)
+    return target
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a dataset's numbers depend on."""
+    return versions_of(PACKAGES)

@@ -1,0 +1,71 @@
+"""Finds what is to be imported: a file, a Minari dataset's directory, or a Minari dataset by name."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+from pathlib import Path
+
+from datamodules.readers.team_dataset import locate
+from datamodules.writer import METADATA_FILE
+from momalit.core.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+MINARI_ID = re.compile(r"[-\w][-\w/]*-v\d+")
+
+
+def find_source(source: str | Path) -> Path:
+    """The HDF5 file that is meant: a path, or a Minari dataset's name, which is downloaded if it is not there.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        return locate(path)
+    if not MINARI_ID.fullmatch(str(source)):
+        raise UserError(
+            f"source: found no file {str(source)!r}, expected an HDF5 file in D4RL's layout, a Minari dataset's"
+            " directory, or a Minari dataset's name such as mujoco/ant/medium-v0"
+        )
+    root = Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+    if not (root / source).exists():
+        import minari
+
+        logger.info("downloading %s to %s", source, root)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # Minari prints what it does
+                minari.download_dataset(str(source))
+        except Exception as error:  # of whichever client Minari uses: what went wrong is for the user to read
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(
+                f"source: found no {source} in {root}, and it cannot be downloaded ({reason}), expected a file, a"
+                " directory or a dataset that Minari has"
+            ) from error
+    return locate(root / source)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256, in hex, of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def source_name(path: Path) -> str:
+    """What a source is called: its Minari dataset's name, or the file's."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        return str(json.loads((path.parent / METADATA_FILE).read_text())["dataset_id"])
+    return path.stem

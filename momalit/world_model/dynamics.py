@@ -1,0 +1,124 @@
+"""WorldModel: the elites of a trained ensemble with all that is needed to use them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from momalit.core.records import Transitions
+from momalit.core.team import TeamSpec
+from momalit.core.trajectories import Trajectories
+from momalit.nn.ensemble import EnsembleNetwork, Prediction
+from momalit.nn.standardizer import Standardizer
+
+TERMINATIONS = ("learned", "never")
+
+
+class ModelSpace(nn.Module):
+    """Between the units of the task and those of the networks.
+
+    Input ``[s ; a_1..a_n]`` (agents unpadded) and target ``[s' - s ; r]`` are standardised with statistics of the
+    training split. A target dimension that never varies is predicted as its constant.
+
+    Args:
+        spec: the team.
+    """
+
+    joint_index: Tensor
+    state_low: Tensor
+    state_high: Tensor
+    reward_low: Tensor
+    reward_high: Tensor
+    worst_return: Tensor
+
+    def __init__(self, spec: TeamSpec) -> None:
+        super().__init__()
+        self.input = Standardizer(spec.state_size + spec.joint_action_size)
+        self.target = Standardizer(spec.state_size + 1)
+        joint = spec.action_mask().flatten().nonzero().squeeze(1)
+        self.register_buffer("joint_index", joint, persistent=False)
+        self.register_buffer("state_low", torch.zeros(spec.state_size))
+        self.register_buffer("state_high", torch.zeros(spec.state_size))
+        for name in ("reward_low", "reward_high", "worst_return"):
+            self.register_buffer(name, torch.zeros(()))
+
+    @torch.no_grad()
+    def fit(self, data: Trajectories, discount: float) -> None:
+        """Takes statistics, bounding box and the worst discounted return-to-go from ``data``."""
+        # A column at a time: inputs and targets of a whole log would take several times its memory.
+        row, states = data.row, data.state.split(1, 1)
+        actions = (data.action.flatten(1)[:, column] for column in self.joint_index.split(1))
+        changes = (column[1:][row] - column[row] for column in states)
+        self.input.fit_columns(chain((column[row] for column in states), actions))
+        self.target.fit_columns(chain(changes, [data.reward.unsqueeze(1)]))
+        self.state_low.copy_(data.state.amin(0))
+        self.state_high.copy_(data.state.amax(0))
+        self.reward_low.copy_(data.reward.amin())
+        self.reward_high.copy_(data.reward.amax())
+        self.worst_return.copy_(data.discounted_returns(discount).amin())
+
+    def raw_input(self, state: Tensor, action: Tensor) -> Tensor:
+        """``[s ; a]`` from ``(..., S)`` and ``(..., A, U)``, in the units of the task."""
+        return torch.cat([state, action.flatten(-2)[..., self.joint_index]], -1)
+
+    def raw_target(self, batch: Transitions) -> Tensor:
+        """``[s' - s ; r]``, in the units of the task."""
+        return torch.cat([batch.next_state - batch.state, batch.reward.unsqueeze(-1)], -1)
+
+    @property
+    def reward_scale(self) -> Tensor:
+        """What one standardised unit of reward is worth."""
+        return self.target.std[-1]
+
+
+class WorldModel(nn.Module):
+    """A frozen ensemble of elites: predicts one step for a batch of states and joint actions.
+
+    Args:
+        spec: the team.
+        n_elites: E.
+        hidden: widths of the hidden layers.
+        termination: ``learned`` (the ensemble's own head) or ``never`` (known: only time limits end an episode).
+    """
+
+    def __init__(self, spec: TeamSpec, n_elites: int, hidden: Sequence[int], termination: str = "learned") -> None:
+        super().__init__()
+        self.architecture: dict[str, Any] = {
+            "n_elites": n_elites,
+            "hidden": list(hidden),
+            "termination": termination,
+        }
+        self.termination = termination
+        self.space = ModelSpace(spec)
+        n_in = spec.state_size + spec.joint_action_size
+        self.network = EnsembleNetwork(n_elites, n_in, hidden, spec.state_size + 1)
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def n_elites(self) -> int:
+        return int(self.architecture["n_elites"])
+
+    def train(self, mode: bool = True) -> WorldModel:
+        """Stays in evaluation mode: the model is not trained any more."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, state: Tensor, action: Tensor) -> Prediction:
+        """Predictions of all elites, in standardised units.
+
+        Args:
+            state: ``(B, S)``.
+            action: ``(B, A, U)``, within bounds.
+        """
+        x = self.space.input(self.space.raw_input(state, action))
+        prediction = self.network(x.expand(self.n_elites, *x.shape))
+        varies = self.space.target.varies
+        # Nothing has trained what the networks say of a constant: it is certain.
+        return prediction._replace(
+            mean=prediction.mean * varies, log_variance=prediction.log_variance.masked_fill(~varies, -torch.inf)
+        )

@@ -1,0 +1,102 @@
+"""What the methods with values share."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from momalit.baselines import ICQLModule, IOMARModule, IQLModule, ITD3BCModule, MAIQLModule
+from momalit.core.errors import UserError
+from momalit.training.checkpoints import load_module, read_checkpoint
+from tests.baselines.logs import make_trainer, team
+
+SMALL = {"width": 16, "batch_size": 32, "steps": 4}
+CONTINUOUS = [IQLModule, MAIQLModule, ITD3BCModule, ICQLModule, IOMARModule]
+DISCRETE = [IQLModule, MAIQLModule, ICQLModule]
+
+
+def weights(module):
+    return torch.cat([value.flatten().double() for value in module.state_dict().values()])
+
+
+@pytest.mark.parametrize("memory", [0, 8])
+@pytest.mark.parametrize("kind", CONTINUOUS)
+def test_a_continued_run_is_bit_for_bit_the_whole_one(kind, memory, reacher, tmp_path):
+    def train(epochs, checkpoint=None):
+        pl.seed_everything(3, verbose=False)
+        module = kind(reacher.spec, memory=memory, **SMALL)
+        trainer = make_trainer(epochs)
+        trainer.fit(module, datamodule=reacher, ckpt_path=checkpoint)
+        return module, trainer
+
+    whole, _ = train(3)
+    part, trainer = train(1)
+    trainer.save_checkpoint(tmp_path / "part.ckpt")
+    read_checkpoint(tmp_path / "part.ckpt")  # tensors and plain values only
+    continued, _ = train(3, str(tmp_path / "part.ckpt"))
+    assert torch.equal(weights(continued), weights(whole))
+    assert not torch.equal(weights(part), weights(whole))
+    loaded = load_module(tmp_path / "part.ckpt", kind)
+    assert torch.equal(weights(loaded), weights(part))
+
+
+@pytest.mark.parametrize("kind", DISCRETE)
+@pytest.mark.parametrize("memory", [0, 8])
+def test_discrete_teams_learn_and_act(kind, memory, icg):
+    module = kind(icg.spec, memory=memory, **SMALL)
+    trainer = make_trainer(2)
+    trainer.fit(module, datamodule=icg)
+    assert trainer.global_step == 8
+    (first, *_) = trainer.predict(module, datamodule=icg)
+    assert first["action"].shape[1:] == (2, 2)
+    assert bool((first["action"].sum(-1) == 1).all())
+
+
+@pytest.mark.parametrize("kind", [ITD3BCModule, IOMARModule])
+def test_discrete_teams_are_refused_where_actions_must_be_continuous(kind, icg):
+    with pytest.raises(UserError, match=rf"{kind.__name__} needs continuous actions, found .* of icg"):
+        kind(icg.spec)
+
+
+@pytest.mark.parametrize("kind", CONTINUOUS)
+def test_every_weight_that_learns_is_in_the_loss(kind, reacher):
+    """What DistributedDataParallel demands; TD3 is looked at in a step that updates its policies."""
+    module = kind(reacher.spec, memory=8, **SMALL, **({"delay": 1} if kind is ITD3BCModule else {}))
+    module.noise = torch.Generator().manual_seed(0)
+    batch = reacher.train.segments(torch.arange(0, 200, 10), 2, 5)
+    module.training_step(batch, 0).backward()
+    for name, weight in module.named_parameters():
+        target = "target" in name
+        assert weight.requires_grad != (target or (module.deterministic and "raw_std" in name)), name
+        assert (weight.grad is not None) == weight.requires_grad, name
+
+
+def test_a_memory_where_an_agent_sees_less_than_the_state(reacher):
+    assert MAIQLModule(reacher.spec, width=8).memory == 128
+    assert MAIQLModule(reacher.spec, width=8, memory=0).memory == 0
+    assert IQLModule(reacher.spec, width=8).memory == 0
+    assert MAIQLModule(team(True), width=8).memory == 0
+
+
+def test_targets_follow_the_networks(reacher):
+    module = MAIQLModule(reacher.spec, width=8, memory=0, target_rate=0.25)
+    before = module.q_target.out.bias.clone()
+    with torch.no_grad():
+        module.q.out.bias += 1
+    module.follow()
+    torch.testing.assert_close(module.q_target.out.bias, before + 0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("window", 0), ("steps", 0), ("discount", 1.0), ("target_rate", 0.0), ("memory", -1), ("expectile", 1.0)],
+)
+def test_impossible_settings_are_refused_by_name(name, value):
+    with pytest.raises(UserError, match=rf"model\.{name}: found {value}, expected"):
+        MAIQLModule(team(True), **{name: value})
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(icg):
+    module = MAIQLModule(icg.spec, **SMALL)
+    module.actor.head.weight.data.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="MAIQL: policy is nan in epoch 0"):
+        make_trainer(2).fit(module, datamodule=icg)

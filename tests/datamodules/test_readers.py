@@ -1,0 +1,323 @@
+"""A user's own multi-agent Minari file, whole and with every fault."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from gymnasium import spaces
+from minari import create_dataset_from_buffers
+from minari.data_collector import EpisodeBuffer
+
+from datamodules import OfflineDataModule, collect, read_dataset
+from momalit.core.errors import UserError
+from momalit.envs import VectorTeamEnv, make_env
+
+LENGTHS = [4, 6, 5]
+
+
+def buffers(discrete):
+    """Two agents that share a column of what they see; the second sees one more."""
+    rng = np.random.default_rng(0)
+    for number, length in enumerate(LENGTHS):
+        shared = rng.normal(size=(length + 1, 1)).astype(np.float32)
+        own = rng.normal(size=(length + 1, 2)).astype(np.float32)
+        end = np.arange(length) == length - 1
+        if discrete:
+            actions = {"agent_2": rng.integers(1, 4, length), "agent_10": rng.integers(0, 2, length)}
+        else:
+            actions = {
+                k: rng.uniform(-1, 1, (length, n)).astype(np.float32) for k, n in (("agent_2", 1), ("agent_10", 2))
+            }
+        yield EpisodeBuffer(
+            id=number,
+            observations={"agent_2": np.hstack([own[:, :1], shared]), "agent_10": np.hstack([shared, own[:, ::-1]])},
+            actions=actions,
+            rewards=rng.normal(size=length),
+            terminations=end & (number == 1),
+            truncations=end & (number != 1),
+        )
+
+
+def make(root: Path, discrete: bool, monkeypatch) -> Path:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
+    box = lambda n, b=np.inf: spaces.Box(-b, b, (n,), np.float32)  # noqa: E731
+    acts = (
+        {"agent_2": spaces.Discrete(3, start=1), "agent_10": spaces.Discrete(2)}
+        if discrete
+        else {"agent_2": box(1, 1), "agent_10": box(2, 1)}
+    )
+    create_dataset_from_buffers(
+        "mine/own-v0",
+        buffer=list(buffers(discrete)),
+        observation_space=spaces.Dict({"agent_2": box(2), "agent_10": box(3)}),
+        action_space=spaces.Dict(acts),
+    )
+    return root / "mine" / "own-v0"
+
+
+# Minari warns of the authors and links that a dataset of a test does not have.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    return make(tmp_path, False, monkeypatch)
+
+
+@pytest.fixture
+def choices(tmp_path, monkeypatch):
+    return make(tmp_path, True, monkeypatch)
+
+
+def edit(directory, change):
+    path = directory / "data" / "main_data.hdf5"
+    with h5py.File(path, "a") as file:
+        change(file)
+    return directory
+
+
+def replace(file, key, value):
+    del file[key]
+    file[key] = value
+
+
+def test_team_is_inferred(own):
+    data = read_dataset(own)
+    spec = data.spec
+    assert spec.names == ("agent_2", "agent_10")
+    assert (spec.state_size, spec.horizon, spec.discrete, spec.env) == (3, 6, False, None)
+    assert [agent.observes for agent in spec.agents] == [(0, 1), (1, 2, 0)]
+    assert [agent.high for agent in spec.agents] == [(1.0,), (1.0, 1.0)]
+    for number, buffer in enumerate(buffers(False)):
+        first = int(data.trajectories.first[number])
+        row, length = int(data.trajectories.row[first]), LENGTHS[number]
+        state = data.trajectories.state[row : row + length + 1].numpy()
+        for i, agent in enumerate(spec.agents):
+            assert (state[:, list(agent.observes)] == buffer.observations[agent.name]).all()
+            action = data.trajectories.action[first : first + length, i, : agent.action_size].numpy()
+            assert (action == buffer.actions[agent.name]).all()
+        assert (data.trajectories.reward[first : first + length].numpy() == buffer.rewards.astype(np.float32)).all()
+    assert data.trajectories.terminated.nonzero().squeeze(1).tolist() == [9]
+    assert data.trajectories.truncated.nonzero().squeeze(1).tolist() == [3, 14]
+
+
+def test_choices_are_one_hot_from_their_start(choices):
+    data = read_dataset(choices)
+    assert [agent.action_size for agent in data.spec.agents] == [3, 2]
+    expected = np.concatenate([buffer.actions["agent_2"] for buffer in buffers(True)]) - 1
+    assert (data.trajectories.action[:, 0].argmax(-1).numpy() == expected).all()
+    assert (data.trajectories.action.sum(-1) == 1).all()
+
+
+def test_directory_and_file_are_the_same(own):
+    file = own / "data" / "main_data.hdf5"
+    assert OfflineDataModule(str(own)).fingerprint == OfflineDataModule(str(file)).fingerprint
+
+
+def test_rewards_per_agent_are_averaged(own):
+    edit(own, lambda f: replace(f, "episode_0/rewards", np.arange(8.0).reshape(4, 2)))
+    with pytest.raises(UserError, match=r"episode_1/rewards has shape \(6,\), expected \(6, 2\)"):
+        read_dataset(own)
+    for i, length in enumerate(LENGTHS):
+        edit(own, lambda f, i=i, n=length: replace(f, f"episode_{i}/rewards", np.arange(2.0 * n).reshape(n, 2)))
+    assert read_dataset(own).trajectories.reward[:4].tolist() == [0.5, 2.5, 4.5, 6.5]
+
+
+def test_missing_last_flag_is_a_truncation(own, caplog):
+    edit(own, lambda f: replace(f, "episode_2/truncations", np.zeros(5, bool)))
+    assert bool(read_dataset(own).trajectories.truncated[-1])
+    assert "1 episodes end without a flag; taken as truncated" in caplog.text
+
+
+def flag(key, number, step):
+    def change(file):
+        file[f"episode_{number}/{key}"][step] = True
+
+    return change
+
+
+def put(key, place, value):
+    def change(file):
+        file[key][place] = value
+
+    return change
+
+
+FAULTS = {
+    "missing key": (lambda f: f.__delitem__("episode_1/rewards"), r"episode_1/rewards is missing"),
+    "missing observations": (
+        lambda f: f.__delitem__("episode_0/observations/agent_10"),
+        r"episode_0/observations/agent_10 is missing, found agent_2",
+    ),
+    "missing actions": (lambda f: f.__delitem__("episode_2/actions/agent_2"), r"episode_2/actions/agent_2 is missing"),
+    "no episodes": (lambda f: [f.__delitem__(k) for k in list(f)], r"expected groups episode_0"),
+    "no steps": (
+        lambda f: replace(f, "episode_1/rewards", np.zeros(0)),
+        r"episode_1/rewards has shape \(0,\), expected at least one step",
+    ),
+    "short observations": (
+        lambda f: replace(f, "episode_1/observations/agent_2", np.zeros((6, 2))),
+        r"episode_1/observations/agent_2 has shape \(6, 2\), expected \(7, 2\)",
+    ),
+    "wide actions": (
+        lambda f: replace(f, "episode_0/actions/agent_10", np.zeros((4, 3), np.float32)),
+        r"episode_0/actions/agent_10 has shape \(4, 3\), expected \(4, 2\)",
+    ),
+    "short flags": (
+        lambda f: replace(f, "episode_0/truncations", np.zeros(3, bool)),
+        r"episode_0/truncations has shape \(3,\), expected \(4,\)",
+    ),
+    "words": (lambda f: replace(f, "episode_0/rewards", np.array([b"a"] * 4)), r"has type .*expected numbers"),
+    "one array": (
+        lambda f: replace(f, "episode_0/observations", np.zeros((5, 2))),
+        r"episode_0/observations is one array \(5, 2\), expected a group keyed by agent",
+    ),
+    "nan": (
+        put("episode_1/observations/agent_10", (2, 1), np.nan),
+        r"episode_1/observations/agent_10 at step 2: found nan, expected finite numbers",
+    ),
+    "infinite reward": (put("episode_2/rewards", 4, np.inf), r"episode_2/rewards at step 4: found inf"),
+    "both flags": (
+        flag("terminations", 0, 3),
+        r"episode_0/terminations at step 3: found True, expected at most one of terminations and truncations",
+    ),
+    "truncated in the middle": (
+        flag("truncations", 1, 2),
+        r"episode_1/truncations at step 2: found True, expected ends at an episode's last step only",
+    ),
+    "terminated in the middle": (flag("terminations", 2, 0), r"episode_2/terminations at step 0: found True"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_named(own, fault):
+    change, message = FAULTS[fault]
+    edit(own, change)
+    with pytest.raises(UserError, match=message) as caught:
+        read_dataset(own)
+    assert "\n" not in str(caught.value)
+    assert str(own) in str(caught.value)
+
+
+@pytest.mark.parametrize(("value", "agent"), [(0, "agent_2"), (4, "agent_2"), (2, "agent_10"), (-1, "agent_10")])
+def test_choice_outside_its_range(choices, value, agent):
+    edit(choices, put(f"episode_1/actions/{agent}", 3, value))
+    expected = "1 to 3" if agent == "agent_2" else "0 to 1"
+    message = rf"episode_1/actions/{agent} at step 3: found {value}, expected a whole number from {expected}"
+    with pytest.raises(UserError, match=message):
+        read_dataset(choices)
+
+
+def test_actions_beyond_their_bounds_are_clipped_and_said(own, caplog):
+    edit(own, put("episode_0/actions/agent_2", 0, 1.5))
+    assert float(read_dataset(own).trajectories.action[0, 0, 0]) == 1.0
+    assert "goes 0.5 beyond its bounds" in caplog.text
+
+
+def test_corrupt_file(own):
+    (own / "data" / "main_data.hdf5").write_bytes(b"no HDF5")
+    with pytest.raises(UserError, match="cannot be read as HDF5"):
+        read_dataset(own)
+
+
+def test_half_a_file(own):
+    path = own / "data" / "main_data.hdf5"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="cannot be read as HDF5"):
+        read_dataset(own)
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(UserError, match=r"none\.hdf5: no such file.*built-in datasets are made by name"):
+        read_dataset(tmp_path / "none.hdf5")
+    with pytest.raises(UserError, match=r"found no data/main_data\.hdf5 in it"):
+        read_dataset(tmp_path)
+    with pytest.raises(UserError, match=r"did you mean reacher/expert-mix\?"):
+        OfflineDataModule("reacher/expertmix").spec  # noqa: B018
+
+
+def test_broken_metadata(own):
+    (own / "data" / "metadata.json").write_text("{")
+    with pytest.raises(UserError, match=r"metadata\.json: cannot be read as JSON"):
+        read_dataset(own)
+
+
+def test_bounds_need_metadata_but_choices_do_not(own, choices_alone):
+    (own / "data" / "metadata.json").unlink()
+    with pytest.raises(UserError, match=r"bounds of actions/agent_2 are unknown, expected metadata\.json"):
+        read_dataset(own)
+    assert [agent.action_size for agent in read_dataset(choices_alone).spec.agents] == [4, 2]
+
+
+@pytest.fixture
+def choices_alone(tmp_path_factory, monkeypatch):
+    directory = make(tmp_path_factory.mktemp("choices"), True, monkeypatch)
+    (directory / "data" / "metadata.json").unlink()
+    return directory
+
+
+def test_changed_contents_are_noticed(icg, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(icg.path.parent.parent, copy)
+    edit(copy, put("episode_5/rewards", 3, 7.0))
+    with pytest.raises(UserError, match=r"contents have SHA-256 \w+, expected \w+ by its metadata"):
+        read_dataset(copy)
+
+
+def test_environment_beside_a_dataset(own, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
+    with pytest.raises(UserError, match=r"names no environment, expected env\.name as well"):
+        read_dataset(own, {"horizon": 3})
+    with pytest.raises(UserError, match=r"env stock:Stock does not fit .*its agents are \('buyer', 'seller'\)"):
+        read_dataset(own, {"name": "stock:Stock"})
+
+
+def test_users_env_is_collected_and_its_plain_file_fits_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
+    directory = collect("stock:Stock/random", {"horizon": 8}, 400, 0, tmp_path / "stock")
+    data = read_dataset(directory)
+    assert (data.spec.task, data.spec.horizon, len(data.trajectories)) == ("stock:Stock", 8, 400)
+    legal = data.spec.legal_index()
+    state = data.trajectories.state[data.trajectories.row]
+    for i in range(2):
+        allowed = np.stack([state[:, c].numpy() > 0 if c >= 0 else np.ones(400, bool) for c in legal[i].tolist()], 1)
+        assert (data.trajectories.action[:, i].numpy() <= allowed).all()
+
+    metadata = json.loads((directory / "data" / "metadata.json").read_text())
+    del metadata["momalit"]
+    (directory / "data" / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(
+        UserError, match=r"env stock:Stock does not fit .*observes 2 columns and 3 of mask, expected 2 and 0"
+    ):
+        read_dataset(
+            directory, {"name": "stock:Stock", "horizon": 8}
+        )  # momalit's own file keeps masks in the state only
+
+
+def test_plain_file_with_masks_takes_its_environment(tmp_path, monkeypatch):
+    """What a user would record: each agent's observation and mask, no state, nothing of momalit's."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
+    env = make_env("stock:Stock", horizon=5)
+    rng = np.random.default_rng(0)
+    path = tmp_path / "own.hdf5"
+    with h5py.File(path, "w") as file:
+        for number in range(4):
+            seen, acts = [env.reset(seed=number)[0]], []
+            while env.agents:
+                acts.append({a: int(rng.choice(np.flatnonzero(o["action_mask"]))) for a, o in seen[-1].items()})
+                seen.append(env.step(acts[-1])[0])
+            episode = file.create_group(f"episode_{number}")
+            for agent in env.possible_agents:
+                episode[f"actions/{agent}"] = np.array([act[agent] for act in acts])
+                for key in ("observation", "action_mask"):
+                    episode[f"observations/{agent}/{key}"] = np.stack([each[agent][key] for each in seen])
+            episode["rewards"], episode["terminations"] = np.zeros(5), np.zeros(5, bool)
+            episode["truncations"] = np.arange(5) == 4
+    data = read_dataset(path, {"name": "stock:Stock", "horizon": 5})
+    assert data.spec.env == {"name": "stock:Stock", "horizon": 5}
+    assert [len(agent.legal) for agent in data.spec.agents] == [3, 2]
+    start = VectorTeamEnv(data.spec, 4).reset(range(4))
+    assert (data.trajectories.state[data.trajectories.row[data.trajectories.first]] == start).all()

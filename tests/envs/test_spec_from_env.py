@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+from momalit.core.errors import UserError
+from momalit.core.team import TeamSpec
+from momalit.envs import VectorTeamEnv, make_env, references, team_spec
+from momalit.envs.spaces import flat
+from momalit.envs.spec_from_env import index_map
+
+
+@pytest.fixture
+def stock(monkeypatch) -> TeamSpec:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return team_spec(make_env("stock:Stock", horizon=12), "stock:Stock", {"horizon": 12})
+
+
+def test_users_env_state_is_the_observations_without_duplicates(stock):
+    buyer, seller = stock.agents
+    price, store = buyer.observes
+    assert seller.observes == (store, seller.observes[1], price)
+    assert (buyer.action_size, seller.action_size, stock.discrete, stock.horizon) == (3, 2, True, 12)
+    assert len(buyer.legal) == 3
+    assert len(seller.legal) == 2
+    assert not set(buyer.legal) & set(buyer.observes)
+    assert stock.env == {"name": "stock:Stock", "horizon": 12}
+    assert TeamSpec.from_dict(stock.to_dict()) == stock
+    assert references(stock) is None
+
+
+def test_users_env_runs_in_the_vector_env(stock):
+    env = VectorTeamEnv(stock, 3)
+    live = make_env(**stock.env)
+    state = env.reset([5, 6, 7])
+    observations, _ = live.reset(seed=5)
+    rng = np.random.default_rng(0)
+    legal_index = stock.legal_index()
+    for time in range(12):
+        for agent in stock.agents:
+            expected = flat(live.observation_space(agent.name), observations[agent.name])
+            assert state[0, list(agent.observes) + list(agent.legal)].numpy() == pytest.approx(expected)
+        action, choices = torch.zeros(3, 2, 3), {}
+        for row in range(3):
+            for i in range(2):
+                mask = [bool(state[row, c]) if c >= 0 else True for c in legal_index[i].tolist()]
+                size = stock.agents[i].action_size
+                choice = int(rng.choice(np.flatnonzero(mask[:size])))
+                action[row, i, choice] = 1.0
+                if row == 0:
+                    choices[stock.names[i]] = choice
+        step = env.step(action)
+        observations, rewards, *_ = live.step(choices)
+        state = step.state
+        assert float(step.reward[0]) == pytest.approx(sum(rewards.values()) / 2, rel=1e-5)
+        assert step.truncated.tolist() == [time == 11] * 3
+
+
+def test_index_map_keeps_constant_columns_apart_unless_a_whole_block_is_equal():
+    moving, other = np.arange(6.0)[:, None], np.arange(6.0)[:, None] ** 2
+    still = np.ones((6, 1))
+    rows = {
+        "state": np.hstack([moving, still]),
+        "same": np.hstack([moving, still]),
+        "mixed": np.hstack([still, other, moving]),
+        "still": still,
+    }
+    sources, observes, legal = index_map(rows, {"same": 2, "mixed": 3, "still": 1})
+    assert observes == {"same": (0, 1), "mixed": (2, 3, 0), "still": (4,)}
+    assert sources == (("state", 0), ("state", 1), ("mixed", 0), ("mixed", 1), ("still", 0))
+    assert legal == {"same": (), "mixed": (), "still": ()}
+
+
+class Endless(ParallelEnv):
+    """Never ends and says nothing of a horizon."""
+
+    possible_agents = ("one", "two")
+    acts: spaces.Space = spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.agents: list[str] = []
+
+    def observation_space(self, agent):
+        return spaces.Box(-1, 1, (1,))
+
+    def action_space(self, agent):
+        return spaces.Discrete(2) if agent == "one" else self.acts
+
+    def reset(self, seed=None, options=None):
+        self.agents = list(self.possible_agents)
+        return self._see(), {}
+
+    def step(self, actions):
+        off = dict.fromkeys(self.agents, False)
+        return self._see(), dict.fromkeys(self.agents, 0.0), off, off, {}
+
+    def _see(self):
+        return dict.fromkeys(self.agents, np.zeros(1, np.float32))
+
+
+def test_no_agent_may_be_called_state():
+    env = Endless()
+    env.possible_agents = ("state", "two")
+    with pytest.raises(UserError, match="found an agent called 'state'"):
+        team_spec(env, "x", {})
+
+
+def test_no_horizon():
+    with pytest.raises(UserError, match=r"env x: found no horizon \(an attribute horizon, max_cycles"):
+        team_spec(Endless(), "x", {})
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.Box(-1, 1, (1,)), r"found mixed action spaces \(one discrete, two continuous\)"),
+        (spaces.Box(-np.inf, np.inf, (1,)), r"agent two: its action space .* is unbounded"),
+        (spaces.MultiDiscrete([2, 2]), r"agent two: its action space is MultiDiscrete.*expected Discrete or Box"),
+    ],
+)
+def test_action_spaces_that_do_not_fit(space, message):
+    env = Endless()
+    env.acts, env.horizon = space, 5
+    with pytest.raises(UserError, match=message):
+        team_spec(env, "x", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("reachr", r"env\.name: found 'reachr'.*did you mean reacher\?"),
+        ("nowhere.at.all:Env", r"env\.name: 'nowhere\.at\.all:Env' cannot be imported"),
+        ("math:pi", r"env\.name: 'math:pi' is a float, expected a callable"),
+        ("collections:OrderedDict", r"made a OrderedDict without possible_agents"),
+    ],
+)
+def test_names_that_make_no_env(name, message):
+    with pytest.raises(UserError, match=message):
+        make_env(name)

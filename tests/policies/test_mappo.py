@@ -1,0 +1,92 @@
+"""The same PPO on the real environment."""
+
+import itertools
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from callbacks import Evaluation
+from callbacks.evaluation import episode_seeds
+from datamodules import EnvironmentDataModule
+from momalit.envs.vector_env import VectorTeamEnv
+from momalit.policies.mappo import MAPPOModule
+
+
+def make_trainer(epochs, callbacks=()):
+    return pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, callbacks=list(callbacks),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def game():
+    return EnvironmentDataModule("icg", {"observability": "own"})
+
+
+def make(game, seed=0, **settings):
+    pl.seed_everything(seed, verbose=False)
+    return MAPPOModule(game.spec, **{"horizon": 11, "rows": 32, "width": 32, "memory": 16, "lr": 3e-3, **settings})
+
+
+def test_the_team_learns_to_agree(game):
+    trainer = make_trainer(24, [Evaluation(episodes=2)])
+    module = make(game)
+    trainer.fit(module, datamodule=game)
+    assert trainer.callback_metrics["eval/return"] == 10.0
+    assert Evaluation(deterministic=False).play(module, "test", 50).mean() > 9
+
+
+def test_episodes_go_on_from_one_iteration_to_the_next(game):
+    module = make(game, horizon=7, rows=4, memory_length=3)
+    rollouts = []
+    make_rollout = module.make_rollout
+    module.make_rollout = lambda *given: rollouts.append(make_rollout(*given)) or rollouts[-1]
+    make_trainer(4).fit(module, datamodule=game)
+    assert [rollout.burn_in for rollout in rollouts] == [0, 3, 3, 3]
+    for one, following in itertools.pairwise(rollouts):
+        assert torch.equal(one.state[-4:], following.state[:4])
+        assert torch.equal(one.previous_action[-4:], following.previous_action[:4])
+        assert torch.equal(one.keep[-4:], following.keep[:4])
+    # 28 calls: ten steps, a reset, ten steps, a reset, six steps.
+    valid = torch.cat([rollout.valid for rollout in rollouts])
+    assert torch.nonzero(~valid[:, 0]).flatten().tolist() == [10, 21]
+    assert int(module.steps_taken) == 4 * 26
+
+
+def test_states_are_standardised_from_the_start_and_the_same_for_actors_and_critic(game):
+    module = make(game, rows=4)
+    make_trainer(2).fit(module, datamodule=game)
+    actors, critic = module.actor.inputs.standardizer, module.critic.inputs.standardizer
+    # One rollout for the first statistics and two of training, of 12 states (the second with its burn-in's left out).
+    assert float(actors.count) == 3 * 12 * 4
+    assert torch.equal(actors.mean, critic.mean)
+    assert torch.equal(actors.std, critic.std)
+    assert actors.varies.all()
+
+
+def test_an_iteration_in_which_nothing_but_resets_happens_is_no_error(game):
+    module = make(game, horizon=1, rows=4)
+    make_trainer(12).fit(module, datamodule=game)
+    assert int(module.steps_taken) == 11 * 4
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_no_training_episode_has_the_seed_of_an_evaluation(game, monkeypatch):
+    seeds = []
+    begin = VectorTeamEnv._begin
+    monkeypatch.setattr(VectorTeamEnv, "_begin", lambda self, row, seed: seeds.append(seed) or begin(self, row, seed))
+    make_trainer(4).fit(make(game, rows=32), datamodule=game)
+    assert len(seeds) > 150
+    assert min(seeds) >= 2**30 > max(*episode_seeds("validation", 1000), *episode_seeds("test", 1000))
+
+
+def test_same_seed_same_team(game):
+    def run(seed):
+        module = make(game, seed, rows=4)
+        make_trainer(2).fit(module, datamodule=game)
+        return torch.cat([p.flatten() for p in module.parameters()])
+
+    assert torch.equal(run(0), run(0))
+    assert not torch.equal(run(0), run(1))

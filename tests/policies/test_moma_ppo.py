@@ -1,0 +1,308 @@
+"""Tiny but real, end to end: log -> world model -> team -> the real game, where imitation fails."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from callbacks import Evaluation
+from datamodules import OfflineDataModule
+from momalit.baselines import BCModule
+from momalit.core.errors import UserError
+from momalit.policies.moma_ppo import MOMAPPOModule
+from momalit.training.checkpoints import load_module
+from momalit.world_model.imagination import Pessimism
+from momalit.world_model.module import WorldModelModule
+
+ITERATIONS = 32
+SMALL = {"horizon": 10, "rows": 64, "memory_length": 2, "width": 32, "memory": 16, "lr": 3e-3}
+
+
+def make_trainer(epochs, callbacks=()):
+    return pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, callbacks=list(callbacks),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(momalit_home):
+    """100 episodes; an agent sees its own last action only, so that it cannot correct a bad start."""
+    return OfflineDataModule("icg/unfavourable", env={"observability": "own"}, transitions=1000)
+
+
+@pytest.fixture(scope="module")
+def world_model(data, tmp_path_factory):
+    """The checkpoint of a trained one."""
+    pl.seed_everything(0, verbose=False)
+    module = WorldModelModule(
+        data.spec, n_members=4, n_elites=3, hidden=(32, 32), lr=3e-3, batch_size=64, termination="never"
+    )
+    trainer = make_trainer(20)
+    trainer.fit(module, datamodule=data)
+    path = tmp_path_factory.mktemp("world_model") / "last.ckpt"
+    trainer.save_checkpoint(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(data, world_model):
+    pl.seed_everything(0, verbose=False)
+    module = MOMAPPOModule(data.spec, world_model=str(world_model), **SMALL)
+    trainer = make_trainer(ITERATIONS, [Evaluation(episodes=4, imagined_starts=16)])
+    trainer.fit(module, datamodule=data)
+    return module, trainer
+
+
+@pytest.fixture(scope="module")
+def imitators(data, tmp_path_factory):
+    pl.seed_everything(0, verbose=False)
+    module = BCModule(data.spec, width=32, memory=16, window=10, memory_length=0, lr=3e-3, batch_size=16)
+    trainer = make_trainer(12)
+    trainer.fit(module, datamodule=data)
+    path = tmp_path_factory.mktemp("imitators") / "last.ckpt"
+    trainer.save_checkpoint(path)
+    return module, path
+
+
+def weights(module):
+    return torch.cat([value.flatten().double() for value in module.state_dict().values()])
+
+
+def test_the_team_agrees_in_the_real_game(trained):
+    module, trainer = trained
+    assert trainer.callback_metrics["eval/return"] == 10.0
+    # Not by the luck of a mode: sampled, it hardly ever disagrees.
+    assert Evaluation(deterministic=False).play(module, "test", 100).mean() > 9.5
+
+
+def test_what_the_model_promises_comes_true(trained):
+    metrics = trained[1].callback_metrics
+    assert float(metrics["eval/imagined"]) == pytest.approx(float(metrics["eval/return"]), abs=0.3)
+    assert metrics["eval/normalized"] == 1.0
+
+
+def test_imitation_agrees_on_the_first_step_by_chance_only(imitators):
+    # Two agents choose one of two conventions each on its own and keep to it: half of the episodes pay.
+    returns = Evaluation(deterministic=False).play(imitators[0], "test", 300)
+    assert 4.0 < returns.mean() < 6.5
+
+
+def test_uncertainty_stops_some_rollouts_at_first_and_few_in_the_end(data, world_model, trained):
+    fresh = MOMAPPOModule(data.spec, **SMALL)
+    fresh.prepare(world_model, None)
+    start = data.train.sequence(torch.arange(0, 800, 4), 2)
+    stopped = [
+        m.imagine(start, 10, torch.Generator().manual_seed(0)).stopped.any(0).float().mean()
+        for m in (fresh, trained[0])
+    ]
+    assert 0.1 < stopped[0] < 1
+    assert stopped[1] < 0.5 * stopped[0]
+
+
+def test_starts_are_drawn_from_every_step_with_its_real_history(data, world_model):
+    module = MOMAPPOModule(data.spec, **{**SMALL, "memory_length": 3, "horizon": 1})
+    module.prepare(world_model, None)
+    module._trainer = SimpleNamespace(datamodule=data)
+    rollout = module.make_rollout(2000, torch.Generator().manual_seed(0))
+    assert rollout.burn_in == 3
+    # One start in ten is an episode's first step: nothing to remember, nothing done before.
+    first = ~rollout.keep[3]
+    assert 0.07 < first.float().mean() < 0.13
+    assert rollout.state[3, first].abs().max() == 0
+    assert rollout.previous_action[3, first].abs().max() == 0
+    # In this game the state is what the agents did before.
+    late = rollout.keep[3]
+    torch.testing.assert_close(rollout.state[3, late].unflatten(-1, (2, 2)), rollout.previous_action[3, late])
+
+
+def test_a_share_of_the_starts_are_first_steps(data, world_model):
+    module = MOMAPPOModule(data.spec, **{**SMALL, "horizon": 1, "from_first": 0.5})
+    module.prepare(world_model, None)
+    module._trainer = SimpleNamespace(datamodule=data)
+    rollout = module.make_rollout(2000, torch.Generator().manual_seed(0))
+    # Of the others one in ten is one too.
+    assert float((~rollout.keep[2]).float().mean()) == pytest.approx(0.55, abs=0.04)
+
+
+def test_rows_go_on_where_they_were_unless_they_begin_anew(data, world_model):
+    module = MOMAPPOModule(data.spec, **{**SMALL, "rows": 1000, "horizon": 4, "renewal": 0.25})
+    module.prepare(world_model, None)
+    module._trainer = SimpleNamespace(datamodule=data)
+    random = torch.Generator().manual_seed(0)
+    first = module.make_rollout(1000, random)
+    ended = first.terminated.any(0) | first.stopped.any(0)
+    second = module.make_rollout(1000, random)
+    goes_on = (second.state[:3] == first.state[-3:]).all(-1).all(0)
+    goes_on &= (second.previous_action[:3] == first.previous_action[-3:]).flatten(2).all(-1).all(0)
+    assert not goes_on[ended].any()
+    assert float(goes_on[~ended].float().mean()) == pytest.approx(0.75, abs=0.05)
+    assert torch.equal(second.keep[:3, goes_on], first.keep[-3:, goes_on])
+
+
+@pytest.mark.parametrize(("name", "share"), [("renewal", 0.0), ("renewal", 1.5), ("from_first", -0.1)])
+def test_a_share_is_a_share(data, name, share):
+    with pytest.raises(UserError, match=rf"model.{name}: found {share}, expected a number"):
+        MOMAPPOModule(data.spec, **{**SMALL, name: share})
+
+
+def test_a_checkpoint_gives_the_same_team(trained, data, tmp_path):
+    module, trainer = trained
+    path = tmp_path / "team.ckpt"
+    trainer.save_checkpoint(path)
+    loaded = load_module(path, MOMAPPOModule)
+    torch.testing.assert_close(weights(loaded), weights(module), rtol=0, atol=0)
+    assert torch.equal(Evaluation().play(loaded, "test", 5), Evaluation().play(module, "test", 5))
+    states = torch.zeros(8, data.spec.state_size)
+    torch.testing.assert_close(loaded.imagined_returns(states, 10), module.imagined_returns(states, 10))
+    # By the trainer, with no world model's file at hand.
+    fresh = MOMAPPOModule(data.spec, **SMALL)
+    (result,) = make_trainer(1, [Evaluation(test_episodes=4)]).test(
+        fresh, datamodule=data, ckpt_path=str(path), verbose=False
+    )
+    assert result["test/return"] == 10.0
+    assert result["test/imagined"] == pytest.approx(10.0, abs=0.3)
+
+
+@pytest.mark.parametrize("renewal", [1.0, 0.3])
+def test_an_interrupted_run_ends_where_the_whole_one_does(data, world_model, tmp_path, renewal):
+    class Interrupt(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                trainer.should_stop = True
+
+    def make():
+        pl.seed_everything(3, verbose=False)
+        settings = {**SMALL, "rows": 16, "entropy_target": 0.4, "target_kl": 0.01, "renewal": renewal}
+        return MOMAPPOModule(data.spec, world_model=str(world_model), **settings)
+
+    whole = make()
+    make_trainer(4).fit(whole, datamodule=data)
+    half, trainer = make(), make_trainer(4, [Interrupt()])
+    trainer.fit(half, datamodule=data)
+    assert trainer.current_epoch == 2
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = make()
+    make_trainer(4).fit(resumed, datamodule=data, ckpt_path=str(tmp_path / "half.ckpt"))
+    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+
+
+def test_a_warm_start_takes_the_policies_over(data, world_model, imitators):
+    teacher, path = imitators
+    module = MOMAPPOModule(data.spec, **SMALL)
+    module.prepare(world_model, path)
+    for a, b in zip(module.actor.parameters(), teacher.actor.parameters(), strict=True):
+        assert torch.equal(a, b)
+    sequence = data.test.sequence(data.test.first + 3, 2)
+    torch.testing.assert_close(module.actor(sequence)[0].logits, teacher.actor(sequence)[0].logits)
+
+
+def test_a_warm_start_of_other_sizes_is_refused(data, world_model, imitators):
+    module = MOMAPPOModule(data.spec, **{**SMALL, "width": 64})
+    with pytest.raises(UserError, match=r"model\.warm_start: .* has other network sizes, expected width 64, memory 16"):
+        module.prepare(world_model, imitators[1])
+
+
+def test_a_world_model_is_required(data):
+    with pytest.raises(UserError, match=r"model\.world_model: found none"):
+        make_trainer(1).fit(MOMAPPOModule(data.spec, **SMALL), datamodule=data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "other"}, "its task is 'icg', expected 'other'"),
+        ({"sources": (("state", 1), ("state", 0), ("state", 2), ("state", 3))}, "its sources is"),
+    ],
+)
+def test_what_was_made_for_another_team_is_refused(data, world_model, trained, tmp_path, change, message):
+    other = dataclasses.replace(data.spec, **change)
+    with pytest.raises(UserError, match=f"world model .*last.ckpt does not fit the dataset: {message}"):
+        MOMAPPOModule(other, **SMALL).prepare(world_model, None)
+    trained[1].save_checkpoint(tmp_path / "team.ckpt")
+    with pytest.raises(UserError, match=f"the checkpoint does not fit the configured team: {message}"):
+        make_trainer(1).test(
+            MOMAPPOModule(other, **SMALL),
+            datamodule=SimpleDataModule(other),
+            ckpt_path=str(tmp_path / "team.ckpt"),
+            verbose=False,
+        )
+    with pytest.raises(UserError, match="the configured model does not fit the dataset"):
+        make_trainer(1).fit(MOMAPPOModule(other, **SMALL), datamodule=data)
+
+
+class SimpleDataModule(pl.LightningDataModule):
+    """A team and nothing else."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.spec = spec
+
+    def test_dataloader(self):
+        return self.trainer.lightning_module.test_dataloader()
+
+
+def test_a_file_that_is_no_world_model_is_refused(data, tmp_path, imitators):
+    module = MOMAPPOModule(data.spec, **SMALL)
+    (tmp_path / "noise.ckpt").write_bytes(b"noise")
+    torch.save({"weights": 1}, tmp_path / "plain.ckpt")
+    for path, message in (
+        (tmp_path / "missing.ckpt", "no such file"),
+        (tmp_path / "noise.ckpt", "damaged or not a checkpoint"),
+        (tmp_path / "plain.ckpt", "found no 'state_dict'"),
+        (imitators[1], "found another kind of module, expected a WorldModelModule"),
+    ):
+        with pytest.raises(UserError, match=message):
+            module.prepare(path, None)
+
+
+@pytest.mark.parametrize("horizon", [0, -1])
+def test_a_rollout_has_at_least_one_step(data, horizon):
+    with pytest.raises(UserError, match=rf"model\.horizon: found {horizon}, expected at least 1"):
+        MOMAPPOModule(data.spec, **{**SMALL, "horizon": horizon})
+
+
+def test_values_are_kept_in_the_range_of_the_datas_rewards(data, world_model):
+    module = MOMAPPOModule(data.spec, **{**SMALL, "discount": 0.9})
+    module.prepare(world_model, None)
+    low, high = module.value_range()
+    assert float(low) == 0.0
+    assert float(high) == pytest.approx(10.0, rel=1e-5)
+    space = module.model.space
+    space.reward_low.fill_(-2.0)
+    space.reward_high.fill_(-1.0)
+    low, high = module.value_range()
+    assert float(low) == pytest.approx(-20.0, rel=1e-5)
+    assert float(high) == 0.0  # nothing follows an end
+
+
+def test_what_follows_a_stop_is_configuration(data, world_model):
+    module = MOMAPPOModule(data.spec, pessimism=Pessimism(after_stop="pessimistic"), **SMALL)
+    module.prepare(world_model, None)
+    returns = data.train.discounted_returns(0.99)
+    assert float(module.stop_value()) == float(returns.min())
+    module.pessimism.after_stop = "bootstrap"
+    assert module.stop_value() is None
+
+
+def test_same_seed_same_team(data, world_model):
+    def run(seed):
+        pl.seed_everything(seed, verbose=False)
+        module = MOMAPPOModule(data.spec, world_model=str(world_model), **{**SMALL, "rows": 16})
+        make_trainer(2).fit(module, datamodule=data)
+        return weights(module)
+
+    first = run(0)
+    assert torch.equal(first, run(0))
+    assert not torch.equal(first, run(1))
+
+
+def test_predictions_are_the_teams_modes_along_the_test_split(trained, data):
+    module, trainer = trained
+    actions = torch.cat([piece["action"] for piece in trainer.predict(module, datamodule=data)])
+    assert actions.shape == data.test.action.shape
+    assert torch.equal(actions.sum(-1), torch.ones(actions.shape[:2]))
+    # The first steps of all episodes look alike to a deterministic team.
+    assert len(actions[data.test.first].flatten(1).unique(dim=0)) == 1

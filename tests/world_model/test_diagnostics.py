@@ -1,0 +1,19 @@
+"""What is said of a world model, against counts made by hand."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from momalit.core.records import Transitions
+from momalit.world_model.diagnostics import termination_scores
+
+
+def test_precision_and_recall_of_terminations_by_hand():
+    # Two elites; their mean logits are 1, 1, -1, -1, 2.
+    logits = torch.tensor([[3.0, 1, -1, -3, 2], [-1.0, 1, -1, 1, 2]])
+    ended = torch.tensor([True, False, True, False, True])
+    nothing = torch.zeros(5, 1)
+    batch = Transitions(nothing, nothing, nothing[:, 0], nothing, ended)
+    scores = termination_scores(lambda *_: SimpleNamespace(termination=logits), batch)
+    assert scores == {"precision": pytest.approx(2 / 3), "recall": pytest.approx(2 / 3)}

@@ -1,0 +1,344 @@
+"""The world model learns a system that is known, and says how sure it is."""
+
+import math
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from momalit.core.errors import UserError
+from momalit.core.team import AgentSpec, TeamSpec
+from momalit.core.trajectories import Trajectories
+from momalit.functional.uncertainty import ensemble_covariance_norm
+from momalit.training.checkpoints import load_module
+from momalit.world_model.module import WorldModelModule
+
+NOISE, REWARD_NOISE, LENGTH, BORDER = 0.05, 0.1, 40, 0.7
+
+
+def make_spec(task="linear"):
+    agents = (
+        AgentSpec("a", (0, 3), 1, (-1.0,), (1.0,)),
+        AgentSpec("b", (1, 2), 2, (-1.0, -1.0), (1.0, 1.0)),
+    )
+    return TeamSpec(task, agents, 4, False, LENGTH, tuple(("state", i) for i in range(4)))
+
+
+def dynamics(state, action):
+    """Two columns mix and are driven by both agents; the third never moves, the fourth counts."""
+    x, y = state[:, 0], state[:, 1]
+    a, b, c = action[:, 0, 0], action[:, 1, 0], action[:, 1, 1]
+    change = torch.stack([-0.1 * x + 0.2 * y + 0.3 * a, -0.2 * x - 0.1 * y + 0.3 * b, 0 * x, 0 * x + 1], 1)
+    return state + change, x + 0.5 * c
+
+
+def trajectories(episodes, seed):
+    """Random actions; an episode ends where the first column exceeds the border."""
+    random = torch.Generator().manual_seed(seed)
+    states, actions, rewards, ends, lengths = [], [], [], [], []
+    for _ in range(episodes):
+        state = torch.cat([torch.rand(1, 2, generator=random) - 0.5, torch.tensor([[7.0, 0.0]])], 1)
+        states.append(state)
+        for _ in range(LENGTH):
+            action = (torch.rand(1, 2, 2, generator=random) * 2 - 1) * torch.tensor([[[1.0, 0.0], [1.0, 1.0]]])
+            state, reward = dynamics(state, action)
+            state[:, :2] += NOISE * torch.randn(1, 2, generator=random)
+            states.append(state)
+            actions.append(action)
+            rewards.append(reward + REWARD_NOISE * torch.randn(1, generator=random))
+            ends.append(bool(state[0, 0] > BORDER))
+            if ends[-1]:
+                break
+        lengths.append(len(actions) - sum(lengths))
+    terminated = torch.tensor(ends)
+    return Trajectories.from_lengths(
+        torch.cat(states), torch.cat(actions), torch.cat(rewards), terminated, torch.zeros_like(terminated),
+        torch.tensor(lengths),
+    )  # fmt: skip
+
+
+class Recorded(pl.LightningDataModule):
+    """Trajectories at hand."""
+
+    def __init__(self, spec, train, validation, test):
+        super().__init__()
+        self.spec, self.train, self.validation, self.test = spec, train, validation, test
+        self.dataset = "linear/test"
+
+    def train_dataloader(self):
+        return self.trainer.lightning_module.train_dataloader()
+
+    def val_dataloader(self):
+        return self.trainer.lightning_module.val_dataloader()
+
+    def test_dataloader(self):
+        return self.trainer.lightning_module.test_dataloader()
+
+    def predict_dataloader(self):
+        return self.trainer.lightning_module.predict_dataloader()
+
+
+def make_trainer(epochs):
+    return pl.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Recorded(make_spec(), trajectories(300, 0), trajectories(20, 1), trajectories(50, 2))
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    pl.seed_everything(0, verbose=False)
+    module = WorldModelModule(data.spec, n_members=4, n_elites=3, hidden=(32, 32), lr=3e-3, patience=10)
+    trainer = make_trainer(25)
+    trainer.fit(module, datamodule=data)
+    return module, trainer
+
+
+@pytest.fixture(scope="module")
+def test_batch(data):
+    return data.test.transitions(torch.arange(len(data.test)))
+
+
+def test_means_come_near_the_noise_floor(trained, test_batch):
+    model = trained[0].world_model()
+    outcome = model.space.target.inverse(model(test_batch.state, test_batch.action).mean.mean(0))
+    next_state, reward = dynamics(test_batch.state, test_batch.action)
+    # Against the truth without noise the model errs by less than a third of the noise.
+    error = (test_batch.state + outcome[:, :-1] - next_state)[:, :2].square().mean(0).sqrt()
+    assert error.max() < NOISE / 3
+    assert (outcome[:, -1] - reward).square().mean().sqrt() < REWARD_NOISE / 3
+
+
+def test_variances_are_calibrated(trained, test_batch):
+    model = trained[0].world_model()
+    prediction = model(test_batch.state, test_batch.action)
+    deviation = (0.5 * prediction.log_variance).exp() * model.space.target.std
+    said = deviation.mean((0, 1))
+    torch.testing.assert_close(said[:2], torch.full((2,), NOISE), rtol=0.25, atol=0)
+    torch.testing.assert_close(said[-1], torch.tensor(REWARD_NOISE), rtol=0.25, atol=0)
+
+
+def test_what_never_changes_is_predicted_as_its_constant_and_without_doubt(trained, test_batch):
+    model = trained[0].world_model()
+    assert model.space.target.varies.tolist() == [True, True, False, False, True]
+    prediction = model(test_batch.state * 5, test_batch.action)
+    outcome = model.space.target.inverse(prediction.mean)
+    assert torch.equal(outcome[..., 2], torch.zeros_like(outcome[..., 2]))
+    assert torch.equal(outcome[..., 3], torch.ones_like(outcome[..., 3]))
+    assert prediction.log_variance[..., 2:4].exp().max() == 0
+
+
+def test_terminations_are_learnt(trained, test_batch):
+    model = trained[0].world_model()
+    ends = model(test_batch.state, test_batch.action).termination > 0
+    following, _ = dynamics(test_batch.state, test_batch.action)
+    # Near the border, noise decides.
+    inside, outside = following[:, 0] < BORDER - 0.15, following[:, 0] > BORDER + 0.1
+    assert outside.sum() > 10
+    assert ends[:, inside].float().mean() < 0.01
+    assert ends[:, outside].float().mean() > 0.9
+
+
+def test_disagreement_is_larger_away_from_the_data(trained, test_batch):
+    model = trained[0].world_model()
+    here = ensemble_covariance_norm(model(test_batch.state, test_batch.action).mean)
+    away = test_batch.state.clone()
+    away[:, :2] += 8
+    there = ensemble_covariance_norm(model(away, test_batch.action).mean)
+    assert there.median() > 10 * here.median()
+
+
+def test_elites_are_the_members_with_the_smallest_held_out_error(trained, data):
+    module, _ = trained
+    batch = data.validation.transitions(torch.arange(len(data.validation)))
+    x = module.space.input(module.space.raw_input(batch.state, batch.action))
+    y = module.space.target(module.space.raw_target(batch))
+    mean = module.kept(x.expand(4, *x.shape)).mean
+    error = ((mean - y) * module.space.target.varies).square().mean((1, 2))
+    # The error that was noted is that of the weights that were kept.
+    torch.testing.assert_close(error, module.kept_error)
+    assert module.elites.tolist() == error.argsort()[:3].tolist()
+    model = module.world_model()
+    assert model.n_elites == 3
+    torch.testing.assert_close(model(batch.state, batch.action).mean, mean[module.elites] * model.space.target.varies)
+
+
+def test_the_world_model_is_frozen(trained):
+    model = trained[0].world_model()
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not model.train().training
+
+
+def test_a_checkpoint_predicts_the_same(trained, test_batch, tmp_path):
+    module, trainer = trained
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = load_module(tmp_path / "model.ckpt", WorldModelModule)
+    for a, b in zip(module.world_model()(test_batch.state, test_batch.action),
+                    loaded.world_model()(test_batch.state, test_batch.action), strict=True):  # fmt: skip
+        assert torch.equal(a, b)
+
+
+def test_the_report_and_the_predictions_cover_the_test_split(trained, data, test_batch):
+    module, trainer = trained
+    (report,) = trainer.test(module, datamodule=data, verbose=False)
+    # Of five dimensions two never vary; noise is what is left of the other three.
+    floor = ((NOISE / module.space.target.std[:2]) ** 2).sum() + (REWARD_NOISE / module.space.target.std[-1]) ** 2
+    assert report["test/error"] == pytest.approx(float(floor) / 5, rel=0.25)
+    assert report["test/open_loop_10"] > report["test/open_loop_01"]
+    assert -1 <= report["test/rank_correlation"] <= 1
+    pieces = trainer.predict(module, datamodule=data)
+    predicted = torch.cat([piece["next_state"] for piece in pieces])
+    assert predicted.shape == test_batch.next_state.shape
+    assert (predicted - test_batch.next_state)[:, :2].std() < 1.3 * NOISE
+    assert torch.cat([piece["reward"] for piece in pieces]).shape == test_batch.reward.shape
+
+
+def test_every_member_goes_through_all_the_data_in_an_order_of_its_own(data):
+    module = WorldModelModule(data.spec, n_members=3, n_elites=1, hidden=(4,), batch_size=7)
+    module._trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0, current_epoch=0)
+    torch.manual_seed(0)
+    first = torch.cat([b.next_state for b in module._training_batches()], 1)
+    assert first.shape == (3, len(data.train) // 7 * 7, 4)
+    assert len(module.train_dataloader()) == len(data.train) // 7
+    for member in first:
+        assert len(member.unique(dim=0)) == len(member)  # noise makes states unique: nothing comes twice
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[1], first[2])
+    again = torch.cat([b.next_state for b in module._training_batches()], 1)
+    assert torch.equal(first, again)
+    module._trainer.current_epoch = 1
+    assert not torch.equal(first, torch.cat([b.next_state for b in module._training_batches()], 1))
+
+
+def test_members_are_frozen_one_by_one_and_keep_their_best(data):
+    """What the validation loop does with errors that a script dictates."""
+    module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden=(4,), patience=2, min_improvement=0.1)
+    module.log = lambda *_, **__: None
+    trainer = SimpleNamespace(
+        datamodule=data, sanity_checking=False, state=SimpleNamespace(fn="fit"), should_stop=False
+    )
+    module._trainer = trainer
+    weight = module.network.layers[0].weight
+    script = [(5.0, 5.0), (4.0, 4.9), (4.5, 4.8), (4.4, 1.0), (0.1, 1.0), (0.1, 0.95)]
+    kept = []
+    for epoch, errors in enumerate(script):
+        weight.data.fill_(epoch)
+        module._held_out = [torch.tensor(errors) * len(data.validation)]
+        module.on_validation_epoch_end()
+        kept.append(module.kept.layers[0].weight[:, 0, 0].tolist())
+    # Member 0 improves in epoch 1, waits in 2 and 3 and is frozen: 0.1 comes too late. Member 1 does not improve by a
+    # tenth in epochs 1 and 2 and is frozen as well, so that training stops.
+    assert kept == [[0, 0], [1, 0], [1, 0], [1, 0], [1, 0], [1, 0]]
+    assert module.kept_error.tolist() == [4.0, 5.0]
+    assert module.elites.tolist() == [0]
+    assert trainer.should_stop
+
+
+def test_frozen_members_have_no_gradient(data):
+    module = WorldModelModule(data.spec, n_members=3, n_elites=1, hidden=(4,), patience=2)
+    module.space.fit(data.train, 0.99)
+    module.waited.copy_(torch.tensor([0, 2, 1]))
+    module.training_step(data.train.transitions(torch.arange(30).view(3, 10)), 0).backward()
+    moved = module.network.layers[0].weight.grad.abs().amax((1, 2)) > 0
+    assert moved.tolist() == [True, False, True]
+
+
+def test_losses_by_hand(data):
+    module = WorldModelModule(data.spec, n_members=1, n_elites=1, hidden=(), beta=0.0)
+    for parameter in module.network.layers.parameters():
+        parameter.data.zero_()
+    module.network.highest.data.fill_(50.0)
+    module.network.lowest.data.fill_(-50.0)  # far limits: the log-variance is what the layer says
+    module.network.layers[-1].bias.data[..., 5:10] = 2.0
+    module.space.target.varies.copy_(torch.tensor([True, True, False, False, True]))
+    y = torch.tensor([[[1.0, -1.0, 99.0, 99.0, 2.0]]])
+
+    def loss():
+        return float(module.losses(torch.zeros(1, 1, 7), y, torch.tensor([[True]])).detach())
+
+    # 1/2 (mean of squares 2 * e^-2 + log-variance 2) + 0.01 * width 100 + ln 2 of an undecided end.
+    likelihood, rest = 0.5 * (2 * math.exp(-2) + 2), 1.0 + math.log(2)
+    assert loss() == pytest.approx(likelihood + rest, rel=1e-5)
+    module.hparams["beta"] = 0.5  # each likelihood counts sqrt(variance) = e
+    assert loss() == pytest.approx(likelihood * math.e + rest, rel=1e-5)
+
+
+def test_same_seed_same_model(data):
+    def weights(seed):
+        pl.seed_everything(seed, verbose=False)
+        module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden=(8,))
+        make_trainer(2).fit(module, datamodule=data)
+        return torch.cat([p.flatten() for p in module.kept.parameters()])
+
+    first = weights(0)
+    assert torch.equal(first, weights(0))
+    assert not torch.equal(first, weights(1))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"n_elites": 8}, "world_model.n_elites: found 8, expected 1 to n_members = 7"),
+        ({"n_elites": 0}, "world_model.n_elites: found 0"),
+        ({"termination": "maybe"}, "world_model.termination: found 'maybe', expected one of learned, never"),
+        ({"beta": 2.0}, "world_model.beta: found 2.0"),
+        ({"batch_size": 0}, "world_model.batch_size: found 0"),
+        ({"patience": 0}, "world_model.patience: found 0"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(setting, message):
+    with pytest.raises(UserError, match=message):
+        WorldModelModule(make_spec(), **setting)
+
+
+def test_data_of_another_team_is_refused(data):
+    module = WorldModelModule(make_spec("other"), n_members=1, n_elites=1, hidden=(4,))
+    with pytest.raises(UserError, match="its task is 'linear', expected 'other'"):
+        make_trainer(1).fit(module, datamodule=data)
+
+
+def test_without_held_out_trajectories_nothing_could_be_kept(data):
+    empty = data.train.select(torch.zeros(0, dtype=torch.long))
+    module = WorldModelModule(data.spec, n_members=1, n_elites=1, hidden=(4,))
+    with pytest.raises(UserError, match=r"data\.validation_fraction: holds out 0 trajectories"):
+        make_trainer(1).fit(module, datamodule=Recorded(data.spec, data.train, empty, data.test))
+
+
+def test_a_model_that_was_never_validated_is_no_world_model(data):
+    with pytest.raises(UserError, match="world model: no member was ever validated"):
+        WorldModelModule(data.spec, n_members=1, n_elites=1, hidden=(4,)).world_model()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(data):
+    module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden=(4,))
+    module.network.layers[0].weight.data[1] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"world model: loss per member \[.*, nan\] in epoch 0"):
+        make_trainer(2).fit(module, datamodule=data)
+
+
+def test_members_are_clipped_apart(reacher):
+    module = WorldModelModule(reacher.spec, n_members=3, n_elites=2, hidden=(8,), clip_norm=0.5)
+    random = torch.Generator().manual_seed(0)
+    before = []
+    for parameter in module.network.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=random) * 1e-3
+        parameter.grad[1] *= 1e6  # one member has met something steep
+        before.append(parameter.grad.clone())
+    module.configure_gradient_clipping(None)
+    norms = torch.stack([p.grad.flatten(1).norm(dim=1) for p in module.network.parameters()]).norm(dim=0)
+    assert norms[1] == pytest.approx(0.5, rel=1e-4)
+    for parameter, gradient in zip(module.network.parameters(), before, strict=True):
+        assert torch.equal(parameter.grad[[0, 2]], gradient[[0, 2]])
+        share = parameter.grad[1] / gradient[1]
+        torch.testing.assert_close(share, share.mean().expand_as(share))  # its direction stays
+
+
+def test_no_clipping_at_all_is_refused(reacher):
+    with pytest.raises(UserError, match=r"world_model\.clip_norm: found 0\.0, expected a number above 0"):
+        WorldModelModule(reacher.spec, clip_norm=0.0)
