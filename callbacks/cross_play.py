@@ -16,9 +16,9 @@ from torch import Tensor
 from callbacks.evaluation import episode_seeds
 from momalit.baselines.joint_agent import JointActor
 from momalit.core.errors import UserError
-from momalit.core.lazy_imports import load
+from momalit.core.lazy_imports import import_by_path
 from momalit.envs.vector_env import VectorTeamEnv
-from momalit.nn.cross_play_team import StitchedTeam
+from momalit.nn.cross_play_team import CrossPlayTeam
 from momalit.policies.rollout import play_episodes
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.checkpoints import load_module
@@ -59,8 +59,8 @@ def cross_play(
     seeds = episode_seeds("test", episodes)
     found = []
     try:
-        for chosen in stitchings(len(runs), teams[0].spec.n_agents, most_teams, seed):
-            returns: Tensor = play_episodes(env, StitchedTeam(actors, chosen), seeds)  # type: ignore[arg-type]
+        for chosen in team_assignments(len(runs), teams[0].spec.n_agents, most_teams, seed):
+            returns: Tensor = play_episodes(env, CrossPlayTeam(actors, chosen), seeds)  # type: ignore[arg-type]
             kind = "self" if len(set(chosen)) == 1 else "cross"
             team_name = "+".join(names[number] for number in chosen)
             found.append({"seeds": team_name, "kind": kind, "return": float(returns.mean())})
@@ -69,7 +69,7 @@ def cross_play(
     return found
 
 
-def stitchings(n_runs: int, n_agents: int, most: int, seed: int = 0) -> list[tuple[int, ...]]:
+def team_assignments(n_runs: int, n_agents: int, most: int, seed: int = 0) -> list[tuple[int, ...]]:
     """Which run each agent comes from, for every team that is to be played.
 
     The runs' own teams come first. Of the others there are ``n_runs ** n_agents - n_runs``; where that is more than
@@ -106,7 +106,7 @@ def _team(run: RunDirectory, checkpoint: str) -> TeamPolicyModule:
     path = run.checkpoint(checkpoint)
     if not run.config.is_file() or not path.is_file():
         raise UserError(f"cross-play: found no finished run with checkpoints/{path.name} in {run.path}")
-    kind = load(yaml.safe_load(run.config.read_text(encoding="utf-8"))["model"]["class_path"])
+    kind = import_by_path(yaml.safe_load(run.config.read_text(encoding="utf-8"))["model"]["class_path"])
     if not (isinstance(kind, type) and issubclass(kind, TeamPolicyModule)):
         raise UserError(f"cross-play: {run.path} trained a {getattr(kind, '__name__', kind)}, expected a team")
     module = load_module(path, kind)

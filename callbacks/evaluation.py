@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from momalit.core.distributed import gather
+from momalit.core.distributed import gather_objects
 from momalit.core.errors import UserError
 from momalit.envs import references
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.envs.workers import worker_count
-from momalit.policies.coverage import Visits
+from momalit.policies.coverage import VisitRecorder
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.rollout import play_episodes
 from momalit.policies.team_policy import TeamPolicyModule
@@ -42,7 +42,7 @@ class Evaluation(pl.Callback):
         episodes: episodes per validation.
         test_episodes: episodes per test.
         deterministic: take each policy's mode; False samples.
-        imagined_starts: episodes imagined for comparison.
+        imagined_episodes: episodes imagined for comparison.
         workers: among how many processes the real episodes are shared out, the returns being the same; worthwhile for
             MuJoCo's robots where cores are free. None is what the environment variable ``MOMALIT_WORKERS`` says,
             else 1.
@@ -53,14 +53,14 @@ class Evaluation(pl.Callback):
         episodes: int = 20,
         test_episodes: int = 100,
         deterministic: bool = True,
-        imagined_starts: int = 256,
+        imagined_episodes: int = 256,
         workers: int | None = None,
     ) -> None:
         for name, number in (("episodes", episodes), ("test_episodes", test_episodes)):
             if number < 1:
                 raise UserError(f"Evaluation.{name}: found {number}, expected at least 1")
         self.episodes, self.test_episodes = episodes, test_episodes
-        self.deterministic, self.imagined_starts = deterministic, imagined_starts
+        self.deterministic, self.imagined_episodes = deterministic, imagined_episodes
         self.workers = workers if workers is None else worker_count(workers, "Evaluation.workers")
         self.returns: Tensor | None = None
         self._env: VectorTeamEnv | None = None
@@ -83,7 +83,7 @@ class Evaluation(pl.Callback):
         if isinstance(module, MOMAPPOModule) and module.world_model is not None:
             figures["imagined"] = self.imagine(module).mean().cpu()
         for name, value in figures.items():
-            module.log_agreed({f"{prefix}/{name}": value.float()}, prog_bar=name == "return")
+            module.log_synced({f"{prefix}/{name}": value.float()}, prog_bar=name == "return")
 
     def play(
         self,
@@ -92,7 +92,7 @@ class Evaluation(pl.Callback):
         episodes: int,
         rank: int = 0,
         world_size: int = 1,
-        visits: Visits | None = None,
+        visits: VisitRecorder | None = None,
     ) -> Tensor:
         """Returns of all episodes of ``purpose``, in the order of their seeds, the same in every process.
 
@@ -116,12 +116,12 @@ class Evaluation(pl.Callback):
             env = self._env if visits is None else visits.of(self._env)
             played = play_episodes(env, module.deployed, [seeds[i] for i in mine], noise)
         returns = torch.zeros(episodes)
-        for share, part in enumerate(gather(played) if world_size > 1 else [played]):
+        for share, part in enumerate(gather_objects(played) if world_size > 1 else [played]):
             returns[share::world_size] = part
         return returns
 
     def imagine(self, module: MOMAPPOModule) -> Tensor:
         """Imagined, unpenalised returns of the same team from the first states of the data's episodes."""
         data = module.data.train
-        first = data.first[: self.imagined_starts]
+        first = data.first[: self.imagined_episodes]
         return module.imagined_returns(data.state[data.row[first]].to(module.device), module.spec.horizon)

@@ -14,9 +14,9 @@ from rich.table import Table
 from torch import Tensor
 
 from callbacks.evaluation import Evaluation
-from momalit.core.distributed import gather
+from momalit.core.distributed import gather_objects
 from momalit.envs import references
-from momalit.policies.coverage import Visits, distance_from_data
+from momalit.policies.coverage import VisitRecorder, distance_to_data
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.studies.statistics import bootstrap_interval
@@ -52,7 +52,7 @@ def final_report(
     evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None) or Evaluation()  # type: ignore[attr-defined]
     played: dict[str, Tensor] = {}
     imagined: dict[str, float | None] = {"last": None, "best": None}
-    share, visits = (trainer.global_rank, trainer.world_size), {"last": Visits()}
+    share, visits = (trainer.global_rank, trainer.world_size), {"last": VisitRecorder()}
     last = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
     for name, weights in _candidates(trainer, last):
@@ -126,8 +126,8 @@ def _results(
 def _distance(visited: Tensor, datamodule: Any) -> float | None:
     """Mean distance from the data over all processes; None where there are no data to be far from."""
     train, held_out = (getattr(datamodule, name, None) for name in ("train", "test"))
-    own = None if train is None or held_out is None else distance_from_data(visited, train, held_out)
-    found = [value for value in gather(own) if value is not None]
+    own = None if train is None or held_out is None else distance_to_data(visited, train, held_out)
+    found = [value for value in gather_objects(own) if value is not None]
     return sum(found) / len(found) if found else None
 
 

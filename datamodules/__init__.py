@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from momalit.core.lazy_imports import public
+from momalit.core.lazy_imports import lazy_getattr
 
 if TYPE_CHECKING:
     from datamodules.builders.collect import collect
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "EnvironmentDataModule", "OfflineDataModule", "collect", "read_dataset"]
 
 # Imported when first used: the processes that play the experts need no Lightning.
-__getattr__ = public(
+__getattr__ = lazy_getattr(
     __name__,
     {
         "Dataset": "readers.team_dataset",

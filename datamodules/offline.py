@@ -32,8 +32,8 @@ class OfflineDataModule(ModuleLoaders):
         validation_fraction: share of the trajectories held out for validation, in [0, 1).
         test_fraction: share of the trajectories held out for testing, in [0, 1).
         split_seed: seed of the split.
-        resident: keep the training split on the accelerator, so that batches are drawn there; None does so where it
-            takes up to a quarter of the free memory. On the CPU it makes no difference.
+        keep_on_device: keep the training split on the accelerator, so that batches are drawn there; None does so where
+            it takes up to a quarter of the free memory. On the CPU it makes no difference.
 
     Raises:
         UserError: a fraction is outside its range.
@@ -48,7 +48,7 @@ class OfflineDataModule(ModuleLoaders):
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
-        resident: bool | None = None,
+        keep_on_device: bool | None = None,
     ) -> None:
         super().__init__()
         fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
@@ -63,7 +63,7 @@ class OfflineDataModule(ModuleLoaders):
         self.dataset, self.env = str(dataset), dict(env or {})
         self.transitions, self.dataset_seed, self.split_seed = transitions, dataset_seed, split_seed
         self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
-        self.resident = resident
+        self.keep_on_device = keep_on_device
 
     @cached_property
     def contents(self) -> Dataset:
@@ -110,7 +110,7 @@ class OfflineDataModule(ModuleLoaders):
 
     def to_device(self, device: torch.device) -> None:
         """Moves the training split to where it is drawn from, if it shall be and can be there."""
-        if device.type != "cpu" and (self._fits(device) if self.resident is None else self.resident):
+        if device.type != "cpu" and (self._fits(device) if self.keep_on_device is None else self.keep_on_device):
             self.__dict__["train"] = self.train.to(device)
 
     def _fits(self, device: torch.device) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from momalit.core.errors import UserError
-from momalit.core.lazy_imports import public
+from momalit.core.lazy_imports import lazy_getattr
 
 if TYPE_CHECKING:
     from momalit.core.team import AgentSpec, TeamSpec
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 # Where the names live. They are imported when first used: the command line answers --help without PyTorch.
-__getattr__ = public(
+__getattr__ = lazy_getattr(
     __name__,
     {
         "AgentSpec": "core.team",

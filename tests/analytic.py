@@ -7,7 +7,7 @@ from torch import Tensor
 
 from momalit.core.records import Sequence, Step
 from momalit.core.team import AgentSpec, TeamSpec
-from momalit.policies.rollout import first_times
+from momalit.policies.rollout import initial_sequence
 
 
 def split_target_spec() -> TeamSpec:
@@ -52,7 +52,7 @@ class AnalyticEnv:
         raise NotImplementedError
 
     def start(self) -> Sequence:
-        return first_times(self.state, self.spec.n_agents, self.spec.action_size)
+        return initial_sequence(self.state, self.spec.n_agents, self.spec.action_size)
 
     def step(self, action: Tensor) -> Step:
         self.time += 1

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from datamodules import OfflineDataModule
-from momalit.training.cpu import settle
+from momalit.training.cpu import configure_cpu
 
 torch.set_num_threads(1)  # whatever the surroundings ask for
-settle()
+configure_cpu()
 
 
 @pytest.fixture(scope="session", autouse=True)

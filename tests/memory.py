@@ -52,10 +52,10 @@ def held() -> tuple[int, int]:
 
 def _measure(dataset: str) -> dict[str, float]:
     from datamodules import OfflineDataModule
-    from momalit.training.cpu import settle
+    from momalit.training.cpu import configure_cpu
     from momalit.world_model.dynamics import ModelSpace
 
-    settle()
+    configure_cpu()
     before = begin_anew()
     began = time.perf_counter()
     data = OfflineDataModule(dataset)

@@ -14,8 +14,8 @@ from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.world_model.module import WorldModelModule
 from tests.processes import make_trainer
 
-SMALL = {"horizon": 10, "memory_length": 2, "width": 16, "memory": 16, "lr": 3e-3}
-MODEL = {"n_members": 3, "n_elites": 2, "hidden": (16, 16), "lr": 3e-3, "termination": "never"}
+SMALL = {"horizon": 10, "burn_in": 2, "width": 16, "gru_size": 16, "lr": 3e-3}
+MODEL = {"n_members": 3, "n_elites": 2, "hidden_sizes": (16, 16), "lr": 3e-3, "termination": "never"}
 
 
 def log() -> OfflineDataModule:
@@ -37,11 +37,11 @@ def make(kind: str, path: str | None = None, **settings: Any) -> tuple[Any, Any]
     if kind == "world_model":
         module = WorldModelModule(data.spec, **{**MODEL, "batch_size": 64, **settings})
     elif kind == "warm_start":
-        module = BCModule(data.spec, width=16, memory=16, window=4, memory_length=2, lr=3e-3, **settings)
+        module = BCModule(data.spec, width=16, gru_size=16, window=4, burn_in=2, lr=3e-3, **settings)
     elif kind == "mappo":
-        module = MAPPOModule(data.spec, **{**SMALL, "rows": 16, "horizon": 7, **settings})
+        module = MAPPOModule(data.spec, **{**SMALL, "n_rollouts": 16, "horizon": 7, **settings})
     else:
-        module = MOMAPPOModule(data.spec, world_model=path, **{**SMALL, "rows": 16, **settings})
+        module = MOMAPPOModule(data.spec, world_model=path, **{**SMALL, "n_rollouts": 16, **settings})
     return data, module
 
 

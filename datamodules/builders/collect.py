@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.builders.behaviors import make_behaviour
+from datamodules.builders.behaviours import make_behaviour
 from datamodules.builders.play_episodes import play
 from datamodules.builders.snapshots import mixture, play_mixture
 from datamodules.names import DEFAULT_TRANSITIONS, dataset_id, datasets_root, split_name
@@ -17,7 +17,7 @@ from datamodules.readers.team_dataset import contents_hash
 from datamodules.writer import write_dataset
 from momalit.core.errors import UserError
 from momalit.envs import make_env, team_spec
-from momalit.envs.factory import telling_settings
+from momalit.envs.factory import non_default_settings
 from momalit.training.run_directory import versions_of
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def collect(
         UserError: the name or a setting is unknown, or ``output`` exists.
     """
     task, kind = split_name(dataset)
-    settings = telling_settings(task, {key: value for key, value in (env or {}).items() if key != "name"})
+    settings = non_default_settings(task, {key: value for key, value in (env or {}).items() if key != "name"})
     transitions = DEFAULT_TRANSITIONS.get(task, 10_000) if transitions is None else transitions
     if not isinstance(transitions, int) or transitions < 1:
         raise UserError(f"data.transitions: found {transitions!r}, expected a whole number of at least 1")

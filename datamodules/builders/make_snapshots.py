@@ -50,7 +50,7 @@ def main() -> None:
 
 def _score(path: Path, episodes: int) -> dict[str, Any]:
     module = load_module(path, MAPPOModule).eval()
-    network = {key: module.hparams[key] for key in ("width", "memory", "shared", "initial_std", "min_std")}
+    network = {key: module.hparams[key] for key in ("width", "gru_size", "share_parameters", "initial_std", "min_std")}
     env = VectorTeamEnv(module.spec, episodes)
     seeds = torch.randint(2**30, generator=torch.Generator().manual_seed(7), size=(episodes,)).tolist()
     returns = {}

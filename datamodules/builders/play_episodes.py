@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from datamodules.builders.behaviors import Behaviour
+from datamodules.builders.behaviours import Behaviour
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.envs import VectorTeamEnv

@@ -32,9 +32,9 @@ from momalit.core.trajectories import Trajectories
 from momalit.envs import VectorTeamEnv, make_env, team_spec
 from momalit.envs.workers import GUARD
 from momalit.nn.actors import TeamActor
-from momalit.policies.rollout import ActingTeam
-from momalit.training.batches import generator_for
-from momalit.training.cpu import default_products
+from momalit.policies.rollout import TeamRunner
+from momalit.training.batches import keyed_generator
+from momalit.training.cpu import default_matmul
 
 FOLDER = Path(__file__).parents[1] / "policies"
 MOST_EPISODES = 4  # that one snapshot plays at a time; part of what makes a dataset reproducible
@@ -170,8 +170,8 @@ def _take_turn(turn: tuple[Path, int, tuple[int, ...]]) -> list[Episode]:
     snapshot = Snapshot.read(path)
     env = VectorTeamEnv(snapshot.spec, episodes, workers=1)  # every turn has a process already
     try:
-        behaviour = SampledTeam(snapshot.actor(), snapshot.spec, generator_for("cpu", *key))
-        with default_products():  # a dataset is the same whoever asked for it
+        behaviour = SampledTeam(snapshot.actor(), snapshot.spec, keyed_generator("cpu", *key))
+        with default_matmul():  # a dataset is the same whoever asked for it
             return run_episodes(env, behaviour, np.arange(episodes), np.random.default_rng(key))
     finally:
         env.close()
@@ -196,7 +196,7 @@ class SampledTeam:
 
     def __init__(self, actor: TeamActor, spec: TeamSpec, generator: torch.Generator) -> None:
         self._actor, self._shape = actor, (spec.n_agents, spec.action_size)
-        self._team = ActingTeam(actor, generator)
+        self._team = TeamRunner(actor, generator)
         self._previous: Tensor | None = None
 
     def act(self, _episode: np.ndarray, state: np.ndarray, _rng: np.random.Generator) -> np.ndarray:

@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from momalit.baselines.offline_learner import LogLearner, require_at_least
-from momalit.core.distributed import weighed
+from momalit.baselines.offline_learner import OfflineLearner, require_at_least
+from momalit.core.distributed import reweight
 from momalit.core.errors import UserError
 from momalit.core.records import Windows
 from momalit.core.team import TeamSpec
@@ -20,19 +20,19 @@ from momalit.nn.actors import TeamActor
 from momalit.training.hyperparameters import plain_arguments
 
 
-class BCModule(LogLearner):
+class BCModule(OfflineLearner):
     """Maximises the likelihood of each agent's actions given its own history.
 
     Args:
         spec: the team (the command line links it to the data).
         width: units of the linear layers.
-        memory: units of the GRUs; 0 for none, which decides by the present observation alone.
-        shared: one network for all agents.
+        gru_size: units of the GRUs; 0 for none, which decides by the present observation alone.
+        share_parameters: one network for all agents.
         lr: learning rate at the start, annealed to zero by a half cosine.
         window: steps per training window.
-        memory_length: real steps of burn-in before each window.
+        burn_in: real steps of burn-in before each window.
         batch_size: windows per minibatch, in all processes together.
-        best: share of the training episodes, those with the highest returns, that is cloned; 1 for all.
+        top_fraction: share of the training episodes, those with the highest returns, that is cloned; 1 for all.
         initial_std: deviation of continuous actions at the start, as a share of half their range.
         min_std: least deviation.
     """
@@ -43,13 +43,13 @@ class BCModule(LogLearner):
         self,
         spec: TeamSpec | Mapping[str, Any],
         width: int = 256,
-        memory: int = 128,
-        shared: bool = False,
+        gru_size: int = 128,
+        share_parameters: bool = False,
         lr: float = 1e-3,
         window: int = 25,
-        memory_length: int = 10,
+        burn_in: int = 10,
         batch_size: int = 64,
-        best: float = 1.0,
+        top_fraction: float = 1.0,
         initial_std: float = 0.5,
         min_std: float = 0.05,
     ) -> None:
@@ -57,10 +57,10 @@ class BCModule(LogLearner):
         super().__init__(spec)
         self.save_hyperparameters(arguments)
         require_at_least(1, width=width, window=window, batch_size=batch_size)
-        require_at_least(0, memory=memory, memory_length=memory_length)
-        if not 0 < best <= 1:
-            raise UserError(f"model.best: found {best}, expected a number above 0 and up to 1")
-        self.actor = TeamActor(self.spec, width, memory, shared, initial_std, min_std)
+        require_at_least(0, gru_size=gru_size, burn_in=burn_in)
+        if not 0 < top_fraction <= 1:
+            raise UserError(f"model.top_fraction: found {top_fraction}, expected a number above 0 and up to 1")
+        self.actor = TeamActor(self.spec, width, gru_size, share_parameters, initial_std, min_std)
         self._cloned: Trajectories | None = None
 
     def setup(self, stage: str) -> None:
@@ -68,16 +68,16 @@ class BCModule(LogLearner):
         super().setup(stage)
         if stage == "fit":
             train: Trajectories = self.data.train.to("cpu")  # where this module still is
-            number = max(round(self.hparams["best"] * len(train.lengths)), 1)
+            number = max(round(self.hparams["top_fraction"] * len(train.lengths)), 1)
             best = train.returns.argsort(descending=True, stable=True)[:number]
             self._cloned = train if number == len(train.lengths) else train.select(best.sort().values)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self._cloned = self.learnt.to(self.data.train.reward.device)
+        self._cloned = self.training_data.to(self.data.train.reward.device)
 
     @property
-    def learnt(self) -> Trajectories:
+    def training_data(self) -> Trajectories:
         """The episodes that are cloned."""
         assert self._cloned is not None, "set when fitting begins"
         return self._cloned
@@ -85,7 +85,7 @@ class BCModule(LogLearner):
     @property
     def windows_per_epoch(self) -> int:
         """As many as cover the cloned episodes once, from random beginnings."""
-        return max(len(self.learnt) // self.hparams["window"], 1)
+        return max(len(self.training_data) // self.hparams["window"], 1)
 
     @property
     def windows_per_batch(self) -> int:
@@ -93,18 +93,18 @@ class BCModule(LogLearner):
 
     def starts(self, random: torch.Generator) -> Tensor:
         """Different transitions for all windows of the epoch."""
-        return torch.randperm(len(self.learnt), generator=random)[: self.windows_per_epoch]
+        return torch.randperm(len(self.training_data), generator=random)[: self.windows_per_epoch]
 
-    def cut(self, index: Tensor) -> Windows:
-        return self.learnt.windows(index, self.hparams["memory_length"], self.hparams["window"])
+    def make_batch(self, index: Tensor) -> Windows:
+        return self.training_data.windows(index, self.hparams["burn_in"], self.hparams["window"])
 
     def training_step(self, batch: Windows, _: int) -> Tensor:
         """Negative log-likelihood per valid step and agent."""
         past = batch.sequence.state.shape[0] - batch.action.shape[0]
-        memory = self.actor.remember(batch.sequence)[:, past:]
-        policy = self.actor.distribution(memory, batch.sequence.state[past:])
-        loss = weighed(-masked_mean(policy.log_prob(batch.action), batch.valid), batch.weight)
-        self.note({"loss": loss})
+        hidden_state = self.actor.hidden_states(batch.sequence)[:, past:]
+        policy = self.actor.distribution(hidden_state, batch.sequence.state[past:])
+        loss = reweight(-masked_mean(policy.log_prob(batch.action), batch.valid), batch.weight)
+        self.record({"loss": loss})
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

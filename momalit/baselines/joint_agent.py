@@ -17,7 +17,7 @@ from momalit.nn.distributions import TeamCategorical, TeamDistribution
 MOST_CHOICES = 4096
 
 
-def joint_team(spec: TeamSpec) -> TeamSpec:
+def joint_team_spec(spec: TeamSpec) -> TeamSpec:
     """The same task for one agent.
 
     Continuous actions are put side by side. Discrete ones become a choice among all combinations: only a distribution
@@ -118,7 +118,7 @@ class JointActor(nn.Module):
 
     Args:
         spec: the team.
-        actor: the policy of ``joint_team(spec)``.
+        actor: the policy of ``joint_team_spec(spec)``.
     """
 
     low: Tensor
@@ -140,9 +140,9 @@ class JointActor(nn.Module):
         """What the policy reads."""
         return self.alone.inputs
 
-    def distribution(self, memory: Tensor, state: Tensor) -> JointDistribution:
+    def distribution(self, hidden_state: Tensor, state: Tensor) -> JointDistribution:
         """What the team does, given the memory ``(1, ..., H)`` and the state ``(..., S)``."""
-        policy = self.alone.distribution(memory, state)
+        policy = self.alone.distribution(hidden_state, state)
         if isinstance(policy, TeamCategorical) and self.legal_index is not None:
             allowed = (state[..., self.legal_index.clamp(min=0)] > 0.5) | (self.legal_index < 0)
             each = torch.arange(allowed.shape[-2], device=allowed.device)
@@ -151,15 +151,15 @@ class JointActor(nn.Module):
             )
         return JointDistribution(policy, self.actions)
 
-    def remember(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
+    def hidden_states(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
         """The memory after every time of a sequence, ``(1, T, B, H)``."""
         joint = replace(sequence, previous_action=self.actions.join(sequence.previous_action))
-        return self.alone.remember(joint, h)
+        return self.alone.hidden_states(joint, h)
 
     def forward(self, sequence: Sequence, h: Tensor | None = None) -> tuple[JointDistribution, Tensor]:
         """Distribution at every time of a sequence, over ``(T, B, A, U)``, and the memories."""
-        memory = self.remember(sequence, h)
-        return self.distribution(memory, sequence.state), memory
+        hidden_state = self.hidden_states(sequence, h)
+        return self.distribution(hidden_state, sequence.state), hidden_state
 
     def clip(self, action: Tensor) -> Tensor:
         """The action as an environment takes it: within bounds, zero in padding."""

@@ -20,7 +20,7 @@ class MAIQLModule(ImplicitQLearner):
         spec: the team (the command line links it to the data).
         expectile: τ, which part of the distribution of values V aims at.
         temperature: β of the weights exp(β (Q - V)); 0 clones the log.
-        largest_weight: upper bound of the weights.
+        max_weight: upper bound of the weights.
         mixer: ``qmix``, ``vdn``, ``linear``, or ``none`` for independent learners.
         **kwargs: see ``ValueLearner``.
     """
@@ -32,10 +32,10 @@ class MAIQLModule(ImplicitQLearner):
         spec: TeamSpec | Mapping[str, Any],
         expectile: float = 0.7,
         temperature: float = 3.0,
-        largest_weight: float = 100.0,
+        max_weight: float = 100.0,
         mixer: str = "qmix",
         **kwargs: Any,
     ) -> None:
         arguments = plain_arguments(locals())
-        super().__init__(spec, expectile, temperature, largest_weight, mixer, **kwargs)
+        super().__init__(spec, expectile, temperature, max_weight, mixer, **kwargs)
         self.save_hyperparameters(arguments)

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from momalit.core.distributed import means_over_processes
+from momalit.core.distributed import mean_over_processes
 from momalit.core.errors import UserError
 from momalit.core.records import Windows
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.policies.team_policy import TeamPolicyModule
-from momalit.training.batches import count_shared, generator_for, shared_chunks
+from momalit.training.batches import count_batches, keyed_generator, process_chunks
 from momalit.training.epoch_means import Means
 
 
-class LogLearner(TeamPolicyModule):
+class OfflineLearner(TeamPolicyModule):
     """Draws windows of real trajectories, with the real steps before each as burn-in.
 
     The stream of an epoch depends on seed and epoch only, so that a run that is continued sees what it would have seen.
@@ -38,7 +38,7 @@ class LogLearner(TeamPolicyModule):
 
     # --- what a method says ----------------------------------------------------------------------------------------
     @property
-    def learnt(self) -> Trajectories:
+    def training_data(self) -> Trajectories:
         """The part of the log that is learnt from."""
         return self.data.train
 
@@ -56,7 +56,7 @@ class LogLearner(TeamPolicyModule):
         """The transitions ``(windows_per_epoch,)`` that windows begin with, drawn by ``random`` (a CPU's)."""
         raise NotImplementedError
 
-    def cut(self, index: Tensor) -> Windows:
+    def make_batch(self, index: Tensor) -> Windows:
         """The windows that begin with transitions ``index`` ``(B,)``."""
         raise NotImplementedError
 
@@ -68,26 +68,26 @@ class LogLearner(TeamPolicyModule):
             self.actor.inputs.standardizer.fit(self.data.train.state.to("cpu"))  # where this module still is
 
     def train_dataloader(self) -> DataLoader:
-        number, _ = count_shared(self.windows_per_epoch, self.windows_per_batch, self.trainer.world_size)
+        number, _ = count_batches(self.windows_per_epoch, self.windows_per_batch, self.trainer.world_size)
         return self.stream(number, self._draw)
 
     def _draw(self) -> Iterator[Windows]:
-        order = self.starts(generator_for("cpu", torch.initial_seed(), self.current_epoch, 0, 4))
-        order = order.to(self.learnt.reward.device)
-        for parts in shared_chunks(order, self.windows_per_batch, self.trainer.world_size):
-            windows = self.cut(parts[self.global_rank])
+        order = self.starts(keyed_generator("cpu", torch.initial_seed(), self.current_epoch, 0, 4))
+        order = order.to(self.training_data.reward.device)
+        for parts in process_chunks(order, self.windows_per_batch, self.trainer.world_size):
+            windows = self.make_batch(parts[self.global_rank])
             if len(parts) > 1:
                 # What the others' parts hold is known here too, so nothing need be exchanged.
-                valid = self.learnt.remaining(parts).clamp(max=len(windows.valid)).sum(1).float()
+                valid = self.training_data.remaining(parts).clamp(max=len(windows.valid)).sum(1).float()
                 windows = replace(windows, weight=valid[self.global_rank] / valid.mean())
             yield windows
 
     def randomness(self, device: torch.device | str, purpose: int) -> torch.Generator:
         """This epoch's random numbers for one purpose in this process."""
-        return generator_for(device, torch.initial_seed(), self.current_epoch, self.global_rank, purpose)
+        return keyed_generator(device, torch.initial_seed(), self.current_epoch, self.global_rank, purpose)
 
     # --- bookkeeping -----------------------------------------------------------------------------------------------
-    def note(self, values: Mapping[str, Tensor]) -> None:
+    def record(self, values: Mapping[str, Tensor]) -> None:
         """Adds scalars to the epoch's means, logged as ``train/<name>``."""
         self._means.add(values)
 
@@ -97,11 +97,11 @@ class LogLearner(TeamPolicyModule):
         Raises:
             FloatingPointError: one of them is not finite.
         """
-        means = means_over_processes(self._means.take())
+        means = mean_over_processes(self._means.take())
         for name, value in means.items():
             if not bool(torch.isfinite(value)):
                 raise FloatingPointError(f"{self.title}: {name} is {float(value)} in epoch {self.current_epoch}")
-        self.log_agreed({f"train/{name}": value for name, value in means.items()})
+        self.log_synced({f"train/{name}": value for name, value in means.items()})
 
 
 def require_at_least(least: float, **numbers: float) -> None:

@@ -27,10 +27,10 @@ class ITD3BCModule(ValueLearner):
 
     Args:
         spec: the team (the command line links it to the data); continuous actions only.
-        strength: α of λ = α / mean|Q|, what values weigh against imitation.
-        noise: deviation of the noise on the target policies' actions.
-        noise_clip: its bound.
-        delay: updates of the Qs per update of the policies.
+        alpha: α of λ = α / mean|Q|, what values weigh against imitation.
+        policy_noise: deviation of the noise on the target policies' actions.
+        policy_noise_clip: its bound.
+        policy_delay: updates of the Qs per update of the policies.
         **kwargs: see ``ValueLearner``.
     """
 
@@ -39,61 +39,61 @@ class ITD3BCModule(ValueLearner):
     def __init__(
         self,
         spec: TeamSpec | Mapping[str, Any],
-        strength: float = 2.5,
-        noise: float = 0.2,
-        noise_clip: float = 0.5,
-        delay: int = 2,
+        alpha: float = 2.5,
+        policy_noise: float = 0.2,
+        policy_noise_clip: float = 0.5,
+        policy_delay: int = 2,
         **kwargs: Any,
     ) -> None:
         arguments = plain_arguments(locals())
         super().__init__(spec, initial_std=0.5, min_std=0.05, **kwargs)
         self.save_hyperparameters(arguments)
-        require_at_least(0, strength=strength, noise=noise, noise_clip=noise_clip)
-        require_at_least(1, delay=delay)
+        require_at_least(0, alpha=alpha, policy_noise=policy_noise, policy_noise_clip=policy_noise_clip)
+        require_at_least(1, policy_delay=policy_delay)
         self.require_continuous()
         self.actor.raw_std.requires_grad_(False)  # nothing is sampled from it
-        self.q = AgentValues(self.team, 2, self.hparams["width"], self.memory, of_actions=True)
+        self.q = AgentValues(self.team, 2, self.hparams["width"], self.gru_size, of_actions=True)
         self.q_target, self.policy_target = self.target_of(self.q), self.target_of(self.actor)
 
     @property
     def policy_due(self) -> bool:
         """Whether this step updates the policies."""
-        return self.global_step % self.hparams["delay"] == self.hparams["delay"] - 1
+        return self.global_step % self.hparams["policy_delay"] == self.hparams["policy_delay"] - 1
 
     def losses(self, batch: Minibatch) -> dict[str, Tensor]:
-        memory = self.q.remember(batch.inputs, batch.keep, batch.first, batch.last)
-        q = self.scale.value(self.q.actions(memory, batch.scaled.unsqueeze(0)).squeeze(1))
+        hidden_state = self.q.hidden_states(batch.inputs, batch.keep, batch.first, batch.last)
+        q = self.scale.value(self.q.actions(hidden_state, batch.scaled.unsqueeze(0)).squeeze(1))
         critic = masked_mean((q - self.target(batch)).square().sum(0), batch.valid)
-        self.note({"q": masked_mean(q.mean(0), batch.valid)})
-        return {"critic": critic, "policy": self.policy_loss(batch, memory.detach())}
+        self.record({"q": masked_mean(q.mean(0), batch.valid)})
+        return {"critic": critic, "policy": self.policy_loss(batch, hidden_state.detach())}
 
     @torch.no_grad()
     def target(self, batch: Minibatch) -> Tensor:
         """``r + γ min_c Q_c(o', π(o') + ε)`` by the slow copies, ``(T, B, A)``."""
         begin, end = batch.first + 1, batch.last + 1
         following = self.policy_target.distribution(
-            self.remember(self.policy_target, batch, begin, end), batch.state[1:]
+            self.hidden_states(self.policy_target, batch, begin, end), batch.state[1:]
         )
         action = self.policy.inputs.scaled(following.mode)
-        noise = torch.randn(action.shape, generator=self.noise, device=action.device) * self.hparams["noise"]
-        limit = self.hparams["noise_clip"]
+        noise = torch.randn(action.shape, generator=self.noise, device=action.device) * self.hparams["policy_noise"]
+        limit = self.hparams["policy_noise_clip"]
         action = (action + noise.clamp(-limit, limit)).clamp(-1, 1) * self.actor.mask
-        memory = self.q_target.remember(batch.inputs, batch.keep, begin, end)
-        values = self.scale.value(self.q_target.actions(memory, action.unsqueeze(0)).squeeze(1))
+        hidden_state = self.q_target.hidden_states(batch.inputs, batch.keep, begin, end)
+        values = self.scale.value(self.q_target.actions(hidden_state, action.unsqueeze(0)).squeeze(1))
         return self.bootstrapped(batch, values.amin(0))
 
-    def policy_loss(self, batch: Minibatch, memory: Tensor) -> Tensor:
+    def policy_loss(self, batch: Minibatch, hidden_state: Tensor) -> Tensor:
         """``-λ Q_1(o, π(o)) + (π(o) - a)²``, or a zero where the policies wait."""
         if not self.policy_due:
             # DistributedDataParallel wants every weight in the loss; what that leaves is removed before the step.
             several = self.trainer.world_size > 1
             weights = [weight.sum() for weight in self.actor.parameters() if weight.requires_grad and several]
             return 0.0 * torch.stack([*weights, batch.reward.new_zeros(())]).sum()
-        now = self.remember(self.actor, batch, batch.first, batch.last)
+        now = self.hidden_states(self.actor, batch, batch.first, batch.last)
         action = self.actor.inputs.scaled(self.actor.distribution(now, batch.state[:-1]).mode)
-        first = memory[: self.team.n_agents]
+        first = hidden_state[: self.team.n_agents]
         value = self.scale.value(self.q.actions(first, action.unsqueeze(0), frozen=True)[0, 0])
-        weight = value_weight(value, batch.valid, self.hparams["strength"])
+        weight = value_weight(value, batch.valid, self.hparams["alpha"])
         imitation = squared_distance(action, batch.scaled, batch.valid, self.actor.mask)
         return imitation - masked_mean(weight * value, batch.valid)
 
@@ -103,6 +103,6 @@ class ITD3BCModule(ValueLearner):
             for weight in self.actor.parameters():
                 weight.grad = None
 
-    def follow(self) -> None:
+    def update_targets(self) -> None:
         if self.policy_due:
-            super().follow()
+            super().update_targets()

@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from momalit.baselines.offline_learner import LogLearner, require_at_least
+from momalit.baselines.offline_learner import OfflineLearner, require_at_least
 from momalit.baselines.return_scale import ReturnScale
-from momalit.core.distributed import weighed
+from momalit.core.distributed import reweight
 from momalit.core.errors import UserError
 from momalit.core.records import Segments
 from momalit.core.team import TeamSpec
@@ -64,7 +64,7 @@ class Minibatch:
         return self.inputs.shape[1] - 1
 
 
-class ValueLearner(LogLearner):
+class ValueLearner(OfflineLearner):
     """Learns values and policies from minibatches of transitions, with rewards from the log and no environment.
 
     One epoch is ``steps`` gradient steps, and one loss serves values and policies, which share no weights. The time
@@ -73,14 +73,14 @@ class ValueLearner(LogLearner):
     Args:
         spec: the team (the command line links it to the data).
         width: units of the linear layers, two of them.
-        memory: units of the GRUs; 0 for none; None for 128 where an agent sees less than the state, else 0.
+        gru_size: units of the GRUs; 0 for none; None for 128 where an agent sees less than the state, else 0.
         window: steps per window of the log, for networks with a memory; others learn from single transitions.
-        memory_length: real steps of burn-in before each window.
+        burn_in: real steps of burn-in before each window.
         batch_size: transitions per minibatch, in all processes together.
-        steps: gradient steps per epoch.
+        steps_per_epoch: gradient steps per epoch.
         lr: learning rate.
         discount: γ.
-        target_rate: share of the way that target networks go to the learning ones in a step.
+        target_update_rate: share of the way that target networks go to the learning ones in a step.
         initial_std: deviation of continuous actions at the start, as a share of half their range.
         min_std: least deviation.
     """
@@ -91,14 +91,14 @@ class ValueLearner(LogLearner):
         self,
         spec: TeamSpec | Mapping[str, Any],
         width: int = 256,
-        memory: int | None = None,
+        gru_size: int | None = None,
         window: int = 10,
-        memory_length: int = 10,
+        burn_in: int = 10,
         batch_size: int = 256,
-        steps: int = 500,
+        steps_per_epoch: int = 500,
         lr: float = 3e-4,
         discount: float = 0.99,
-        target_rate: float = 0.005,
+        target_update_rate: float = 0.005,
         initial_std: float = 0.5,
         min_std: float = 0.05,
     ) -> None:
@@ -107,27 +107,29 @@ class ValueLearner(LogLearner):
         if self.deterministic:  # the deviations are not among its settings
             arguments = {name: value for name, value in arguments.items() if name not in ("initial_std", "min_std")}
         self.save_hyperparameters(arguments)
-        require_at_least(1, width=width, window=window, batch_size=batch_size, steps=steps)
-        require_at_least(0, memory=memory or 0, memory_length=memory_length)
+        require_at_least(1, width=width, window=window, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
+        require_at_least(0, gru_size=gru_size or 0, burn_in=burn_in)
         if not 0 <= discount < 1:
             raise UserError(f"model.discount: found {discount}, expected a number from 0 to below 1")
-        if not 0 < target_rate <= 1:
-            raise UserError(f"model.target_rate: found {target_rate}, expected a number above 0 and up to 1")
-        self.team = self.acting_team()
+        if not 0 < target_update_rate <= 1:
+            raise UserError(
+                f"model.target_update_rate: found {target_update_rate}, expected a number above 0 and up to 1"
+            )
+        self.team = self.learner_spec()
         everything = set(range(self.team.state_size))
-        if memory is None:
-            memory = 0 if all(set(agent.observes) == everything for agent in self.team.agents) else MEMORY
-        self.memory = memory
-        self.window, self.burn_in = (window, memory_length) if memory else (1, 0)
+        if gru_size is None:
+            gru_size = 0 if all(set(agent.observes) == everything for agent in self.team.agents) else MEMORY
+        self.gru_size = gru_size
+        self.window, self.burn_in = (window, burn_in) if gru_size else (1, 0)
         self.scale = ReturnScale()
-        self.actor = self.as_team(TeamActor(self.team, width, memory, False, initial_std, min_std))
+        self.actor = self.to_team_actor(TeamActor(self.team, width, gru_size, False, initial_std, min_std))
         self._targets: list[tuple[nn.Module, nn.Module]] = []
 
-    def acting_team(self) -> TeamSpec:
+    def learner_spec(self) -> TeamSpec:
         """The agents that learn; a centralised method makes the team one."""
         return self.spec
 
-    def as_team(self, policy: TeamActor) -> Any:
+    def to_team_actor(self, policy: TeamActor) -> Any:
         """What acts in the environment, given the policies of the agents that learn."""
         return policy
 
@@ -161,7 +163,7 @@ class ValueLearner(LogLearner):
 
     @property
     def windows_per_epoch(self) -> int:
-        return self.hparams["steps"] * self.windows_per_batch
+        return self.hparams["steps_per_epoch"] * self.windows_per_batch
 
     @property
     def windows_per_batch(self) -> int:
@@ -169,15 +171,15 @@ class ValueLearner(LogLearner):
 
     def starts(self, random: torch.Generator) -> Tensor:
         """Uniformly drawn transitions, with replacement."""
-        return torch.randint(len(self.learnt), (self.windows_per_epoch,), generator=random)
+        return torch.randint(len(self.training_data), (self.windows_per_epoch,), generator=random)
 
-    def cut(self, index: Tensor) -> Segments:
-        return self.learnt.segments(index, self.burn_in, self.window)
+    def make_batch(self, index: Tensor) -> Segments:
+        return self.training_data.segments(index, self.burn_in, self.window)
 
     def on_train_epoch_start(self) -> None:
         self.noise = self.randomness(self.device, 5)
 
-    def look(self, segments: Segments) -> Minibatch:
+    def encode(self, segments: Segments) -> Minibatch:
         """What the networks read, computed once for all of them."""
         sequence, inputs = segments.sequence, self.policy.inputs
         state = sequence.state[-len(segments.valid) - 1 :]
@@ -195,13 +197,13 @@ class ValueLearner(LogLearner):
 
     # --- a gradient step -------------------------------------------------------------------------------------------
     def training_step(self, batch: Segments, _: int) -> Tensor:
-        losses = {name: weighed(loss, batch.weight) for name, loss in self.losses(self.look(batch)).items()}
-        self.note(losses)
+        losses = {name: reweight(loss, batch.weight) for name, loss in self.losses(self.encode(batch)).items()}
+        self.record(losses)
         return torch.stack(list(losses.values())).sum()
 
-    def remember(self, policy: TeamActor, batch: Minibatch, begin: int, end: int) -> Tensor:
+    def hidden_states(self, policy: TeamActor, batch: Minibatch, begin: int, end: int) -> Tensor:
         """Memories of policies at the times from ``begin`` to before ``end``, ``(A, end - begin, B, H)``."""
-        return recall(policy.trunk, self.memory > 0, batch.inputs, batch.keep, begin, end)
+        return recall(policy.trunk, self.gru_size > 0, batch.inputs, batch.keep, begin, end)
 
     def bootstrapped(self, batch: Minibatch, following: Tensor) -> Tensor:
         """Targets of values from those of the successors, ``(T, B, ...)``."""
@@ -214,9 +216,9 @@ class ValueLearner(LogLearner):
         return target
 
     @torch.no_grad()
-    def follow(self) -> None:
+    def update_targets(self) -> None:
         """Moves the target networks (Polyak averaging)."""
-        rate = self.hparams["target_rate"]
+        rate = self.hparams["target_update_rate"]
         for network, target in self._targets:
             for new, old in zip(network.parameters(), target.parameters(), strict=True):
                 old.lerp_(new, rate)
@@ -224,7 +226,7 @@ class ValueLearner(LogLearner):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step of the optimiser, then one of the target networks."""
         super().optimizer_step(*args, **kwargs)
-        self.follow()
+        self.update_targets()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         learning = [parameter for parameter in self.parameters() if parameter.requires_grad]

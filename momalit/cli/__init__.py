@@ -114,7 +114,7 @@ def _require_packages() -> None:
 
 def _dispatch(command: str, words: list[str]) -> int:
     _require_packages()
-    from momalit.cli.console import conversation
+    from momalit.cli.console import console_logging
 
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
@@ -122,11 +122,11 @@ def _dispatch(command: str, words: list[str]) -> int:
         raise UserError(f"command: found '{command}', {hint}")
     if command in OWN:
         module, name = OWN[command]
-        with conversation():
+        with console_logging():
             getattr(import_module(f"momalit.cli.commands.{module}"), name)(words)
     else:
         from momalit.cli.training_cli import TrainingCLI
 
-        with conversation():  # after the import, in which Lightning makes its loggers talkative
+        with console_logging():  # after the import, in which Lightning makes its loggers talkative
             TrainingCLI.start(command, words)
     return 0

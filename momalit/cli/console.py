@@ -46,7 +46,7 @@ class ConsoleHandler(logging.Handler):
 
 
 @contextmanager
-def conversation() -> Iterator[None]:
+def console_logging() -> Iterator[None]:
     """Lets momalit's loggers speak and Lightning's chatter rest, until the command ends."""
     handler = ConsoleHandler()
     ours = [logging.getLogger(name) for name in ("momalit", "datamodules", "callbacks")]

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from momalit.core.distributed import gather
+from momalit.core.distributed import gather_objects
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Preemption(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # All processes end after the same epoch, whichever of them got the signal.
-        numbers = {number for number in gather(self.received) if number is not None}
+        numbers = {number for number in gather_objects(self.received) if number is not None}
         if numbers:
             self.received = min(numbers & self._requeueing(trainer) or numbers)
             trainer.should_stop = True

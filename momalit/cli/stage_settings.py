@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 WORLD_MODEL = Stage("world_model", "world model", WorldModelModule, inherits=("discount",))
 WARM_START = Stage(
-    "warm_start", "warm start", BCModule, inherits=("width", "memory", "shared", "initial_std", "min_std")
+    "warm_start", "warm start", BCModule, inherits=("width", "gru_size", "share_parameters", "initial_std", "min_std")
 )
 
 

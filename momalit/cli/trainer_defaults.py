@@ -24,7 +24,7 @@ from momalit.world_model.module import WorldModelModule
 SHARED_WITH_STAGES = ("accelerator", "devices", "strategy", "precision", "num_nodes", "deterministic")
 
 
-class KeptCheckpoint(ModelCheckpoint):
+class RunCheckpoint(ModelCheckpoint):
     """The last or the best of a run: of a kind of its own, so that configurations may add others with like settings."""
 
 
@@ -71,7 +71,7 @@ def default_callbacks(
     return [ContinuedMetrics(), *bar, Preemption(), *checkpoints]
 
 
-def without_doubles(chosen: list[Callback], defaults: list[Callback]) -> list[Callback]:
+def drop_replaced(chosen: list[Callback], defaults: list[Callback]) -> list[Callback]:
     """The defaults whose place the configuration has not taken.
 
     A progress bar takes the place of ours, and a checkpoint that watches a metric that of the best. The last one stays,
@@ -146,8 +146,8 @@ def _made(key: str, setting: Any) -> Any:
     return parser.instantiate(Namespace(**{key: setting}))[key]
 
 
-def _checkpoint(directory: Path, name: str, monitor: str | None, mode: str) -> KeptCheckpoint:
-    return KeptCheckpoint(
+def _checkpoint(directory: Path, name: str, monitor: str | None, mode: str) -> RunCheckpoint:
+    return RunCheckpoint(
         directory,
         filename=name,
         monitor=monitor,

@@ -27,13 +27,13 @@ from momalit.cli.stage_settings import WARM_START, WORLD_MODEL, WarmStartSetting
 from momalit.cli.trainer_defaults import (
     default_callbacks,
     default_loggers,
+    drop_replaced,
     monitor_of,
     require_devices,
-    without_doubles,
 )
 from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
-from momalit.training.cpu import settle
+from momalit.training.cpu import configure_cpu
 from momalit.training.resumable import ResumableModule
 from momalit.training.run_directory import INHERITED, RunDirectory
 from momalit.training.trainer_checks import require_launcher, require_precision, require_strategy
@@ -83,7 +83,7 @@ class TrainingCLI(LightningCLI):
         Raises:
             UserError: something that was asked for is impossible.
         """
-        settle()
+        configure_cpu()
         files, others = configs.split(words)
         if not files and not {"-h", "--help"} & set(others):
             files = [_config_of_run(command, others)]
@@ -160,12 +160,10 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
         self._forget_settings_of_another_dataset(config["data"]["init_args"])
-        for stage in (WORLD_MODEL, WARM_START):
+        for stage, kind in ((WORLD_MODEL, "world model"), (WARM_START, "team")):
             given = config["model"]["init_args"].get(stage.key)
             if given is not None and not Path(given).is_file():
-                raise UserError(
-                    f"model.{stage.key}: found no file '{given}', expected the checkpoint of a {stage.title}"
-                )
+                raise UserError(f"model.{stage.key}: found no file '{given}', expected the checkpoint of a {kind}")
         require_strategy(_class_path(config["trainer"]["strategy"]))
         require_launcher(_class_path(config["trainer"]["strategy"]))
         require_precision(config["trainer"]["precision"])
@@ -218,7 +216,7 @@ class TrainingCLI(LightningCLI):
             defaults = default_callbacks(self.run, title, monitor_of(self.model), progress, keep)
             if self.new_rates:
                 defaults.append(checkpoint_settings.NewRates(self.new_rates))
-            config["callbacks"] = [*chosen, *without_doubles(chosen, defaults)]
+            config["callbacks"] = [*chosen, *drop_replaced(chosen, defaults)]
         elif config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = False
         try:

@@ -9,7 +9,7 @@ from typing import Any
 from momalit.core.errors import UserError
 
 
-def public(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_getattr(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """A package's ``__getattr__``.
 
     Args:
@@ -25,7 +25,7 @@ def public(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     return find
 
 
-def load(path: str) -> Any:
+def import_by_path(path: str) -> Any:
     """What a dotted path names, e.g. ``momalit.MOMAPPOModule``.
 
     Raises:

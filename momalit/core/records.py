@@ -139,8 +139,8 @@ class Rollout(TensorRecord):
         valid: ``(T, B)`` bool: the step counts.
         advantage: ``(T, B)`` or None until computed.
         target: ``(T, B)`` value targets in units of reward, or None until computed.
-        memory: ``(n, B, M)``, what n networks (at least the actors) remember when the first action is taken, or None
-            for nothing.
+        hidden_state: ``(n, B, M)``, what n networks (at least the actors) remember when the first action is taken, or
+            None for nothing.
         weight: what the mean over the valid steps of this minibatch is worth, a scalar, where several processes average
             theirs; None for 1.
     """
@@ -157,7 +157,7 @@ class Rollout(TensorRecord):
     valid: Tensor
     advantage: Tensor | None = None
     target: Tensor | None = None
-    memory: Tensor | None = None
+    hidden_state: Tensor | None = None
     weight: Tensor | None = None
 
     @property

@@ -50,7 +50,7 @@ def make_env(name: str, **settings: Any) -> ParallelEnv:
     return env
 
 
-def telling_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def non_default_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those settings of an environment that are not its defaults anyway, so that equal environments are called equal.
 
     Args:

@@ -58,7 +58,7 @@ class Reacher(FactoredMujoco):
         """Mean undiscounted returns of uniformly random torques and of the noise-free expert.
 
         Measured over 5000 episodes each on mujoco 4.0 (standard errors 0.05 and 0.03), the expert's half with each
-        bend of the elbow. The expert is the controller of ``datamodules.builders.behaviors``. It needs nothing that an
+        bend of the elbow. The expert is the controller of ``datamodules.builders.behaviours``. It needs nothing that an
         ``independent`` agent cannot see, and it is not the optimum: a normalised score may exceed 1. A ``leader``
         team, whose agent_1 does not see the target, is held to the same reference.
         """

@@ -1,4 +1,4 @@
-"""RecordedRows: real episodes that can be taken up again by playing them once more."""
+"""ResumableEnv: real episodes that can be taken up again by playing them once more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from momalit.core.records import Step
 from momalit.envs.vector_env import VectorTeamEnv
 
 
-class RecordedRows:
+class ResumableEnv:
     """Rows of a real environment that remember how they came where they are.
 
     The state of an environment in general cannot be saved. But an environment that keeps PettingZoo's promise, that

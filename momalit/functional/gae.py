@@ -14,7 +14,7 @@ def generalized_advantage(
     stopped: Tensor,
     valid: Tensor,
     discount: float = 0.99,
-    trace: float = 0.95,
+    gae_lambda: float = 0.95,
     stop_value: Tensor | float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Advantages and λ-returns (Schulman et al., 2016, eq. 16).
@@ -30,7 +30,7 @@ def generalized_advantage(
         stopped: ``(T, B)`` bool.
         valid: ``(T, B)`` bool; steps that do not count get zeros.
         discount: γ.
-        trace: λ.
+        gae_lambda: λ.
         stop_value: the value after a stop; None bootstraps from the successor as after a time limit.
 
     Returns:
@@ -41,7 +41,7 @@ def generalized_advantage(
         following = torch.where(stopped, torch.as_tensor(stop_value, dtype=value.dtype, device=value.device), following)
     following = following * ~terminated
     delta = (reward + discount * following - value[:-1]) * valid
-    carry = (discount * trace) * (valid & ~(terminated | truncated | stopped)).to(value.dtype)
+    carry = (discount * gae_lambda) * (valid & ~(terminated | truncated | stopped)).to(value.dtype)
     advantage = torch.empty_like(delta)
     running = torch.zeros_like(delta[0])
     for t in range(delta.shape[0] - 1, -1, -1):

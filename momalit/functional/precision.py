@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 
-def widened(values: Tensor) -> Tensor:
+def at_least_float32(values: Tensor) -> Tensor:
     """Floats of at least 32 bits: those of 16 are widened, those of 64 stay."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-def exactly(values: Tensor) -> AbstractContextManager[object]:
+def full_precision(values: Tensor) -> AbstractContextManager[object]:
     """A context in which products of matrices on the device of ``values`` keep the precision of their factors."""
     kind = values.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

@@ -23,21 +23,21 @@ def masked_means(values: Iterable[Tensor], mask: Tensor) -> Tensor:
     return each @ (weight / weight.sum().clamp(min=1.0))
 
 
-def clipped_objective(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float = 0.2) -> Tensor:
+def clipped_objective(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_epsilon: float = 0.2) -> Tensor:
     """What PPO maximises at each step, per agent with the team's advantage (Schulman et al., 2017, eq. 7).
 
     Args:
         log_prob: ``(T, B, A)`` under the current policies.
         old_log_prob: ``(T, B, A)`` under those that acted.
         advantage: ``(T, B)``, normalised.
-        clip: ε.
+        clip_epsilon: ε.
 
     Returns:
         ``(T, B, A)``.
     """
     ratio = torch.exp(log_prob - old_log_prob)
     shared = advantage.unsqueeze(-1)
-    return torch.minimum(ratio * shared, ratio.clamp(1 - clip, 1 + clip) * shared)
+    return torch.minimum(ratio * shared, ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * shared)
 
 
 def kl_estimate(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from momalit.functional.precision import exactly
+from momalit.functional.precision import full_precision
 
 
 def ensemble_covariance_norm(mean: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def ensemble_covariance_norm(mean: Tensor) -> Tensor:
     if members == 1:
         return mean.new_zeros(mean.shape[1])
     centred = (mean - mean.mean(0)).transpose(0, 1)
-    with exactly(centred):
+    with full_precision(centred):
         gram = centred @ centred.transpose(1, 2)
     return gram.flatten(1).norm(dim=1) / (members - 1)
 
@@ -37,7 +37,7 @@ def ensemble_reward_variance(mean: Tensor) -> Tensor:
     return mean[..., -1].var(0)
 
 
-def largest_noise(log_variance: Tensor) -> Tensor:
+def max_predicted_variance(log_variance: Tensor) -> Tensor:
     """``u_aleatoric``: the largest norm over the elites of the predicted variances ``(E, B, D)`` (as in MOPO)."""
     return log_variance.exp().norm(dim=-1).amax(0)
 

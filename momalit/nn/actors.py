@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from momalit.core.errors import UserError
 from momalit.core.records import Sequence
 from momalit.core.team import TeamSpec
-from momalit.functional.precision import widened
+from momalit.functional.precision import at_least_float32
 from momalit.nn.agent_inputs import AgentInputs
 from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian
 from momalit.nn.recurrent_trunk import RecurrentTrunk
@@ -27,8 +29,8 @@ class TeamActor(nn.Module):
     Args:
         spec: the team.
         width: units of the linear layers.
-        memory: units of the GRU; 0 for none, which decides by the present observation alone.
-        shared: one network for all agents.
+        gru_size: units of the GRU; 0 for none, which decides by the present observation alone.
+        share_parameters: one network for all agents.
         initial_std: deviation at the start, as a share of half the action range.
         min_std: its lower bound.
         max_std: its upper bound.
@@ -49,18 +51,19 @@ class TeamActor(nn.Module):
         self,
         spec: TeamSpec,
         width: int = 256,
-        memory: int = 128,
-        shared: bool = False,
+        gru_size: int = 128,
+        share_parameters: bool = False,
         initial_std: float = 0.5,
         min_std: float = 0.05,
         max_std: float = 1.0,
     ) -> None:
         super().__init__()
+        self.spec, self.sizes = spec, {"width": width, "gru_size": gru_size, "share_parameters": share_parameters}
         if not 0 < min_std < max_std:
             raise UserError(f"model.min_std: found {min_std}, expected a number above 0 and below {max_std}")
         self.discrete = spec.discrete
-        self.inputs = AgentInputs(spec, previous=memory > 0)
-        self.trunk = RecurrentTrunk(spec, width, memory, shared)
+        self.inputs = AgentInputs(spec, previous=gru_size > 0)
+        self.trunk = RecurrentTrunk(spec, width, gru_size, share_parameters)
         self.head = StackedLinear(spec.n_agents, self.trunk.size, spec.action_size, gain=0.01)
         self.register_buffer("mask", spec.action_mask(), persistent=False)
         self.register_buffer("low", spec.action_low(), persistent=False)
@@ -102,17 +105,33 @@ class TeamActor(nn.Module):
         share = min(max((math.log(std) - a) / (b - a), 0.01), 0.99)
         self.raw_std.fill_(math.log(share / (1 - share)))
 
-    def distribution(self, memory: Tensor, state: Tensor) -> TeamDistribution:
+    @staticmethod
+    def sizes_of(spec: TeamSpec, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The ``sizes`` of a team's networks, read off their ``state_dict``."""
+        _, n_in, width = weights["trunk.linear.weight"].shape
+        gru = weights.get("trunk.gru.hidden.weight")
+        own = spec.observation_size + (0 if gru is None else spec.action_size)
+        return {"width": width, "gru_size": 0 if gru is None else gru.shape[1], "share_parameters": n_in > own}
+
+    @torch.no_grad()
+    def copy_policies(self, other: TeamActor) -> None:
+        """Takes over the policies of ``other``, of the same ``sizes``; deviations stay within the bounds here."""
+        self.load_state_dict(other.state_dict())
+        if not self.discrete and self._log_range != other._log_range:
+            a, b = self._log_range
+            self.raw_std.copy_(torch.logit(((other.log_std - self.log_scale) / (b - a)).clamp(0.01, 0.99)))
+
+    def distribution(self, hidden_state: Tensor, state: Tensor) -> TeamDistribution:
         """What the agents do, given their memories.
 
         Args:
-            memory: ``(A, ..., H)``.
+            hidden_state: ``(A, ..., H)``.
             state: ``(..., S)``, read for the action masks only.
 
         Returns:
             a distribution over ``(..., A, U)``.
         """
-        scores = widened(self.head(memory).movedim(0, -2))
+        scores = at_least_float32(self.head(hidden_state).movedim(0, -2))
         if not self.discrete:
             mean = torch.addcmul(self.center, self.half_range, torch.tanh(scores))
             return TeamGaussian(mean, self.log_std, self.mask)
@@ -123,14 +142,14 @@ class TeamActor(nn.Module):
             legal = legal & (allowed | ~(allowed & legal).any(-1, keepdim=True))
         return TeamCategorical.from_scores(scores, legal)
 
-    def remember(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
+    def hidden_states(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
         """The agents' memories after every time of a sequence, ``(A, T, B, H)``."""
         return self.trunk(self.inputs(sequence.state, sequence.previous_action), sequence.keep, h)
 
     def forward(self, sequence: Sequence, h: Tensor | None = None) -> tuple[TeamDistribution, Tensor]:
         """Distribution at every time of a sequence, ``(T, B, A, U)``, and the memories."""
-        memory = self.remember(sequence, h)
-        return self.distribution(memory, sequence.state), memory
+        hidden_state = self.hidden_states(sequence, h)
+        return self.distribution(hidden_state, sequence.state), hidden_state
 
     def clip(self, action: Tensor) -> Tensor:
         """The action as an environment takes it: within bounds, zero in padding."""

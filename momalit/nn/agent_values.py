@@ -9,7 +9,7 @@ from momalit.core.team import TeamSpec
 from momalit.nn.gru import StackedGRU
 from momalit.nn.mixers import NO_MIXER, make_mixer
 from momalit.nn.recurrent_trunk import recall
-from momalit.nn.sampled_actions import values_of_tried
+from momalit.nn.sampled_actions import sampled_action_values
 from momalit.nn.stacked import StackedLinear
 
 
@@ -24,20 +24,20 @@ class AgentValues(nn.Module):
         spec: the team.
         copies: C, e.g. 2 for twins.
         width: units of the two hidden layers.
-        memory: units of the GRU; 0 for none.
+        gru_size: units of the GRU; 0 for none.
         of_actions: Q rather than V.
     """
 
-    def __init__(self, spec: TeamSpec, copies: int, width: int, memory: int, of_actions: bool) -> None:
+    def __init__(self, spec: TeamSpec, copies: int, width: int, gru_size: int, of_actions: bool) -> None:
         super().__init__()
         self.copies, self.n_agents, self.discrete = copies, spec.n_agents, spec.discrete
         n = copies * spec.n_agents
         reads_action = of_actions and not spec.discrete
         n_out = spec.action_size if of_actions and spec.discrete else 1
-        n_in = spec.observation_size + (spec.action_size if memory else 0)
+        n_in = spec.observation_size + (spec.action_size if gru_size else 0)
         self.read = StackedLinear(n, n_in, width, gain=2**0.5)
-        self.gru = StackedGRU(n, width, memory) if memory else None
-        self.n_features = memory or width
+        self.gru = StackedGRU(n, width, gru_size) if gru_size else None
+        self.n_features = gru_size or width
         self.hidden = StackedLinear(n, self.n_features + (spec.action_size if reads_action else 0), width, gain=2**0.5)
         self.out = StackedLinear(n, width, n_out, gain=0.1)
 
@@ -55,33 +55,33 @@ class AgentValues(nn.Module):
         feature = torch.relu(self.read(inputs.repeat(self.copies, 1, 1, 1)))
         return feature if self.gru is None else self.gru(feature, keep, h)
 
-    def remember(self, inputs: Tensor, keep: Tensor, begin: int, end: int) -> Tensor:
+    def hidden_states(self, inputs: Tensor, keep: Tensor, begin: int, end: int) -> Tensor:
         """``forward`` at the times from ``begin`` to before ``end``, ``(C A, end - begin, B, H)``; see ``recall``."""
         return recall(self, self.gru is not None, inputs, keep, begin, end)
 
-    def every(self, memory: Tensor, frozen: bool = False) -> Tensor:
+    def every(self, hidden_state: Tensor, frozen: bool = False) -> Tensor:
         """``Q(h, ·)`` of all choices, or ``V(h)`` as the only one, ``(C, T, B, A, U)``.
 
         Args:
-            memory: ``(C A, T, B, H)``, or of the first copies only.
+            hidden_state: ``(C A, T, B, H)``, or of the first copies only.
             frozen: nothing is to be learnt by the networks.
         """
-        n = memory.shape[0]
+        n = hidden_state.shape[0]
         weight, bias = _parameters(self.hidden, n, frozen)
-        hidden = torch.relu(torch.baddbmm(bias, memory.flatten(1, 2), weight))
+        hidden = torch.relu(torch.baddbmm(bias, hidden_state.flatten(1, 2), weight))
         weight, bias = _parameters(self.out, n, frozen)
         values = torch.baddbmm(bias, hidden, weight).float()
-        return values.view(-1, self.n_agents, *memory.shape[1:3], values.shape[-1]).movedim(1, 3)
+        return values.view(-1, self.n_agents, *hidden_state.shape[1:3], values.shape[-1]).movedim(1, 3)
 
-    def states(self, memory: Tensor) -> Tensor:
+    def states(self, hidden_state: Tensor) -> Tensor:
         """``V(h)`` ``(C, T, B, A)`` of memories ``(C A, T, B, H)``."""
-        return self.every(memory).squeeze(-1)
+        return self.every(hidden_state).squeeze(-1)
 
-    def actions(self, memory: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+    def actions(self, hidden_state: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
         """``Q(h, a)`` of N actions for every history.
 
         Args:
-            memory: ``(C A, T, B, H)``, or of the first copies only.
+            hidden_state: ``(C A, T, B, H)``, or of the first copies only.
             action: ``(N, T, B, A, U)``, scaled (see ``AgentInputs.scaled``).
             frozen: the gradient goes to the actions alone.
 
@@ -89,16 +89,16 @@ class AgentValues(nn.Module):
             ``(C, N, T, B, A)``.
         """
         if self.discrete:
-            return (self.every(memory, frozen).unsqueeze(1) * action).sum(-1)
-        n, time, rows, _ = memory.shape
+            return (self.every(hidden_state, frozen).unsqueeze(1) * action).sum(-1)
+        n, time, rows, _ = hidden_state.shape
         count = action.shape[0]
         weight, bias = _parameters(self.hidden, n, frozen)
         about, doing = weight.split([self.n_features, weight.shape[1] - self.n_features], 1)
         # (N, C A, T B, U), the same for all copies.
         tried = action.flatten(1, 2).transpose(1, 2).repeat(1, n // self.n_agents, 1, 1)
-        known = torch.baddbmm(bias, memory.flatten(1, 2), about)
+        known = torch.baddbmm(bias, hidden_state.flatten(1, 2), about)
         weight, bias = _parameters(self.out, n, frozen)
-        values = values_of_tried(known, tried, doing, weight) + bias
+        values = sampled_action_values(known, tried, doing, weight) + bias
         return values.view(count, -1, self.n_agents, time, rows).permute(1, 0, 3, 4, 2)
 
 
@@ -115,15 +115,15 @@ class MixedValues(AgentValues):
         spec: the team.
         copies: C.
         width: units of the two hidden layers.
-        memory: units of the GRU; 0 for none.
+        gru_size: units of the GRU; 0 for none.
         of_actions: Q rather than V.
         mixer: ``qmix``, ``vdn``, ``linear`` or ``none``.
     """
 
     def __init__(
-        self, spec: TeamSpec, copies: int, width: int, memory: int, of_actions: bool, mixer: str = NO_MIXER
+        self, spec: TeamSpec, copies: int, width: int, gru_size: int, of_actions: bool, mixer: str = NO_MIXER
     ) -> None:
-        super().__init__(spec, copies, width, memory, of_actions)
+        super().__init__(spec, copies, width, gru_size, of_actions)
         count = 0 if mixer == NO_MIXER else copies
         self.mixers = nn.ModuleList(make_mixer(mixer, spec.n_agents, spec.state_size) for _ in range(count))
 

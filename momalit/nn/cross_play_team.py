@@ -14,7 +14,7 @@ from momalit.nn.distributions import TeamDistribution
 
 
 @dataclass(frozen=True)
-class StitchedDistribution:
+class CrossPlayDistribution:
     """What the agents do, each by the team it comes from.
 
     Args:
@@ -46,7 +46,7 @@ class StitchedDistribution:
         return self._chosen([part.log_prob(action) for part in self.parts], -1)
 
 
-class StitchedTeam(nn.Module):
+class CrossPlayTeam(nn.Module):
     """Agents of several teams as one team, with a ``TeamActor``'s interface for playing.
 
     Args:
@@ -66,17 +66,17 @@ class StitchedTeam(nn.Module):
         mask: Tensor = self.actors[0].mask  # type: ignore[assignment]
         return mask
 
-    def remember(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
+    def hidden_states(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
         """The memories of all agents of all teams after every time, ``(teams * A, T, B, H)``."""
         parts = [None] * len(self.actors) if h is None else h.chunk(len(self.actors))
-        return torch.cat([actor.remember(sequence, part) for actor, part in zip(self.actors, parts, strict=True)])  # type: ignore[operator]
+        return torch.cat([actor.hidden_states(sequence, part) for actor, part in zip(self.actors, parts, strict=True)])  # type: ignore[operator]
 
-    def forward(self, sequence: Sequence, h: Tensor | None = None) -> tuple[StitchedDistribution, Tensor]:
+    def forward(self, sequence: Sequence, h: Tensor | None = None) -> tuple[CrossPlayDistribution, Tensor]:
         """Distribution at every time of a sequence, over ``(T, B, A, U)``, and the memories."""
-        memory = self.remember(sequence, h)
-        parts = zip(self.actors, memory.chunk(len(self.actors)), strict=True)
+        hidden_state = self.hidden_states(sequence, h)
+        parts = zip(self.actors, hidden_state.chunk(len(self.actors)), strict=True)
         policies = tuple(actor.distribution(part, sequence.state) for actor, part in parts)  # type: ignore[operator]
-        return StitchedDistribution(policies, self.team), memory
+        return CrossPlayDistribution(policies, self.team), hidden_state
 
     def clip(self, action: Tensor) -> Tensor:
         """The action as an environment takes it."""

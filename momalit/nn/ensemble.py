@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from momalit.functional.precision import widened
+from momalit.functional.precision import at_least_float32
 from momalit.nn.stacked import StackedMLP
 
 
@@ -36,20 +36,20 @@ class EnsembleNetwork(nn.Module):
     Args:
         n_members: M.
         n_in: input features.
-        hidden: widths of the hidden layers.
+        hidden_sizes: widths of the hidden layers.
         n_out: D.
     """
 
-    def __init__(self, n_members: int, n_in: int, hidden: Sequence[int], n_out: int) -> None:
+    def __init__(self, n_members: int, n_in: int, hidden_sizes: Sequence[int], n_out: int) -> None:
         super().__init__()
-        self.n_in, self.hidden, self.n_out = n_in, list(hidden), n_out
-        self.layers = StackedMLP(n_members, n_in, hidden, 2 * n_out + 1)
+        self.n_in, self.hidden_sizes, self.n_out = n_in, list(hidden_sizes), n_out
+        self.layers = StackedMLP(n_members, n_in, hidden_sizes, 2 * n_out + 1)
         self.highest = nn.Parameter(torch.full((n_members, 1, n_out), 0.5))
         self.lowest = nn.Parameter(torch.full((n_members, 1, n_out), -10.0))
 
     def forward(self, x: Tensor) -> Prediction:
         """Predicts for inputs ``(M, B, n_in)``."""
-        mean, raw, termination = widened(self.layers(x)).split([self.n_out, self.n_out, 1], -1)
+        mean, raw, termination = at_least_float32(self.layers(x)).split([self.n_out, self.n_out, 1], -1)
         bounded = self.highest - F.softplus(self.highest - raw)
         bounded = self.lowest + F.softplus(bounded - self.lowest)
         return Prediction(mean, bounded, termination.squeeze(-1))
@@ -67,7 +67,7 @@ class EnsembleNetwork(nn.Module):
     @torch.no_grad()
     def subset(self, members: Tensor) -> EnsembleNetwork:
         """A new, frozen network of the members numbered ``members`` (long)."""
-        chosen = EnsembleNetwork(len(members), self.n_in, self.hidden, self.n_out).to(self.highest.device)
+        chosen = EnsembleNetwork(len(members), self.n_in, self.hidden_sizes, self.n_out).to(self.highest.device)
         for mine, theirs in zip(chosen.parameters(), self.parameters(), strict=True):
             mine.copy_(theirs[members])
         return chosen.requires_grad_(False)

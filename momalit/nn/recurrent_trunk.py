@@ -18,19 +18,21 @@ class RecurrentTrunk(nn.Module):
     Args:
         spec: the team.
         width: units of the linear layers.
-        memory: units of the GRU; 0 for none, which reads the present observation alone.
-        shared: one network for all agents, told apart by a one-hot of the agent.
+        gru_size: units of the GRU; 0 for none, which reads the present observation alone.
+        share_parameters: one network for all agents, told apart by a one-hot of the agent.
     """
 
-    def __init__(self, spec: TeamSpec, width: int, memory: int, shared: bool = False) -> None:
+    def __init__(self, spec: TeamSpec, width: int, gru_size: int, share_parameters: bool = False) -> None:
         super().__init__()
-        self.n_agents, self.shared = spec.n_agents, shared
-        self.size = memory or width
-        n = 1 if shared else spec.n_agents
-        n_in = spec.observation_size + (spec.action_size if memory else 0) + (spec.n_agents if shared else 0)
+        self.n_agents, self.share_parameters = spec.n_agents, share_parameters
+        self.size = gru_size or width
+        n = 1 if share_parameters else spec.n_agents
+        n_in = (
+            spec.observation_size + (spec.action_size if gru_size else 0) + (spec.n_agents if share_parameters else 0)
+        )
         self.linear = StackedLinear(n, n_in, width, gain=2**0.5)
-        self.gru = StackedGRU(n, width, memory) if memory else None
-        self.second = None if memory else StackedLinear(n, width, width, gain=2**0.5)
+        self.gru = StackedGRU(n, width, gru_size) if gru_size else None
+        self.second = None if gru_size else StackedLinear(n, width, width, gain=2**0.5)
 
     def forward(self, inputs: Tensor, keep: Tensor, h: Tensor | None = None) -> Tensor:
         """Runs over time.
@@ -43,12 +45,10 @@ class RecurrentTrunk(nn.Module):
         Returns:
             the memory after every step, ``(A, T, B, H)``; without a GRU the last hidden layer in its place.
         """
-        return run_together([self], inputs, keep, h)[0]
+        return run_trunks([self], inputs, keep, h)[0]
 
 
-def run_together(
-    trunks: Sequence[RecurrentTrunk], inputs: Tensor, keep: Tensor, h: Tensor | None = None
-) -> list[Tensor]:
+def run_trunks(trunks: Sequence[RecurrentTrunk], inputs: Tensor, keep: Tensor, h: Tensor | None = None) -> list[Tensor]:
     """Runs trunks of one shape over the same inputs, with one loop over time for all of them.
 
     Args:
@@ -62,7 +62,7 @@ def run_together(
     """
     agents, time, rows, _ = inputs.shape
     count = len(trunks)
-    if trunks[0].shared:
+    if trunks[0].share_parameters:
         # The agents become rows of one network.
         who = torch.eye(agents, device=inputs.device, dtype=inputs.dtype)[:, None, None].expand(-1, time, rows, -1)
         inputs = torch.cat([inputs, who], -1).transpose(0, 1).reshape(1, time, agents * rows, -1)
@@ -75,8 +75,8 @@ def run_together(
     else:
         seconds = [trunk.second for trunk in trunks if trunk.second is not None]
         memories = [torch.relu(layer(feature)) for layer, feature in zip(seconds, features, strict=True)]
-    if trunks[0].shared:
-        return [memory[0].unflatten(1, (agents, rows)).transpose(0, 1) for memory in memories]
+    if trunks[0].share_parameters:
+        return [hidden_state[0].unflatten(1, (agents, rows)).transpose(0, 1) for hidden_state in memories]
     return memories
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-class _TriedActions(torch.autograd.Function):
+class _SampledActionValues(torch.autograd.Function):
     """``relu(known + a W) v`` for N actions a.
 
     Autograd would keep the hidden units of every action, 33 MB for 31 actions of 256 situations and 4 networks, and go
@@ -50,7 +50,7 @@ class _TriedActions(torch.autograd.Function):
         return total * out.mT, d_tried, by_action * out.mT, d_out.mT
 
 
-def values_of_tried(known: Tensor, tried: Tensor, weight: Tensor, out: Tensor) -> Tensor:
+def sampled_action_values(known: Tensor, tried: Tensor, weight: Tensor, out: Tensor) -> Tensor:
     """A hidden layer that adds what an action does to what is known, and a linear output.
 
     Args:
@@ -62,4 +62,4 @@ def values_of_tried(known: Tensor, tried: Tensor, weight: Tensor, out: Tensor) -
     Returns:
         ``(N, n, R, 1)``, in single precision, as all of it is computed.
     """
-    return _TriedActions.apply(known.float(), tried.float(), weight.float(), out.float())
+    return _SampledActionValues.apply(known.float(), tried.float(), weight.float(), out.float())

@@ -53,7 +53,7 @@ class StackedMLP(nn.Sequential):
     Args:
         n: number of networks.
         n_in: input features.
-        hidden: width of each hidden layer.
+        hidden_sizes: width of each hidden layer.
         n_out: output features.
         activation: the non-linearity between layers.
 
@@ -62,9 +62,9 @@ class StackedMLP(nn.Sequential):
     """
 
     def __init__(
-        self, n: int, n_in: int, hidden: Sequence[int], n_out: int, activation: type[nn.Module] = nn.SiLU
+        self, n: int, n_in: int, hidden_sizes: Sequence[int], n_out: int, activation: type[nn.Module] = nn.SiLU
     ) -> None:
-        sizes = [n_in, *hidden]
+        sizes = [n_in, *hidden_sizes]
         layers: list[nn.Module] = []
         for a, b in pairwise(sizes):
             layers += [StackedLinear(n, a, b), activation()]

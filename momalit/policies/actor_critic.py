@@ -38,10 +38,10 @@ class ActorCriticModule(TeamPolicyModule):
 
     def make_networks(self) -> None:
         """Makes actors and critic as the hyper-parameters say."""
-        sizes = {name: self.hparams[name] for name in ("width", "memory", "shared")}
+        sizes = {name: self.hparams[name] for name in ("width", "gru_size", "share_parameters")}
         std = {name: self.hparams[name] for name in ("initial_std", "min_std")}
         self.actor = TeamActor(self.spec, **sizes, **std)
-        if self.hparams["averaging"]:
+        if self.hparams["ema_decay"]:
             self.averaged = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = TeamCritic(self.spec, mixer=self.hparams["mixer"], **sizes)
         self.register_buffer("entropy_weight", torch.tensor(float(self.hparams["entropy_coefficient"])))
@@ -65,7 +65,7 @@ class ActorCriticModule(TeamPolicyModule):
     def _lr_share(self, epoch: int) -> float:
         total = self.trainer.max_epochs or -1
         progress = min(epoch / total, 1.0) if total > 0 else 0.0
-        return float(self.lr_factor) * (1 - progress * (1 - self.hparams["lr_decay"]))
+        return float(self.lr_factor) * (1 - progress * (1 - self.hparams["final_lr_fraction"]))
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips actors and critic apart, so that the critic's large gradients do not shrink the actors' steps."""
@@ -73,16 +73,16 @@ class ActorCriticModule(TeamPolicyModule):
         actor, critic = ([p.grad for p in part.parameters() if p.grad is not None] for part in parts)
         norms = torch.stack(torch._foreach_norm(actor + critic)).split([len(actor), len(critic)])
         norm = torch.stack([torch.linalg.vector_norm(each) for each in norms])
-        largest = norm.new_tensor([self.hparams["actor_clip_norm"], self.hparams["critic_clip_norm"]])
+        largest = norm.new_tensor([self.hparams["actor_max_grad_norm"], self.hparams["critic_max_grad_norm"]])
         for gradients, share in zip((actor, critic), (largest / (norm + 1e-6)).clamp(max=1.0), strict=True):
             torch._foreach_mul_(gradients, share)
-        self.note({"gradient/actor": norm[0], "gradient/critic": norm[1]})
+        self.record({"gradient/actor": norm[0], "gradient/critic": norm[1]})
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After an iteration's last step, and before what is evaluated then, takes the new weights into the average."""
         if self.averaged is not None and batch_idx + 1 == self.trainer.num_training_batches:
             # The plain mean of the first iterations, so that the start does not linger.
-            share = max(1 - self.hparams["averaging"], 1 / (self.current_epoch + 1))
+            share = max(1 - self.hparams["ema_decay"], 1 / (self.current_epoch + 1))
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.averaged.parameters()), list(self.actor.parameters()), share)
                 for mine, theirs in zip(self.averaged.buffers(), self.actor.buffers(), strict=True):
@@ -93,17 +93,17 @@ class ActorCriticModule(TeamPolicyModule):
         """The average of the policies over iterations where it is kept, else the policies."""
         return self.averaged or self.actor
 
-    def note(self, values: Mapping[str, Tensor]) -> None:
+    def record(self, values: Mapping[str, Tensor]) -> None:
         """Adds scalars to the iteration's means, all at once and without leaving the device."""
         self._means.add(values)
 
-    def take_means(self) -> dict[str, Tensor]:
+    def pop_means(self) -> dict[str, Tensor]:
         """What was noted, averaged; begins anew."""
         return self._means.take()
 
-    def steer(self, means: dict[str, Tensor]) -> None:
+    def adapt_coefficients(self, means: dict[str, Tensor]) -> None:
         """Moves entropy bonus and step size towards their targets, given the iteration's means over all processes."""
-        target, kl = self.hparams["entropy_target"], self.hparams["target_kl"]
+        target, kl = self.hparams["target_entropy"], self.hparams["target_kl"]
         if target is not None:
             components = self.actor.mask.sum(-1).mean() if not self.spec.discrete else 1.0
             short = target - means["policy/entropy"] / components

@@ -13,14 +13,14 @@ from momalit.core.trajectories import Trajectories
 MOST_VISITED, MOST_LOGGED = 2_000, 20_000
 
 
-class Visits:
+class VisitRecorder:
     """Takes down the states and joint actions of the episodes of an environment."""
 
     def __init__(self) -> None:
         self._env: Any = None
         self._parts: list[Tensor] = []
 
-    def of(self, env: Any) -> Visits:
+    def of(self, env: Any) -> VisitRecorder:
         """The environment, a ``VectorTeamEnv``, to be played in place of it."""
         self._env = env
         return self
@@ -45,7 +45,7 @@ class Visits:
         return torch.cat(self._parts) if self._parts else torch.zeros(0, 0)
 
 
-def distance_from_data(visited: Tensor, train: Trajectories, held_out: Trajectories) -> float | None:
+def distance_to_data(visited: Tensor, train: Trajectories, held_out: Trajectories) -> float | None:
     """How far a team's states and actions are from the nearest ones of the log, as a multiple of held-out ones.
 
     Distances are Euclidean, in deviations of the training split. The log's own held-out episodes, which are as near to

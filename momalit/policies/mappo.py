@@ -11,12 +11,12 @@ import torch
 
 from momalit.core.records import Rollout, Sequence
 from momalit.core.team import TeamSpec
-from momalit.envs.resumable_env import RecordedRows
+from momalit.envs.resumable_env import ResumableEnv
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.functional.surrogate import masked_mean
 from momalit.policies.ppo import PPOModule
-from momalit.policies.rollout import collect_rollout, first_times
-from momalit.training.batches import generator_for
+from momalit.policies.rollout import collect_rollout, initial_sequence
+from momalit.training.batches import keyed_generator
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class MAPPOModule(PPOModule):
 
     def __init__(self, spec: TeamSpec | Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(spec, **kwargs)
-        self._env: RecordedRows | None = None
+        self._env: ResumableEnv | None = None
         self._now: Sequence | None = None
 
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
@@ -44,18 +44,18 @@ class MAPPOModule(PPOModule):
             self._begin(rows)
         assert self._env is not None and self._now is not None
         rollout = collect_rollout(_Beside(self._env, self), self.actor, self._now, self.horizon, generator)
-        whole, tail = rollout.sequence, max(rollout.state.shape[0] - self.memory_length - 1, 0)
+        whole, tail = rollout.sequence, max(rollout.state.shape[0] - self.burn_in - 1, 0)
         self._now = Sequence(whole.state[tail:], whole.previous_action[tail:], whole.keep[tail:])
-        self.note({"real/reward": masked_mean(rollout.reward, rollout.valid)})
+        self.record({"real/reward": masked_mean(rollout.reward, rollout.valid)})
         return rollout
 
     def _begin(self, rows: int) -> None:
-        random = generator_for("cpu", torch.initial_seed(), self.current_epoch, self.global_rank, 5)
+        random = keyed_generator("cpu", torch.initial_seed(), self.current_epoch, self.global_rank, 5)
         # Training seeds take the upper half of the range, evaluation seeds the lower.
         seeds = torch.randint(2**30, 2**31 - 1, (rows,), generator=random).tolist()
-        self._env = RecordedRows(VectorTeamEnv(self.spec, rows, autoreset=True))
+        self._env = ResumableEnv(VectorTeamEnv(self.spec, rows, autoreset=True))
         state = self._like_weights(self._env.reset(seeds))
-        self._now = first_times(state, self.spec.n_agents, self.spec.action_size)
+        self._now = initial_sequence(state, self.spec.n_agents, self.spec.action_size)
         if float(self.actor.inputs.standardizer.count) == 0:
             self._learn_statistics(rows)
 
@@ -66,7 +66,7 @@ class MAPPOModule(PPOModule):
         now = [self._now.state, self._now.previous_action, self._now.keep]
         return {"episodes": self._env.history(), "now": now}
 
-    def take_up(self, state: dict[str, Any]) -> None:
+    def restore_process_state(self, state: dict[str, Any]) -> None:
         """Plays the episodes under way again, up to where they were.
 
         An environment that does not come back to the same states begins new episodes; a warning tells so.
@@ -74,7 +74,7 @@ class MAPPOModule(PPOModule):
         if "episodes" not in state:
             return
         rows = len(state["episodes"]["seeds"])
-        env = RecordedRows(VectorTeamEnv(self.spec, rows, autoreset=True))
+        env = ResumableEnv(VectorTeamEnv(self.spec, rows, autoreset=True))
         reached = env.replay(state["episodes"])
         if torch.equal(reached, state["now"][0][-1].to(reached)):
             self._env, self._now = env, Sequence(*(tensor.to(self.device) for tensor in state["now"]))
@@ -84,12 +84,12 @@ class MAPPOModule(PPOModule):
     def _learn_statistics(self, rows: int) -> None:
         """First statistics, from rollouts of the untrained team in copies of their own."""
         env = VectorTeamEnv(self.spec, rows, autoreset=True)
-        random = generator_for("cpu", torch.initial_seed(), self.global_rank, 6)
+        random = keyed_generator("cpu", torch.initial_seed(), self.global_rank, 6)
         seeds = torch.randint(2**30, 2**31 - 1, (rows,), generator=random).tolist()
         with closing(env):
             state = self._like_weights(env.reset(seeds))
-            start = first_times(state, self.spec.n_agents, self.spec.action_size)
-            noise = generator_for(self.device, torch.initial_seed(), self.global_rank, 7)
+            start = initial_sequence(state, self.spec.n_agents, self.spec.action_size)
+            noise = keyed_generator(self.device, torch.initial_seed(), self.global_rank, 7)
             self.after_iteration(collect_rollout(_Beside(env, self), self.actor, start, self.horizon, noise))
 
     def _like_weights(self, values: torch.Tensor) -> torch.Tensor:
@@ -105,7 +105,7 @@ class MAPPOModule(PPOModule):
 class _Beside:
     """The real environments live on the CPU in 32 bits, the team where and how Lightning put it."""
 
-    def __init__(self, env: RecordedRows | VectorTeamEnv, module: MAPPOModule) -> None:
+    def __init__(self, env: ResumableEnv | VectorTeamEnv, module: MAPPOModule) -> None:
         self.env, self.device, self.dtype = env, module.device, module.actor.head.weight.dtype
 
     def step(self, action: torch.Tensor) -> Any:

@@ -14,7 +14,8 @@ from momalit.core.records import Rollout, Sequence
 from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
 from momalit.policies.ppo import PPOModule
-from momalit.policies.rollout import collect_rollout, first_times
+from momalit.policies.rollout import collect_rollout, initial_sequence
+from momalit.policies.team_policy import load_policies
 from momalit.training.checkpoints import load_module
 from momalit.training.hyperparameters import plain_arguments
 from momalit.world_model.dynamics import WorldModel
@@ -33,18 +34,20 @@ class MOMAPPOModule(PPOModule):
     Args:
         spec: the team (the command line links it to the data).
         world_model: checkpoint of a trained ``WorldModelModule``; the command line trains or finds one if None.
-        warm_start: checkpoint of a ``BCModule`` whose policies to start from, or None for fresh ones.
-        warm_std: deviation of the actions to begin with after a warm start, as a share of half the action range; None
-            keeps the cloned one, which holds what cloning could not explain beside what the data explored.
+        warm_start: checkpoint of any team with one policy per agent (behaviour cloning, MOMA-PPO, MAPPO, most
+            baselines) from whose policies training starts; None starts from random weights.
+        warm_start_std: deviation of the actions to begin with after a warm start, as a share of half the action range;
+            None keeps the cloned one, which holds what cloning could not explain beside what the data explored.
         pessimism: penalties and limits that keep the team where the model is right.
-        sample: add the predicted noise to imagined steps.
-        keep_elite: let a row stay with one elite as long as it lives, instead of one drawn at each step: the team then
-            practises in every elite's own dynamics and not only in what they are on average.
-        renewal: share of the rows that begin anew at states of the log in each iteration. The others go on where they
+        sample_predictions: add the predicted noise to imagined steps.
+        elite_per_rollout: let a row stay with one elite as long as it lives, instead of one drawn at each step: the
+            team then practises in every elite's own dynamics and not only in what they are on average.
+        reset_fraction: share of the rows that begin anew at states of the log in each iteration. The others go on
+            where they
             were, until the model ends or stops them, so that the team practises where it gets to and not only where
             the log is; with 1 every rollout begins in the log.
-        from_first: share of the beginnings that are an episode's first step; the others are any step of the log. Where
-            rows go on for long, first steps are too rare otherwise.
+        initial_state_fraction: share of the beginnings that are an episode's first step; the others are any step of
+            the log. Where rows go on for long, first steps are too rare otherwise.
         compiled: compile the world model's network with ``torch.compile``.
         **kwargs: see ``PPOModule``.
     """
@@ -54,12 +57,12 @@ class MOMAPPOModule(PPOModule):
         spec: TeamSpec | Mapping[str, Any],
         world_model: str | None = None,
         warm_start: str | None = None,
-        warm_std: float | None = None,
+        warm_start_std: float | None = None,
         pessimism: Pessimism | None = None,
-        sample: bool = False,
-        keep_elite: bool = False,
-        renewal: float = 1.0,
-        from_first: float = 0.0,
+        sample_predictions: bool = False,
+        elite_per_rollout: bool = False,
+        reset_fraction: float = 1.0,
+        initial_state_fraction: float = 0.0,
         compiled: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -67,12 +70,14 @@ class MOMAPPOModule(PPOModule):
         super().__init__(spec, **kwargs)
         self.save_hyperparameters(arguments)
         self.pessimism = Pessimism(**pessimism) if isinstance(pessimism, Mapping) else pessimism or Pessimism()
-        if not 0 < renewal <= 1:
-            raise UserError(f"model.renewal: found {renewal}, expected a number above 0 and up to 1")
-        if not 0 <= from_first <= 1:
-            raise UserError(f"model.from_first: found {from_first}, expected a number from 0 to 1")
+        if not 0 < reset_fraction <= 1:
+            raise UserError(f"model.reset_fraction: found {reset_fraction}, expected a number above 0 and up to 1")
+        if not 0 <= initial_state_fraction <= 1:
+            raise UserError(
+                f"model.initial_state_fraction: found {initial_state_fraction}, expected a number from 0 to 1"
+            )
         self.world_model: WorldModel | None = None
-        self._carried: tuple[Sequence, Tensor, Tensor] | None = None
+        self._continuing: tuple[Sequence, Tensor, Tensor] | None = None
 
     # --- what it is given ------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
@@ -104,21 +109,17 @@ class MOMAPPOModule(PPOModule):
                 getattr(standardizer, name).copy_(getattr(statistics, name)[: self.spec.state_size])
             standardizer.count.copy_(statistics.count)
         if warm_start is not None:
-            from momalit.baselines.bc import BCModule
-
-            teacher = load_module(warm_start, BCModule)
-            self.spec.require_same(teacher.spec, "the dataset", f"warm start {warm_start}")
-            try:
-                self.actor.load_state_dict(teacher.actor.state_dict())
-            except RuntimeError as error:
-                raise UserError(
-                    f"model.warm_start: {warm_start} has other network sizes, expected width"
-                    f" {self.hparams['width']}, memory {self.hparams['memory']}, shared {self.hparams['shared']}"
-                ) from error
+            initial = load_policies(warm_start)
+            self.spec.require_same(initial.spec, "the dataset", f"warm start {warm_start}")
+            if initial.sizes != self.actor.sizes:
+                sizes = (initial.sizes, self.actor.sizes)
+                found, expected = (", ".join(f"{name} {size}" for name, size in each.items()) for each in sizes)
+                raise UserError(f"model.warm_start: {warm_start} has {found}, expected {expected}")
+            self.actor.copy_policies(initial)
             if self.averaged is not None:
                 self.averaged.load_state_dict(self.actor.state_dict())
-            if self.hparams["warm_std"] is not None:
-                self.actor.set_std(self.hparams["warm_std"], "warm_std")
+            if self.hparams["warm_start_std"] is not None:
+                self.actor.set_std(self.hparams["warm_start_std"], "warm_start_std")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -132,15 +133,15 @@ class MOMAPPOModule(PPOModule):
 
     def process_state(self) -> dict[str, Any]:
         """The rows that go on in the next iteration."""
-        if self._carried is None:
+        if self._continuing is None:
             return {}
-        sequence, alive, elite = self._carried
-        return {"carried": [sequence.state, sequence.previous_action, sequence.keep, alive, elite]}
+        sequence, alive, elite = self._continuing
+        return {"continuing": [sequence.state, sequence.previous_action, sequence.keep, alive, elite]}
 
-    def take_up(self, state: dict[str, Any]) -> None:
-        if "carried" in state:
-            *parts, alive, elite = (tensor.to(self.device) for tensor in state["carried"])
-            self._carried = Sequence(*parts), alive, elite
+    def restore_process_state(self, state: dict[str, Any]) -> None:
+        if "continuing" in state:
+            *parts, alive, elite = (tensor.to(self.device) for tensor in state["continuing"])
+            self._continuing = Sequence(*parts), alive, elite
 
     # --- imagination -----------------------------------------------------------------------------------------------
     @property
@@ -150,34 +151,38 @@ class MOMAPPOModule(PPOModule):
         return self.world_model
 
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
-        """Imagines ``horizon`` steps from states of the training split, or on from where rows were (``renewal``)."""
+        """Imagines ``horizon`` steps from dataset states or from the ends of unfinished rollouts."""
         data = self.data.train
         index = torch.randint(len(data), (rows,), generator=generator, device=self.device)
-        if self.hparams["from_first"]:
+        if self.hparams["initial_state_fraction"]:
             first = data.first.to(self.device)
             drawn = first[torch.randint(len(first), (rows,), generator=generator, device=self.device)]
-            at_first = torch.rand(rows, generator=generator, device=self.device) < self.hparams["from_first"]
+            at_first = (
+                torch.rand(rows, generator=generator, device=self.device) < self.hparams["initial_state_fraction"]
+            )
             index = torch.where(at_first, drawn, index)
-        start = data.sequence(index.to(data.reward.device), self.memory_length).to(self.device).floating(self.dtype)
-        if self.hparams["renewal"] == 1:
+        start = data.sequence(index.to(data.reward.device), self.burn_in).to(self.device).floating(self.dtype)
+        if self.hparams["reset_fraction"] == 1:
             return self.imagine(start, self.horizon, generator)
         env = self._imagined_env(self.pessimism, generator)
         env.reset(start.state[-1])
-        if self._carried is not None and len(self._carried[1]) == rows:
-            start, elite = self._carry_on(start, env.elite, generator)
+        if self._continuing is not None and len(self._continuing[1]) == rows:
+            start, elite = self._continue_rollouts(start, env.elite, generator)
             env.reset(start.state[-1], elite)
         rollout = self._practise(env, start, self.horizon, generator)
         whole = rollout.sequence
-        recent = whole.span(whole.state.shape[0] - self.memory_length - 1, None)
-        self._carried = recent, rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
+        recent = whole.span(whole.state.shape[0] - self.burn_in - 1, None)
+        self._continuing = recent, rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
         return rollout
 
-    def _carry_on(self, start: Sequence, elite: Tensor, generator: torch.Generator) -> tuple[Sequence, Tensor]:
-        """``start``, but for rows that are alive and not drawn for renewal: they keep their history and their elite."""
-        assert self._carried is not None
-        recent, alive, earlier = self._carried
-        goes_on = alive & (torch.rand(alive.shape, generator=generator, device=alive.device) >= self.hparams["renewal"])
-        self.note({"imagined/carried": goes_on.float().mean()})
+    def _continue_rollouts(self, start: Sequence, elite: Tensor, generator: torch.Generator) -> tuple[Sequence, Tensor]:
+        """``start``, except for unfinished rollouts that are not reset: they keep their history and their elite."""
+        assert self._continuing is not None
+        recent, alive, earlier = self._continuing
+        goes_on = alive & (
+            torch.rand(alive.shape, generator=generator, device=alive.device) >= self.hparams["reset_fraction"]
+        )
+        self.record({"imagined/continued": goes_on.float().mean()})
 
         def chosen(old: Tensor, new: Tensor) -> Tensor:
             return torch.where(goes_on.view(1, -1, *[1] * (new.dim() - 2)), old, new)
@@ -190,7 +195,9 @@ class MOMAPPOModule(PPOModule):
         return sequence, torch.where(goes_on, earlier, elite)
 
     def _imagined_env(self, pessimism: Pessimism, generator: torch.Generator) -> ImaginedEnv:
-        return ImaginedEnv(self.model, pessimism, self.hparams["sample"], generator, self.hparams["keep_elite"])
+        return ImaginedEnv(
+            self.model, pessimism, self.hparams["sample_predictions"], generator, self.hparams["elite_per_rollout"]
+        )
 
     def imagine(self, start: Sequence, n_steps: int, generator: torch.Generator) -> Rollout:
         """Rolls the exploring team through the model from ``start``, with pessimism."""
@@ -207,7 +214,7 @@ class MOMAPPOModule(PPOModule):
             "imagined/penalty": masked_mean(env.penalties(), rollout.valid),
             "imagined/uncertainty": masked_mean(env.uncertainties(), rollout.valid),
         }
-        self.note(notes)
+        self.record(notes)
         return rollout
 
     def value_range(self) -> tuple[Tensor, Tensor]:
@@ -219,7 +226,7 @@ class MOMAPPOModule(PPOModule):
 
     def stop_value(self) -> Tensor | None:
         """The worst discounted return of the data after a stop, unless bootstrapping was asked for."""
-        return self.model.space.worst_return if self.pessimism.after_stop == "pessimistic" else None
+        return self.model.space.worst_return if self.pessimism.stop_value == "pessimistic" else None
 
     @torch.no_grad()
     def imagined_returns(self, states: Tensor, n_steps: int, seed: int = 0) -> Tensor:
@@ -237,6 +244,6 @@ class MOMAPPOModule(PPOModule):
         env = self._imagined_env(Pessimism.none(), generator)
         states = states.to(self.dtype)
         env.reset(states)
-        start = first_times(states, self.spec.n_agents, self.spec.action_size)
+        start = initial_sequence(states, self.spec.n_agents, self.spec.action_size)
         rollout = collect_rollout(env, self.deployed, start, n_steps, None)
         return (rollout.reward * rollout.valid).sum(0)

@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader
 
 from momalit.core.distributed import (
     gather_tensor,
-    means_over_processes,
-    several,
-    share_of,
-    weighed,
-    weights_of_shares,
+    is_distributed,
+    mean_over_processes,
+    process_share,
+    process_weights,
+    reweight,
 )
 from momalit.core.errors import UserError
 from momalit.core.records import Rollout, Sequence
@@ -29,40 +29,40 @@ from momalit.core.team import TeamSpec
 from momalit.functional.gae import generalized_advantage
 from momalit.functional.statistics import explained_variance, global_moments, normalize
 from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_means
-from momalit.nn.recurrent_trunk import run_together
+from momalit.nn.recurrent_trunk import run_trunks
 from momalit.policies.actor_critic import ActorCriticModule
-from momalit.training.batches import generator_for
+from momalit.training.batches import keyed_generator
 from momalit.training.hyperparameters import plain_arguments
 from momalit.training.trainer_checks import require_own_clipping
 
 
 class PPOModule(ActorCriticModule):
-    """One epoch is one policy iteration: a rollout, then ``epochs`` passes over it in minibatches of whole rows.
+    """One epoch is one policy iteration: a rollout, then ``ppo_epochs`` passes over it in minibatches of whole rows.
 
     Args:
         spec: the team (the command line links it to the data).
         horizon: k, steps per rollout.
-        rows: rollouts per iteration, in all processes together.
-        memory_length: real steps from which the memories at a start state are built.
+        n_rollouts: rollouts per iteration, in all processes together.
+        burn_in: real steps from which the memories at a start state are built.
         width: units of the linear layers.
-        memory: units of the GRUs.
+        gru_size: units of the GRUs.
         mixer: ``qmix``, ``vdn``, ``linear`` or ``none``.
-        shared: one network for all agents.
+        share_parameters: one network for all agents.
         lr: learning rate of the actors.
         critic_lr: learning rate of the critic; None for the same.
-        lr_decay: share of the learning rates that is left at ``max_epochs``, approached linearly.
-        epochs: passes over a rollout.
-        minibatches: minibatches per pass.
+        final_lr_fraction: share of the learning rates that is left at ``max_epochs``, approached linearly.
+        ppo_epochs: passes over a rollout.
+        n_minibatches: minibatches per pass.
         discount: γ.
-        trace: λ of the advantages.
-        clip: ε of the surrogate.
+        gae_lambda: λ of the advantages.
+        clip_epsilon: ε of the surrogate.
         value_coefficient: weight of the value loss.
         entropy_coefficient: weight of the entropy bonus (its start value where a target is given).
-        entropy_target: entropy per action component, in nats, that the bonus is steered to; None for a fixed bonus.
-        actor_clip_norm: largest gradient norm of the actors.
-        critic_clip_norm: largest gradient norm of the critic.
+        target_entropy: entropy per action component, in nats, that the bonus is steered to; None for a fixed bonus.
+        actor_max_grad_norm: largest gradient norm of the actors.
+        critic_max_grad_norm: largest gradient norm of the critic.
         target_kl: KL per iteration that learning rates are steered to; None leaves them alone.
-        averaging: share of the old in the running average of the policies' weights after every iteration; the average
+        ema_decay: share of the old in the running average of the policies' weights after every iteration; the average
             is what is evaluated and deployed. 0 deploys the weights that learn.
         initial_std: exploration at the start, as a share of half the action range.
         min_std: least exploration.
@@ -74,44 +74,50 @@ class PPOModule(ActorCriticModule):
         self,
         spec: TeamSpec | Mapping[str, Any],
         horizon: int = 50,
-        rows: int = 64,
-        memory_length: int = 10,
+        n_rollouts: int = 64,
+        burn_in: int = 10,
         width: int = 256,
-        memory: int = 128,
+        gru_size: int = 128,
         mixer: str = "qmix",
-        shared: bool = False,
+        share_parameters: bool = False,
         lr: float = 5e-4,
         critic_lr: float | None = None,
-        lr_decay: float = 0.1,
-        epochs: int = 5,
-        minibatches: int = 4,
+        final_lr_fraction: float = 0.1,
+        ppo_epochs: int = 5,
+        n_minibatches: int = 4,
         discount: float = 0.99,
-        trace: float = 0.95,
-        clip: float = 0.2,
+        gae_lambda: float = 0.95,
+        clip_epsilon: float = 0.2,
         value_coefficient: float = 1.0,
         entropy_coefficient: float = 0.0,
-        entropy_target: float | None = None,
-        actor_clip_norm: float = 0.5,
-        critic_clip_norm: float = 1.0,
+        target_entropy: float | None = None,
+        actor_max_grad_norm: float = 0.5,
+        critic_max_grad_norm: float = 1.0,
         target_kl: float | None = None,
-        averaging: float = 0.0,
+        ema_decay: float = 0.0,
         initial_std: float = 0.5,
         min_std: float = 0.05,
     ) -> None:
         arguments = plain_arguments(locals())
         super().__init__(spec)
         self.save_hyperparameters(arguments)
-        _require_at_least_one(horizon=horizon, rows=rows, epochs=epochs, minibatches=minibatches)
-        if minibatches > rows:
-            raise UserError(f"model.minibatches: found {minibatches}, expected at most rows = {rows}")
-        if memory_length < 0:
-            raise UserError(f"model.memory_length: found {memory_length}, expected at least 0")
-        for name, share in (("discount", discount), ("trace", trace), ("lr_decay", lr_decay)):
+        _require_at_least_one(
+            horizon=horizon, n_rollouts=n_rollouts, ppo_epochs=ppo_epochs, n_minibatches=n_minibatches
+        )
+        if n_minibatches > n_rollouts:
+            raise UserError(f"model.n_minibatches: found {n_minibatches}, expected at most n_rollouts = {n_rollouts}")
+        if burn_in < 0:
+            raise UserError(f"model.burn_in: found {burn_in}, expected at least 0")
+        for name, share in (
+            ("discount", discount),
+            ("gae_lambda", gae_lambda),
+            ("final_lr_fraction", final_lr_fraction),
+        ):
             if not 0 <= share <= 1:
                 raise UserError(f"model.{name}: found {share}, expected a number from 0 to 1")
-        if not 0 <= averaging < 1:
-            raise UserError(f"model.averaging: found {averaging}, expected a number of at least 0 and below 1")
-        self.horizon, self.memory_length = horizon, memory_length
+        if not 0 <= ema_decay < 1:
+            raise UserError(f"model.ema_decay: found {ema_decay}, expected a number of at least 0 and below 1")
+        self.horizon, self.burn_in = horizon, burn_in
         self.make_networks()
         self.register_buffer("steps_taken", torch.tensor(0, dtype=torch.long))
         self._rollout: Rollout | None = None
@@ -141,21 +147,23 @@ class PPOModule(ActorCriticModule):
         super().require_trainer(trainer, fitting)
         if not fitting:
             return
-        require_own_clipping(trainer, "actors and critic are", "model.actor_clip_norm and model.critic_clip_norm")
-        fewest = self.hparams["rows"] // trainer.world_size
-        if self.hparams["minibatches"] > fewest:
+        require_own_clipping(
+            trainer, "actors and critic are", "model.actor_max_grad_norm and model.critic_max_grad_norm"
+        )
+        fewest = self.hparams["n_rollouts"] // trainer.world_size
+        if self.hparams["n_minibatches"] > fewest:
             raise UserError(
-                f"model.minibatches: found {self.hparams['minibatches']}, expected at most the {fewest} rows of each of"
-                f" {trainer.world_size} processes; model.rows are those of all together"
+                f"model.n_minibatches: found {self.hparams['n_minibatches']}, expected at most the {fewest} rollouts of"
+                f" each of {trainer.world_size} processes; model.n_rollouts are those of all together"
             )
 
     # --- one iteration ---------------------------------------------------------------------------------------------
     def on_train_epoch_start(self) -> None:
         key = (torch.initial_seed(), self.current_epoch, self.global_rank)
-        rows = share_of(self.hparams["rows"], self.global_rank, self.trainer.world_size)
+        rows = process_share(self.hparams["n_rollouts"], self.global_rank, self.trainer.world_size)
         # In the precision of the updates: their first probabilities must be those that acted.
         with self.trainer.precision_plugin.forward_context():
-            rollout = self.make_rollout(rows, generator_for(self.device, *key, 2))
+            rollout = self.make_rollout(rows, keyed_generator(self.device, *key, 2))
             self._rollout = self.with_advantages(rollout)
         self.steps_taken += gather_tensor(rollout.valid.sum()).sum()
 
@@ -166,8 +174,8 @@ class PPOModule(ActorCriticModule):
         The burn-in has served then, see ``recall``.
         """
         rollout = self.recall(rollout)
-        memory = None if rollout.memory is None else rollout.memory[-self.spec.n_agents :]
-        value = self.critic.scale.inverse(self.critic(rollout.sequence, memory))
+        hidden_state = None if rollout.hidden_state is None else rollout.hidden_state[-self.spec.n_agents :]
+        value = self.critic.scale.inverse(self.critic(rollout.sequence, hidden_state))
         if (limits := self.value_range()) is not None:
             value = value.clamp(*limits)
         advantage, target = generalized_advantage(
@@ -178,7 +186,7 @@ class PPOModule(ActorCriticModule):
             rollout.stopped,
             rollout.valid,
             self.hparams["discount"],
-            self.hparams["trace"],
+            self.hparams["gae_lambda"],
             self.stop_value(),
         )
         if limits is not None:
@@ -186,11 +194,11 @@ class PPOModule(ActorCriticModule):
         mean, square, _ = global_moments(target, rollout.valid)
         self.critic.scale.update(mean, square)
         explained = explained_variance(value[:-1], target, rollout.valid)
-        self.note({"value/explained_variance": explained, "value/mean": mean})
+        self.record({"value/explained_variance": explained, "value/mean": mean})
         return replace(rollout, advantage=normalize(advantage, rollout.valid), target=target)
 
     def train_dataloader(self) -> DataLoader:
-        return self.stream(self.hparams["epochs"] * self.hparams["minibatches"], self._draw)
+        return self.stream(self.hparams["ppo_epochs"] * self.hparams["n_minibatches"], self._draw)
 
     def _draw(self) -> Iterator[Rollout]:
         if self._rollout is None:  # the epoch's beginning was not reached, but restored
@@ -198,21 +206,21 @@ class PPOModule(ActorCriticModule):
                 "--ckpt_path: the checkpoint was made in the middle of an iteration, expected one of an iteration's end"
             )
         key = (torch.initial_seed(), self.current_epoch, self.global_rank)
-        yield from self.minibatches(self._rollout, generator_for("cpu", *key, 3))
+        yield from self.minibatches(self._rollout, keyed_generator("cpu", *key, 3))
 
     def minibatches(self, rollout: Rollout, random: torch.Generator) -> Iterator[Rollout]:
-        """Cuts ``rollout`` into minibatches of whole rows, ``epochs`` times in a new order by ``random`` (a CPU's).
+        """Cuts ``rollout`` into minibatches of whole rows, ``ppo_epochs`` times in a new order by ``random`` (a CPU's).
 
         What each is worth among those of other processes is settled for all of them at once. Every process must call
         this.
         """
-        count, size = min(self.hparams["minibatches"], rollout.n_rows), rollout.n_rows
-        orders = [torch.randperm(size, generator=random) for _ in range(self.hparams["epochs"])]
+        count, size = min(self.hparams["n_minibatches"], rollout.n_rows), rollout.n_rows
+        orders = [torch.randperm(size, generator=random) for _ in range(self.hparams["ppo_epochs"])]
         parts = [part.to(rollout.state.device) for order in orders for part in order.tensor_split(count)]
         weights: Iterable[Tensor | None] = [None] * len(parts)
-        if several():
+        if is_distributed():
             valid = rollout.valid.sum(0)
-            weights = weights_of_shares(torch.stack([valid[part].sum() for part in parts])).unbind()
+            weights = process_weights(torch.stack([valid[part].sum() for part in parts])).unbind()
         for part, weight in zip(parts, weights, strict=True):
             yield replace(rollout.rows(part), weight=weight)
 
@@ -226,61 +234,63 @@ class PPOModule(ActorCriticModule):
         Returns:
             the rollout with ``memory`` and without the burn-in.
         """
-        h, memory = rollout.burn_in, rollout.memory
+        h, hidden_state = rollout.burn_in, rollout.hidden_state
         past, now = rollout.sequence.span(0, h), rollout.sequence.span(h, None)
-        if h and memory is not None and (values := self.critic.remember(past)) is not None:
-            memory = torch.cat([memory, values[:, -1]])
-        return replace(rollout, state=now.state, previous_action=now.previous_action, keep=now.keep, memory=memory)
+        if h and hidden_state is not None and (values := self.critic.hidden_states(past)) is not None:
+            hidden_state = torch.cat([hidden_state, values[:, -1]])
+        return replace(
+            rollout, state=now.state, previous_action=now.previous_action, keep=now.keep, hidden_state=hidden_state
+        )
 
     def training_step(self, batch: Rollout, _: int) -> Tensor:
         """One loss for actors and critic, which share no weights: one backward pass serves both."""
         now = batch.sequence.span(0, -1)
-        memory = self._remember(now, batch.memory)
-        policy = self.actor.distribution(memory[0], now.state)
-        value = self.critic.value(now.state, memory[-1])
+        hidden_state = self._hidden_states(now, batch.hidden_state)
+        policy = self.actor.distribution(hidden_state[0], now.state)
+        value = self.critic.value(now.state, hidden_state[-1])
         log_prob = policy.log_prob(batch.action)
         assert batch.advantage is not None and batch.target is not None
-        objective = clipped_objective(log_prob, batch.log_prob, batch.advantage, self.hparams["clip"])
+        objective = clipped_objective(log_prob, batch.log_prob, batch.advantage, self.hparams["clip_epsilon"])
         error = F.huber_loss(value, self.critic.scale(batch.target), reduction="none")
-        means = weighed(masked_means([objective, error, policy.entropy], batch.valid), batch.weight)
+        means = reweight(masked_means([objective, error, policy.entropy], batch.valid), batch.weight)
         mean_objective, value_loss, entropy = means.unbind()
         loss = self.hparams["value_coefficient"] * value_loss - mean_objective - self.entropy_weight * entropy
         with torch.no_grad():
             kl = kl_estimate(log_prob, batch.log_prob)
-            outside = (log_prob - batch.log_prob).abs() > self.hparams["clip"]
-            kl, clipped = weighed(masked_means([kl, outside.to(kl.dtype)], batch.valid), batch.weight).unbind()
+            outside = (log_prob - batch.log_prob).abs() > self.hparams["clip_epsilon"]
+            kl, clipped = reweight(masked_means([kl, outside.to(kl.dtype)], batch.valid), batch.weight).unbind()
             notes = {
                 "loss/policy": -mean_objective,
                 "loss/value": value_loss,
                 "policy/entropy": entropy,
                 "policy/kl": kl,
-                "policy/clipped": clipped,
+                "policy/clip_fraction": clipped,
             }
-            self.note(notes)
+            self.record(notes)
         return loss
 
-    def _remember(self, sequence: Sequence, memory: Tensor | None) -> list[Tensor]:
+    def _hidden_states(self, sequence: Sequence, hidden_state: Tensor | None) -> list[Tensor]:
         """Memories of actors and critic ``(A, T, B, H)``, run as one; those of the actors alone if it has none."""
         trunks = [self.actor.trunk] if self.critic.trunk is None else [self.actor.trunk, self.critic.trunk]
         inputs = self.actor.inputs(sequence.state, sequence.previous_action)
-        return run_together(trunks, inputs, sequence.keep, memory)
+        return run_trunks(trunks, inputs, sequence.keep, hidden_state)
 
     def on_train_epoch_end(self) -> None:
         """Logs the iteration's means and steers entropy and step size."""
         rollout = self._rollout
         assert rollout is not None
-        means = self.take_means()
-        means = means_over_processes(means)
+        means = self.pop_means()
+        means = mean_over_processes(means)
         means["train/reward"] = global_moments(rollout.reward, rollout.valid)[0].float()
         for name, value in means.items():
             # A gradient scaler (16-mixed) tries scales that are too large, and leaves those steps out.
             if not bool(torch.isfinite(value)) and (self.fused or not name.startswith("gradient/")):
                 raise FloatingPointError(f"{name} is {float(value)} in iteration {self.current_epoch}")
-        self.steer(means)
+        self.adapt_coefficients(means)
         means["train/steps"] = self.steps_taken.float()
         means["policy/entropy_weight"] = self.entropy_weight.clone()
         means["policy/lr"] = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"])
-        self.log_agreed(means)
+        self.log_synced(means)
         self.after_iteration(rollout)
 
 

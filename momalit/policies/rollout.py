@@ -21,7 +21,7 @@ class TeamEnv(Protocol):
         ...
 
 
-def first_times(state: Tensor, n_agents: int, action_size: int) -> Sequence:
+def initial_sequence(state: Tensor, n_agents: int, action_size: int) -> Sequence:
     """The sequence of one time at which every row begins an episode in ``state`` ``(B, S)``."""
     rows = state.shape[0]
     return Sequence(
@@ -38,7 +38,7 @@ class Decision(NamedTuple):
     log_prob: Tensor
 
 
-class ActingTeam:
+class TeamRunner:
     """The policies at work: carries the agents' memories from step to step.
 
     Args:
@@ -48,18 +48,18 @@ class ActingTeam:
 
     def __init__(self, actor: TeamActor, generator: torch.Generator | None) -> None:
         self.actor, self.generator = actor, generator
-        self.memory: Tensor | None = None
+        self.hidden_state: Tensor | None = None
 
     @torch.no_grad()
     def recall(self, past: Sequence) -> None:
         """Builds the memories from a stretch of history (which may be empty)."""
-        self.memory = self.actor.remember(past)[:, -1] if past.state.shape[0] else None
+        self.hidden_state = self.actor.hidden_states(past)[:, -1] if past.state.shape[0] else None
 
     @torch.no_grad()
     def act(self, now: Sequence) -> Decision:
         """Decides at the one time that ``now`` holds."""
-        policy, memory = self.actor(now, self.memory)
-        self.memory = memory[:, -1]
+        policy, hidden_state = self.actor(now, self.hidden_state)
+        self.hidden_state = hidden_state[:, -1]
         action = policy.mode if self.generator is None else policy.sample(self.generator)
         return Decision(action[0], policy.log_prob(action)[0])
 
@@ -84,9 +84,9 @@ def collect_rollout(
     keep = start.keep.new_empty(total, rows)
     state[:history], previous[:history], keep[:history] = start.state, start.previous_action, start.keep
     filled = Sequence(state, previous, keep)
-    team = ActingTeam(actor, generator)
+    team = TeamRunner(actor, generator)
     team.recall(start.span(0, history - 1))
-    memory = team.memory
+    hidden_state = team.hidden_state
     decisions: list[Decision] = []
     steps: list[Step] = []
     for t in range(history, total):
@@ -105,7 +105,7 @@ def collect_rollout(
         keep=keep,
         action=torch.stack([d.action for d in decisions]),
         log_prob=torch.stack([d.log_prob for d in decisions]),
-        memory=memory,
+        hidden_state=hidden_state,
         **outcome,
     )
 
@@ -126,8 +126,8 @@ def play_episodes(env: Any, actor: TeamActor, seeds: list[int], generator: torch
         undiscounted team returns ``(B,)``.
     """
     device = actor.mask.device
-    now = first_times(env.reset(seeds).to(device), *actor.mask.shape)
-    team = ActingTeam(actor, generator)
+    now = initial_sequence(env.reset(seeds).to(device), *actor.mask.shape)
+    team = TeamRunner(actor, generator)
     team.recall(now.span(0, 0))
     taken = torch.zeros(len(seeds), *actor.mask.shape)
     total = torch.zeros(len(seeds), dtype=torch.float64)
@@ -140,7 +140,7 @@ def play_episodes(env: Any, actor: TeamActor, seeds: list[int], generator: torch
             kept = torch.argsort(~running[acting], stable=True)[:needed]
             acting, there = acting[kept], kept.to(device)
             now = now.map(lambda tensor, there=there: tensor[:, there])
-            team.memory = None if team.memory is None else team.memory[:, there]
+            team.hidden_state = None if team.hidden_state is None else team.hidden_state[:, there]
         action = actor.clip(team.act(now).action)
         taken[acting] = action.to(taken)
         step = env.step(taken)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from momalit.core.errors import UserError
 from momalit.core.records import Windows
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.nn.actors import TeamActor
+from momalit.training.checkpoints import read_checkpoint
 from momalit.training.resumable import ResumableModule
 
 _KEY = "momalit"
@@ -99,3 +102,32 @@ class TeamPolicyModule(ResumableModule):
         if _KEY in checkpoint:
             other = TeamSpec.from_dict(checkpoint[_KEY]["spec"])
             self.spec.require_same(other, "the configured team", "the checkpoint")
+
+
+def load_policies(path: str | Path) -> TeamActor:
+    """Loads the policies of any team's checkpoint: those that its method would deploy.
+
+    The sizes of the networks are read off the weights, so no module of the method that trained them is needed.
+
+    Args:
+        path: checkpoint of a ``TeamPolicyModule`` with one policy per agent.
+
+    Returns:
+        the policies on the CPU; ``spec`` and ``sizes`` describe them.
+
+    Raises:
+        UserError: the file cannot be read or holds no such policies.
+    """
+    content = read_checkpoint(path)
+    if _KEY not in content:
+        raise UserError(f"checkpoint {path}: found no policies, expected the checkpoint of a team")
+    state, spec = content["state_dict"], TeamSpec.from_dict(content[_KEY]["spec"])
+    prefix = "averaged." if any(name.startswith("averaged.") for name in state) else "actor."
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if "trunk.linear.weight" not in weights:
+        method = content[_KEY]["method"]
+        raise UserError(f"checkpoint {path}: {method} trains one policy for the whole team, expected one per agent")
+    min_std = content.get("hyper_parameters", {}).get("min_std")
+    actor = TeamActor(spec, **TeamActor.sizes_of(spec, weights), **({} if min_std is None else {"min_std": min_std}))
+    actor.load_state_dict(weights)
+    return actor.eval()

@@ -61,7 +61,7 @@ def loader(length: int, draw: Callable[[], Iterator[Any]]) -> DataLoader:
     return DataLoader(Batches(length, draw), batch_size=None, num_workers=0, generator=torch.Generator())
 
 
-def generator_for(device: torch.device | str, *key: int) -> torch.Generator:
+def keyed_generator(device: torch.device | str, *key: int) -> torch.Generator:
     """A generator whose stream depends on all of ``key`` (seed, rank, epoch, purpose), not on call order."""
     mixed = 0x9E3779B97F4A7C15
     for part in key:
@@ -70,7 +70,7 @@ def generator_for(device: torch.device | str, *key: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(mixed & 0x7FFFFFFFFFFFFFFF)
 
 
-def count_shared(total: int, size: int, world_size: int) -> tuple[int, int]:
+def count_batches(total: int, size: int, world_size: int) -> tuple[int, int]:
     """How ``total`` indices are cut into batches of ``size`` that processes share out evenly.
 
     Returns:
@@ -88,7 +88,7 @@ def count_shared(total: int, size: int, world_size: int) -> tuple[int, int]:
     return max(total // (part * world_size), 1), part
 
 
-def shared_chunks(order: Tensor, size: int, world_size: int) -> Iterator[Tensor]:
+def process_chunks(order: Tensor, size: int, world_size: int) -> Iterator[Tensor]:
     """The batches that ``order``, the same in every process, is cut into along its last axis, shared out.
 
     Together the parts are the batches that a single process would take, so that several learn what one does.
@@ -96,7 +96,7 @@ def shared_chunks(order: Tensor, size: int, world_size: int) -> Iterator[Tensor]
     Returns:
         for each batch the part of every process, ``(..., world_size, part)``.
     """
-    _, part = count_shared(order.shape[-1], size, world_size)
+    _, part = count_batches(order.shape[-1], size, world_size)
     for whole in chunks(order, part * world_size):
         yield whole.unflatten(-1, (world_size, part))
 

@@ -15,7 +15,7 @@ import torch
 _MMAP, _TRIM = (-3, (2**27, 2**25)), (-1, (2**30,))
 
 
-def settle() -> None:
+def configure_cpu() -> None:
     """Chooses threads, products and allocation for the networks of this library; call it once, before any are made.
 
     Networks this small are ten times slower with threads that wait for each other on a busy machine, and the number of
@@ -23,7 +23,7 @@ def settle() -> None:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
-    use_wide_products()
+    use_onednn_matmul()
     keep_freed_memory()
 
 
@@ -48,7 +48,7 @@ def keep_freed_memory() -> bool:
     return all(any(choose(option, size) == 1 for size in sizes) for option, sizes in (_MMAP, _TRIM))
 
 
-def use_wide_products() -> bool:
+def use_onednn_matmul() -> bool:
     """Lets oneDNN multiply float32 matrices where its AVX-512 code is as exact as the default library's.
 
     PyTorch's default on a CPU, MKL, keeps to the half as wide AVX2 on processors that are not Intel's. PyTorch hands
@@ -70,7 +70,7 @@ def use_wide_products() -> bool:
 
 
 @contextmanager
-def default_products() -> Iterator[None]:
+def default_matmul() -> Iterator[None]:
     """PyTorch's default library multiplies, whatever was chosen: for what must not depend on the choice."""
     products = getattr(torch.backends.mkldnn, "matmul", None)
     if products is None:

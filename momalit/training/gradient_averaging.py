@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from momalit.core.distributed import gather, several
+from momalit.core.distributed import gather_objects, is_distributed
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _LINE = 64  # bytes that a processor's caches exchange at once; each counter has
 _PATIENCE = 2000  # looks at a counter before a process sleeps between looks
 
 
-class LocalMean:
+class SharedMemoryMean:
     """Means over the processes of one machine. Every process must make one, and call it, together.
 
     Each process leaves its values, takes the mean of one share of them from all, and collects the others' shares. The
@@ -55,13 +55,13 @@ class LocalMean:
                 path = self._create()
         except OSError as error:
             problem = str(error)
-        states = gather({"path": path, "pid": os.getpid(), "problem": problem})
+        states = gather_objects({"path": path, "pid": os.getpid(), "problem": problem})
         try:
             if problem is None:
                 self._open(states[0]["path"], [state["pid"] for state in states])
         except OSError as error:
             problem = str(error)
-        problems = [found for found in gather(problem) if found is not None]
+        problems = [found for found in gather_objects(problem) if found is not None]
         if self.rank == 0 and path:
             os.unlink(path)  # what is open stays; nothing is left behind however the processes end
         if problems:
@@ -153,16 +153,16 @@ class LocalMean:
             time.sleep(1e-4)
 
 
-def local_mean(model: DistributedDataParallel) -> LocalMean | None:
+def shared_memory_mean(model: DistributedDataParallel) -> SharedMemoryMean | None:
     """What averages the gradients of ``model`` from now on, in its place. Every process must call this.
 
     Returns:
         None where the model itself goes on to: on GPUs, on several machines, and where memory cannot be shared.
     """
-    if not several() or next(model.parameters()).device.type != "cpu":
+    if not is_distributed() or next(model.parameters()).device.type != "cpu":
         return None
     try:
-        mean = LocalMean()
+        mean = SharedMemoryMean()
     except OSError as error:
         logger.info("gradients are averaged by gloo: %s", error)
         return None

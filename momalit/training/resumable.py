@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from momalit.core.distributed import gather
+from momalit.core.distributed import gather_objects
 from momalit.core.records import TensorRecord
 from momalit.training.batches import loader
-from momalit.training.gradient_averaging import LocalMean, local_mean
+from momalit.training.gradient_averaging import SharedMemoryMean, shared_memory_mean
 from momalit.training.trainer_checks import require_precision, require_strategy
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ResumableModule(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self._resumed: list[dict[str, Any]] | None = None
-        self._mean: LocalMean | None = None
+        self._mean: SharedMemoryMean | None = None
 
     # --- what every trainer must offer, and what it changes ---------------------------------------------------------
     def setup(self, stage: str) -> None:
@@ -62,9 +62,9 @@ class ResumableModule(pl.LightningModule):
         self._mean = None
         if isinstance(model := self.trainer.strategy.model, DistributedDataParallel):
             model.broadcast_buffers = False  # what is in them comes from all processes already
-            self._mean = local_mean(model)
+            self._mean = shared_memory_mean(model)
         # Without seed_everything each process has a seed of its own; orders of the data must be the same in all.
-        first = gather(torch.initial_seed())[0]
+        first = gather_objects(torch.initial_seed())[0]
         if first != torch.initial_seed():
             torch.manual_seed(first)
         move = getattr(self.trainer.datamodule, "to_device", None)  # type: ignore[attr-defined]
@@ -77,7 +77,7 @@ class ResumableModule(pl.LightningModule):
         if self._mean is not None:
             self._mean([parameter.grad for parameter in self.parameters() if parameter.grad is not None])
 
-    def log_agreed(self, values: Mapping[str, Any], **how: Any) -> None:
+    def log_synced(self, values: Mapping[str, Any], **how: Any) -> None:
         """Logs scalars that are the same in all processes, which Lightning would average one by one."""
         # It warns of values that are not to be averaged, but not of those of the first process.
         self.log_dict(values, sync_dist=True, rank_zero_only=True, **how)
@@ -103,11 +103,11 @@ class ResumableModule(pl.LightningModule):
         """What this process alone knows and the next epoch needs: plain values and tensors."""
         return {}
 
-    def take_up(self, state: dict[str, Any]) -> None:
+    def restore_process_state(self, state: dict[str, Any]) -> None:
         """The inverse of ``process_state``; called when training begins."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_KEY] = gather({**self.process_state(), _RANDOM: global_streams()})
+        checkpoint[_KEY] = gather_objects({**self.process_state(), _RANDOM: global_rng_state()})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._resumed = checkpoint.get(_KEY)
@@ -127,15 +127,15 @@ class ResumableModule(pl.LightningModule):
             )
             return
         state = states[self.global_rank]
-        self.take_up(state)
+        self.restore_process_state(state)
         seed, asked = state[_RANDOM]["seed"], os.environ.get("PL_GLOBAL_SEED")
         if asked is not None and int(asked) != seed:
             logger.info("seed_everything: %s from the command line (checkpoint: %d)", asked, seed)
         else:
-            restore_global_streams(state[_RANDOM])
+            restore_global_rng_state(state[_RANDOM])
 
 
-def global_streams() -> dict[str, Any]:
+def global_rng_state() -> dict[str, Any]:
     """Where the global random generators stand, which callbacks of a user's may draw from."""
     numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     version, words, gauss = random.getstate()
@@ -149,8 +149,8 @@ def global_streams() -> dict[str, Any]:
     }
 
 
-def restore_global_streams(streams: dict[str, Any]) -> None:
-    """The inverse of ``global_streams``."""
+def restore_global_rng_state(streams: dict[str, Any]) -> None:
+    """The inverse of ``global_rng_state``."""
     torch.set_rng_state(streams["torch"])
     (key, position), (has_gauss, gauss) = streams["numpy"], streams["numpy_gauss"]
     state = {"key": key.numpy().astype(np.uint32), "pos": position}

@@ -73,7 +73,7 @@ def termination_scores(model: WorldModel, batch: Transitions) -> dict[str, float
     return {"precision": float(right / predicted.sum()), "recall": float(right / batch.terminated.sum())}
 
 
-def world_model_report(model: WorldModel, data: Trajectories) -> dict[str, float]:
+def world_model_metrics(model: WorldModel, data: Trajectories) -> dict[str, float]:
     """Figures that say how far ``model`` can be trusted on ``data``, under the names they are logged by."""
     batch = data.transitions(torch.arange(len(data)))
     error, unsure = one_step_errors(model, batch)

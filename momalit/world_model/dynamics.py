@@ -81,21 +81,23 @@ class WorldModel(nn.Module):
     Args:
         spec: the team.
         n_elites: E.
-        hidden: widths of the hidden layers.
+        hidden_sizes: widths of the hidden layers.
         termination: ``learned`` (the ensemble's own head) or ``never`` (known: only time limits end an episode).
     """
 
-    def __init__(self, spec: TeamSpec, n_elites: int, hidden: Sequence[int], termination: str = "learned") -> None:
+    def __init__(
+        self, spec: TeamSpec, n_elites: int, hidden_sizes: Sequence[int], termination: str = "learned"
+    ) -> None:
         super().__init__()
         self.architecture: dict[str, Any] = {
             "n_elites": n_elites,
-            "hidden": list(hidden),
+            "hidden_sizes": list(hidden_sizes),
             "termination": termination,
         }
         self.termination = termination
         self.space = ModelSpace(spec)
         n_in = spec.state_size + spec.joint_action_size
-        self.network = EnsembleNetwork(n_elites, n_in, hidden, spec.state_size + 1)
+        self.network = EnsembleNetwork(n_elites, n_in, hidden_sizes, spec.state_size + 1)
         self.requires_grad_(False)
         self.eval()
 

@@ -12,7 +12,7 @@ from momalit.core.records import Step
 from momalit.functional import uncertainty
 from momalit.world_model.dynamics import WorldModel
 
-AFTER_STOP = ("pessimistic", "bootstrap")
+STOP_VALUES = ("pessimistic", "bootstrap")
 
 
 @dataclass
@@ -22,27 +22,30 @@ class Pessimism:
     Uncertainties are in standardised units; penalties count in units of the reward's standard deviation.
 
     Args:
-        all: λ_all, coefficient of the disagreement about state and reward.
-        reward: λ_reward, coefficient of the disagreement about the reward.
-        aleatoric: λ_aleatoric, coefficient of the largest predicted noise.
+        lambda_all: λ_all, coefficient of the disagreement about state and reward.
+        lambda_reward: λ_reward, coefficient of the disagreement about the reward.
+        lambda_aleatoric: λ_aleatoric, coefficient of the largest predicted noise.
         threshold: τ: caps each penalty, and is where the adaptive horizon stops a rollout.
-        box: clip predicted states and rewards to the dataset's bounding box.
+        clip_to_data: clip predicted states and rewards to the dataset's bounding box.
         adaptive_horizon: stop a rollout when the disagreement exceeds τ.
-        after_stop: value that follows such a stop: ``pessimistic`` (the worst return of the data) or ``bootstrap``.
+        stop_value: value that follows such a stop: ``pessimistic`` (the worst return of the data) or
+            ``bootstrap``.
     """
 
-    all: float = 1.0
-    reward: float = 1.0
-    aleatoric: float = 0.0
+    lambda_all: float = 1.0
+    lambda_reward: float = 1.0
+    lambda_aleatoric: float = 0.0
     threshold: float = 1.0
-    box: bool = True
+    clip_to_data: bool = True
     adaptive_horizon: bool = True
-    after_stop: str = "pessimistic"
+    stop_value: str = "pessimistic"
 
     def __post_init__(self) -> None:
-        if self.after_stop not in AFTER_STOP:
-            raise UserError(f"pessimism.after_stop: found {self.after_stop!r}, expected one of {', '.join(AFTER_STOP)}")
-        for name in ("all", "reward", "aleatoric"):
+        if self.stop_value not in STOP_VALUES:
+            raise UserError(
+                f"pessimism.stop_value: found {self.stop_value!r}, expected one of {', '.join(STOP_VALUES)}"
+            )
+        for name in ("lambda_all", "lambda_reward", "lambda_aleatoric"):
             if getattr(self, name) < 0:
                 raise UserError(f"pessimism.{name}: found {getattr(self, name)}, expected a number of at least 0")
         if self.threshold <= 0:
@@ -51,7 +54,7 @@ class Pessimism:
     @classmethod
     def none(cls) -> Pessimism:
         """The model as it is, for diagnostics."""
-        return cls(all=0.0, reward=0.0, aleatoric=0.0, box=True, adaptive_horizon=False)
+        return cls(lambda_all=0.0, lambda_reward=0.0, lambda_aleatoric=0.0, clip_to_data=True, adaptive_horizon=False)
 
 
 class ImaginedEnv:
@@ -63,28 +66,33 @@ class ImaginedEnv:
     Args:
         model: the world model.
         pessimism: penalties and limits.
-        sample: add the predicted noise to the elite's mean.
+        sample_predictions: add the predicted noise to the elite's mean.
         generator: source of all randomness, on the model's device.
-        keep_elite: whether a row stays with the elite it was given.
+        elite_per_rollout: whether a row stays with the elite it was given.
     """
 
     def __init__(
         self,
         model: WorldModel,
         pessimism: Pessimism,
-        sample: bool = False,
+        sample_predictions: bool = False,
         generator: torch.Generator | None = None,
-        keep_elite: bool = False,
+        elite_per_rollout: bool = False,
     ) -> None:
-        self.model, self.pessimism, self.sample, self.generator = model, pessimism, sample, generator
-        self.keep_elite = keep_elite
+        self.model, self.pessimism, self.sample_predictions, self.generator = (
+            model,
+            pessimism,
+            sample_predictions,
+            generator,
+        )
+        self.elite_per_rollout = elite_per_rollout
         self._u_all: list[Tensor] = []
         self._penalty: list[Tensor] = []
 
     def reset(self, state: Tensor, elite: Tensor | None = None) -> None:
         """Begins in ``state`` ``(B, S)``; rows that stay with an elite take ``elite`` ``(B,)``, or one drawn here."""
         self.state = state
-        if elite is None and self.keep_elite:
+        if elite is None and self.elite_per_rollout:
             elite = self.draw_elites(state.shape[0])
         self.elite = torch.zeros(state.shape[0], dtype=torch.long, device=state.device) if elite is None else elite
         self.alive = torch.ones(state.shape[0], dtype=torch.bool, device=state.device)
@@ -98,16 +106,16 @@ class ImaginedEnv:
         model, space, caution = self.model, self.model.space, self.pessimism
         prediction = model(self.state, action)
         rows = torch.arange(action.shape[0], device=action.device)
-        if not self.keep_elite:
+        if not self.elite_per_rollout:
             self.elite = self.draw_elites(len(rows))
         elite = self.elite
         outcome = prediction.mean[elite, rows]
-        if self.sample:
+        if self.sample_predictions:
             noise = torch.randn(outcome.shape, generator=self.generator, device=outcome.device)
             outcome = outcome + noise * torch.exp(0.5 * prediction.log_variance[elite, rows])
         outcome = space.target.inverse(outcome)
         state, reward = self.state + outcome[:, :-1], outcome[:, -1]
-        if caution.box:
+        if caution.clip_to_data:
             state = state.clamp(space.state_low, space.state_high)
             reward = reward.clamp(space.reward_low, space.reward_high)
         u_all = uncertainty.ensemble_covariance_norm(prediction.mean)
@@ -115,8 +123,10 @@ class ImaginedEnv:
             reward,
             u_all,
             uncertainty.ensemble_reward_variance(prediction.mean),
-            uncertainty.largest_noise(prediction.log_variance) if caution.aleatoric else torch.zeros_like(u_all),
-            (caution.all, caution.reward, caution.aleatoric),
+            uncertainty.max_predicted_variance(prediction.log_variance)
+            if caution.lambda_aleatoric
+            else torch.zeros_like(u_all),
+            (caution.lambda_all, caution.lambda_reward, caution.lambda_aleatoric),
             caution.threshold,
             space.reward_scale,
         )

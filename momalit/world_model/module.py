@@ -18,11 +18,11 @@ from momalit.core.records import Transitions
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.nn.ensemble import EnsembleNetwork
-from momalit.training.batches import count_shared, generator_for, shared_chunks
+from momalit.training.batches import count_batches, keyed_generator, process_chunks
 from momalit.training.hyperparameters import plain_arguments
 from momalit.training.resumable import ResumableModule
 from momalit.training.trainer_checks import require_own_clipping
-from momalit.world_model.diagnostics import world_model_report
+from momalit.world_model.diagnostics import world_model_metrics
 from momalit.world_model.dynamics import TERMINATIONS, ModelSpace, WorldModel
 
 
@@ -39,15 +39,15 @@ class WorldModelModule(ResumableModule):
         spec: the team (the command line links it to the data).
         n_members: networks trained.
         n_elites: networks kept.
-        hidden: widths of the hidden layers.
+        hidden_sizes: widths of the hidden layers.
         termination: ``learned``, or ``never`` for tasks that only a time limit ends.
         lr: learning rate at the start, annealed to zero over the epochs by a half cosine.
         weight_decay: decoupled weight decay.
         batch_size: transitions per member and step, in all processes together.
         patience: epochs without improvement after which a member is frozen.
         min_improvement: relative decrease of the held-out error that counts as improvement.
-        clip_norm: largest gradient norm of a member, which a few steep transitions would else throw back to where it
-            began, or further, at a high learning rate.
+        max_grad_norm: largest gradient norm of a member, which a few steep transitions would else throw back to where
+            it began, or further, at a high learning rate.
         beta: that power, from 0 (the plain likelihood) to 1 (means learn as from squared errors).
         discount: γ for the worst return in the data, which pessimism needs.
         compiled: compile the networks with ``torch.compile``, which takes a while and a C++ compiler on a CPU.
@@ -58,14 +58,14 @@ class WorldModelModule(ResumableModule):
         spec: TeamSpec | Mapping[str, Any],
         n_members: int = 7,
         n_elites: int = 5,
-        hidden: Sequence[int] = (200, 200),
+        hidden_sizes: Sequence[int] = (200, 200),
         termination: str = "learned",
         lr: float = 1e-3,
         weight_decay: float = 1e-5,
         batch_size: int = 256,
         patience: int = 5,
         min_improvement: float = 0.01,
-        clip_norm: float = 1.0,
+        max_grad_norm: float = 1.0,
         beta: float = 0.5,
         discount: float = 0.99,
         compiled: bool = False,
@@ -82,21 +82,21 @@ class WorldModelModule(ResumableModule):
             )
         if not 0 <= beta <= 1:
             raise UserError(f"world_model.beta: found {beta}, expected a number from 0 to 1")
-        if clip_norm <= 0:
-            raise UserError(f"world_model.clip_norm: found {clip_norm}, expected a number above 0")
+        if max_grad_norm <= 0:
+            raise UserError(f"world_model.max_grad_norm: found {max_grad_norm}, expected a number above 0")
         for name, number in (("batch_size", batch_size), ("patience", patience)):
             if number < 1:
                 raise UserError(f"world_model.{name}: found {number}, expected at least 1")
         self.save_hyperparameters({"spec": spec.to_dict(), **arguments})
         n_in, n_out = spec.state_size + spec.joint_action_size, spec.state_size + 1
         self.space = ModelSpace(spec)
-        self.network = EnsembleNetwork(n_members, n_in, hidden, n_out)
-        self.kept = EnsembleNetwork(n_members, n_in, hidden, n_out).requires_grad_(False)
-        self.kept.load_state_dict(self.network.state_dict())
-        self.kept_error: Tensor
-        self.waited: Tensor
-        self.register_buffer("kept_error", torch.full((n_members,), torch.inf))
-        self.register_buffer("waited", torch.zeros(n_members, dtype=torch.long))
+        self.network = EnsembleNetwork(n_members, n_in, hidden_sizes, n_out)
+        self.best_network = EnsembleNetwork(n_members, n_in, hidden_sizes, n_out).requires_grad_(False)
+        self.best_network.load_state_dict(self.network.state_dict())
+        self.best_error: Tensor
+        self.epochs_without_improvement: Tensor
+        self.register_buffer("best_error", torch.full((n_members,), torch.inf))
+        self.register_buffer("epochs_without_improvement", torch.zeros(n_members, dtype=torch.long))
         self._epoch_loss: list[Tensor] = []
         self._held_out: list[Tensor] = []
 
@@ -118,7 +118,7 @@ class WorldModelModule(ResumableModule):
         """Refuses, beside what no module can be trained with, clipping that would have no effect."""
         super().require_trainer(trainer, fitting)
         if fitting:
-            require_own_clipping(trainer, "members are", "model.clip_norm")
+            require_own_clipping(trainer, "members are", "model.max_grad_norm")
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -131,7 +131,7 @@ class WorldModelModule(ResumableModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches ``(M, B)``: every member goes through the training split in its own order."""
-        number, _ = count_shared(len(self._data.train), self.hparams["batch_size"], self.trainer.world_size)
+        number, _ = count_batches(len(self._data.train), self.hparams["batch_size"], self.trainer.world_size)
         return self.stream(number, self._training_batches)
 
     def val_dataloader(self) -> DataLoader:
@@ -146,12 +146,12 @@ class WorldModelModule(ResumableModule):
 
     def _training_batches(self) -> Iterator[Transitions]:
         data = self._data.train
-        random = generator_for("cpu", torch.initial_seed(), self.current_epoch, 1)
+        random = keyed_generator("cpu", torch.initial_seed(), self.current_epoch, 1)
         # The same order in every process, which takes its share of each batch. Short numbers: the log may be large.
         order = torch.empty(self.hparams["n_members"], len(data), dtype=torch.int32)
         for member in order:
             torch.randperm(len(data), generator=random, out=member)
-        for parts in shared_chunks(order, self.hparams["batch_size"], self.trainer.world_size):
+        for parts in process_chunks(order, self.hparams["batch_size"], self.trainer.world_size):
             yield data.transitions(parts[..., self.global_rank, :].to(data.reward.device, torch.long))
 
     def _in_order(self, data: Trajectories, n: int = 1, size: int = 4096) -> DataLoader:
@@ -185,7 +185,7 @@ class WorldModelModule(ResumableModule):
     @property
     def training_members(self) -> Tensor:
         """Which members have not been frozen yet, ``(M,)`` bool."""
-        return self.waited < self.hparams["patience"]
+        return self.epochs_without_improvement < self.hparams["patience"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, annealed by a half cosine over ``max_epochs``."""
@@ -202,7 +202,7 @@ class WorldModelModule(ResumableModule):
         """Clips every member apart: what one meets is nothing to the others."""
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
         norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
-        share = (self.hparams["clip_norm"] / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+        share = (self.hparams["max_grad_norm"] / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(share.view(-1, *[1] * (gradient.dim() - 1)))
 
@@ -211,7 +211,7 @@ class WorldModelModule(ResumableModule):
         self._epoch_loss.clear()
         if not bool(torch.isfinite(loss).all()):
             raise FloatingPointError(f"world model: loss per member {loss.tolist()} in epoch {self.current_epoch}")
-        self.log_agreed({"train/loss": loss.mean()})
+        self.log_synced({"train/loss": loss.mean()})
 
     # --- held-out error --------------------------------------------------------------------------------------------
     def validation_step(self, batch: Transitions, _: int) -> None:
@@ -227,21 +227,21 @@ class WorldModelModule(ResumableModule):
         if self.trainer.sanity_checking:
             return
         if self.trainer.state.fn == "fit":
-            improved = (error < self.kept_error * (1 - self.hparams["min_improvement"])) & self.training_members
+            improved = (error < self.best_error * (1 - self.hparams["min_improvement"])) & self.training_members
             # The first weights of a member are kept whatever their error, so that nothing undefined is ever used.
-            self.kept.copy_members(self.network, improved)
-            self.kept_error.copy_(torch.where(improved, error, self.kept_error))
-            self.waited.copy_(torch.where(improved, 0, self.waited + 1))
+            self.best_network.copy_members(self.network, improved)
+            self.best_error.copy_(torch.where(improved, error, self.best_error))
+            self.epochs_without_improvement.copy_(torch.where(improved, 0, self.epochs_without_improvement + 1))
             self.trainer.should_stop = self.trainer.should_stop or not bool(self.training_members.any())
-        best = self.kept_error[self.elites]
+        best = self.best_error[self.elites]
         training = self.training_members.sum().float()
-        self.log_agreed({"val/error": best.mean()}, prog_bar=True)
-        self.log_agreed({"val/error_live": error.mean(), "val/members_training": training})
+        self.log_synced({"val/error": best.mean()}, prog_bar=True)
+        self.log_synced({"val/error_current": error.mean(), "val/members_training": training})
 
     @property
     def elites(self) -> Tensor:
         """Numbers of the members with the smallest held-out error, best first, ``(E,)``."""
-        return self.kept_error.argsort(stable=True)[: self.hparams["n_elites"]]
+        return self.best_error.argsort(stable=True)[: self.hparams["n_elites"]]
 
     # --- use -------------------------------------------------------------------------------------------------------
     def world_model(self) -> WorldModel:
@@ -250,12 +250,12 @@ class WorldModelModule(ResumableModule):
         Raises:
             UserError: training ended before its first validation, so that nothing has been kept.
         """
-        if not bool(torch.isfinite(self.kept_error).any()):
+        if not bool(torch.isfinite(self.best_error).any()):
             raise UserError("world model: no member was ever validated, expected at least one epoch with validation")
         chosen = self.hparams
-        model = WorldModel(self.spec, chosen["n_elites"], chosen["hidden"], chosen["termination"]).to(self.device)
+        model = WorldModel(self.spec, chosen["n_elites"], chosen["hidden_sizes"], chosen["termination"]).to(self.device)
         model.space.load_state_dict(self.space.state_dict())
-        model.network.load_state_dict(self.kept.subset(self.elites).state_dict())
+        model.network.load_state_dict(self.best_network.subset(self.elites).state_dict())
         return model
 
     def on_test_start(self) -> None:
@@ -266,7 +266,7 @@ class WorldModelModule(ResumableModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs held-out errors, open-loop errors and how well uncertainty ranks errors."""
-        self.log_agreed(world_model_report(self._tested, self._data.test.to(self.device)))
+        self.log_synced(world_model_metrics(self._tested, self._data.test.to(self.device)))
 
     def on_predict_start(self) -> None:
         self._tested = self.world_model()

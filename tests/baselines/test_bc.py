@@ -41,7 +41,7 @@ def data():
 @pytest.fixture(scope="module")
 def cloned(data):
     pl.seed_everything(0, verbose=False)
-    module = BCModule(data.spec, width=32, memory=16, window=3, memory_length=3, batch_size=16, lr=5e-3, min_std=0.02)
+    module = BCModule(data.spec, width=32, gru_size=16, window=3, burn_in=3, batch_size=16, lr=5e-3, min_std=0.02)
     trainer = make_trainer(30)
     trainer.fit(module, datamodule=data)
     return module, trainer
@@ -64,7 +64,7 @@ def test_the_demonstrators_are_recovered_with_their_memory_and_their_noise(clone
 
 
 def test_burn_in_teaches_nothing_and_steps_past_the_end_neither(data):
-    module = BCModule(data.spec, width=8, memory=4, window=4, memory_length=2)
+    module = BCModule(data.spec, width=8, gru_size=4, window=4, burn_in=2)
     batch = data.train.windows(torch.tensor([0, 3, LENGTH - 1]), 2, 4)
     assert batch.valid.sum(0).tolist() == [4, 3, 1]
     loss = module.training_step(batch, 0).detach()
@@ -80,17 +80,17 @@ def test_burn_in_teaches_nothing_and_steps_past_the_end_neither(data):
 def test_only_the_best_episodes_are_cloned(data):
     episode = torch.arange(300).repeat_interleave(LENGTH)
     rewarded = dataclasses.replace(data.train, reward=(episode % 10 == 0).float())
-    module = BCModule(data.spec, width=8, memory=4, best=0.1)
+    module = BCModule(data.spec, width=8, gru_size=4, top_fraction=0.1)
     module._trainer = SimpleNamespace(datamodule=Recorded(data.spec, rewarded), strategy="auto", precision="32-true")
     module.setup("fit")
-    assert len(module.learnt.lengths) == 30
-    assert bool((module.learnt.reward == 1).all())
-    torch.testing.assert_close(module.learnt.state[:7], data.train.state[:7])
+    assert len(module.training_data.lengths) == 30
+    assert bool((module.training_data.reward == 1).all())
+    torch.testing.assert_close(module.training_data.state[:7], data.train.state[:7])
     torch.testing.assert_close(module.actor.inputs.standardizer.mean, data.train.state.mean(0))
 
 
 def test_an_epoch_covers_the_log_about_once(data):
-    module = BCModule(data.spec, width=8, memory=4, window=3, batch_size=16)
+    module = BCModule(data.spec, width=8, gru_size=4, window=3, batch_size=16)
     trainer = make_trainer(1)
     trainer.fit(module, datamodule=data)
     assert trainer.global_step == len(data.train) // (3 * 16)
@@ -105,13 +105,13 @@ def test_a_checkpoint_gives_the_same_team(cloned, data, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(data):
-    module = BCModule(data.spec, width=8, memory=4)
+    module = BCModule(data.spec, width=8, gru_size=4)
     module.actor.head.weight.data.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="behaviour cloning: loss is nan in epoch 0"):
         make_trainer(2).fit(module, datamodule=data)
 
 
-@pytest.mark.parametrize(("name", "value"), [("window", 0), ("batch_size", 0), ("memory_length", -1)])
+@pytest.mark.parametrize(("name", "value"), [("window", 0), ("batch_size", 0), ("burn_in", -1)])
 def test_impossible_settings_are_refused_by_name(data, name, value):
     with pytest.raises(UserError, match=rf"model\.{name}: found {value}, expected at least"):
         BCModule(data.spec, **{name: value})

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from momalit.baselines.joint_agent import JointActions, JointActor, joint_team
+from momalit.baselines.joint_agent import JointActions, JointActor, joint_team_spec
 from momalit.core.errors import UserError
 from momalit.core.records import Sequence
 from momalit.core.team import AgentSpec, TeamSpec
@@ -13,7 +13,7 @@ from tests.analytic import masked_spec, split_target_spec
 
 def test_continuous_actions_lie_side_by_side():
     spec = split_target_spec()
-    joint, actions = joint_team(spec), JointActions(spec)
+    joint, actions = joint_team_spec(spec), JointActions(spec)
     assert joint.agents == (AgentSpec("team", (0, 1), 3, (-1.0,) * 3, (1.0,) * 3),)
     action = torch.tensor([[[1.0, 2.0], [3.0, 0.0]]])
     assert actions.join(action).tolist() == [[[1.0, 2.0, 3.0]]]
@@ -23,7 +23,7 @@ def test_continuous_actions_lie_side_by_side():
 def test_a_discrete_choice_is_one_of_all_combinations():
     spec = masked_spec()
     actions = JointActions(spec)
-    assert joint_team(spec).action_size == 6
+    assert joint_team_spec(spec).action_size == 6
     one = torch.tensor([[[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]], [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], [[0.0] * 3, [0.0] * 3]])
     joint = actions.join(one)
     assert joint.squeeze(1).tolist() == [[0, 0, 0, 0, 0, 1], [0, 0, 1, 0, 0, 0], [0] * 6]
@@ -32,7 +32,7 @@ def test_a_discrete_choice_is_one_of_all_combinations():
 
 def test_combinations_with_a_forbidden_choice_are_forbidden():
     spec = masked_spec()
-    actor = JointActor(spec, TeamActor(joint_team(spec), 8, 0))
+    actor = JointActor(spec, TeamActor(joint_team_spec(spec), 8, 0))
     state = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]).expand(1, 500, 4)
     policy, _ = actor(Sequence(state, torch.zeros(1, 500, 2, 3), torch.zeros(1, 500, dtype=torch.bool)))
     drawn = policy.sample(torch.Generator().manual_seed(0))
@@ -50,4 +50,4 @@ def test_too_many_combinations_are_refused():
     spec = masked_spec()
     many = tuple(dataclasses.replace(spec.agents[1], name=f"agent_{i}") for i in range(13))
     with pytest.raises(UserError, match=r"found 8,192 of them, expected at most 4,096"):
-        joint_team(TeamSpec("many", many, 4, True, 1, spec.sources))
+        joint_team_spec(TeamSpec("many", many, 4, True, 1, spec.sources))

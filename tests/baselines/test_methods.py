@@ -13,7 +13,7 @@ from momalit.core.trajectories import Trajectories
 from momalit.functional.value_learning import conservative_gap
 from tests.baselines.logs import Recorded, fit, one_step_log, team
 
-SMALL = {"width": 32, "batch_size": 128, "steps": 150, "lr": 3e-3}
+SMALL = {"width": 32, "batch_size": 128, "steps_per_epoch": 150, "lr": 3e-3}
 
 
 def constant(values, number):
@@ -85,7 +85,7 @@ def test_the_loss_of_maiql():
 
 def test_the_loss_of_td3_bc():
     """Q = -4 and 3 for agent 0, 8 and 8 for agent 1; the policies do nothing, the log's actions are 0.5 and -1."""
-    module = ITD3BCModule(team(discrete=False), width=8, discount=0.5, delay=1)
+    module = ITD3BCModule(team(discrete=False), width=8, discount=0.5, policy_delay=1)
     module.noise = torch.Generator().manual_seed(0)
     for network in (module.q, module.q_target):
         constant(network, 0.0)
@@ -101,7 +101,7 @@ def test_the_loss_of_td3_bc():
 
 def test_the_loss_of_cql_over_choices():
     """Q(first choice) = log 3, Q(second) = 0 for all; the policies choose the first with 3/4."""
-    module = ICQLModule(team(discrete=True), width=8, discount=0.5, conservatism=2.0)
+    module = ICQLModule(team(discrete=True), width=8, discount=0.5, cql_alpha=2.0)
     for network in (module.q, module.q_target):
         constant(network, 0.0)
         network.out.bias.data[..., 0] = math.log(3)
@@ -120,13 +120,13 @@ def test_the_loss_of_cql_over_choices():
 
 def test_the_loss_of_cql_over_continuous_actions():
     """Qs that say 2 whatever is done, and slow copies that say 1."""
-    module = ICQLModule(team(discrete=False), width=8, discount=0.5, samples=4000, initial_std=0.1)
+    module = ICQLModule(team(discrete=False), width=8, discount=0.5, n_action_samples=4000, initial_std=0.1)
     module.noise = torch.Generator().manual_seed(0)
     constant(module.q, 2.0)
     constant(module.q_target, 1.0)
     losses = module.losses(minibatch(module, torch.zeros(1, 2, 1), [1.0], [False]))
     close(losses["critic"], 2 * (2 - 1.5) ** 2)
-    now = module.policy.distribution(module.remember(module.policy, _one(module), 0, 1), torch.zeros(1, 1, 1))
+    now = module.policy.distribution(module.hidden_states(module.policy, _one(module), 0, 1), torch.zeros(1, 1, 1))
     module.noise.manual_seed(0)
     actions, density = module._tried(now, now)
     assert actions.shape == (12000, 1, 1, 2, 1)
@@ -147,7 +147,7 @@ def _one(module):
 
 
 def test_the_loss_of_omar():
-    module = IOMARModule(team(discrete=False), width=8, pull=0.25)
+    module = IOMARModule(team(discrete=False), width=8, omar_coefficient=0.25)
     module.noise = torch.Generator().manual_seed(0)
     constant(module.q, 3.0)
     module.policy.head.weight.data.zero_()
@@ -157,7 +157,7 @@ def test_the_loss_of_omar():
 
 
 def test_the_search_of_omar_finds_the_best_action_and_is_never_worse():
-    module = IOMARModule(team(discrete=False), iterations=3, candidates=200, elites=20)
+    module = IOMARModule(team(discrete=False), cem_iterations=3, cem_samples=200, cem_elites=20)
     module.noise = torch.Generator().manual_seed(0)
     module.q.actions = lambda _, action: -(action - 0.7).square().sum(-1).unsqueeze(0)
     found = module.search(torch.zeros(2, 1, 5, 8), torch.zeros(1, 5, 2, 1))
@@ -180,7 +180,7 @@ def matrix_game():
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings"), [(IQLModule, {}), (MAIQLModule, {}), (MAIQLModule, {"memory": 8}), (ICQLModule, {})]
+    ("kind", "settings"), [(IQLModule, {}), (MAIQLModule, {}), (MAIQLModule, {"gru_size": 8}), (ICQLModule, {})]
 )
 def test_the_best_joint_choice_is_found_in_random_data(kind, settings, matrix_game):
     pl.seed_everything(0, verbose=False)
@@ -191,10 +191,10 @@ def test_the_best_joint_choice_is_found_in_random_data(kind, settings, matrix_ga
 def test_the_value_of_iql_is_the_expectile(matrix_game):
     """Of 0 (three in four) and 2 (one in four), scaled: τ (2 - v) / 4 = 3 (1 - τ) v / 4."""
     pl.seed_everything(0, verbose=False)
-    module = fit(IQLModule(matrix_game.spec, **SMALL, expectile=0.9, target_rate=0.05), matrix_game, 3)
+    module = fit(IQLModule(matrix_game.spec, **SMALL, expectile=0.9, target_update_rate=0.05), matrix_game, 3)
     batch = matrix_game.train.segments(torch.arange(500), 0, 1)
     with torch.no_grad():
-        value = module.v_of(module.look(batch), 0, 1)[0, :, 0]
+        value = module.v_of(module.encode(batch), 0, 1)[0, :, 0]
     factor, paid = module.scale.factor, torch.where(batch.sequence.state[0, :, 0] > 0, 1.5, 0.5)
     torch.testing.assert_close(value, factor * paid * 0.9 / (0.9 + 3 * 0.1), atol=0.06, rtol=0)
 
@@ -213,10 +213,10 @@ def target_game():
     ("kind", "settings", "error"),
     [
         (IQLModule, {"temperature": 10.0}, 0.15),
-        (MAIQLModule, {"temperature": 10.0, "memory": 0}, 0.15),
-        (ITD3BCModule, {"strength": 100.0, "memory": 0}, 0.1),
-        (ICQLModule, {"conservatism": 0.0, "entropy_target": -2.0, "memory": 0}, 0.1),
-        (IOMARModule, {"conservatism": 0.0, "memory": 0}, 0.1),
+        (MAIQLModule, {"temperature": 10.0, "gru_size": 0}, 0.15),
+        (ITD3BCModule, {"alpha": 100.0, "gru_size": 0}, 0.1),
+        (ICQLModule, {"cql_alpha": 0.0, "target_entropy": -2.0, "gru_size": 0}, 0.1),
+        (IOMARModule, {"cql_alpha": 0.0, "gru_size": 0}, 0.1),
     ],
 )
 def test_the_best_action_is_found_in_random_data(kind, settings, error, target_game):
@@ -246,8 +246,8 @@ def test_a_reward_two_steps_away_is_worth_less_but_a_time_limit_ends_nothing():
     log = Trajectories.from_lengths(state, action, reward, last & False, last, torch.full((episodes,), 2))
     pl.seed_everything(0, verbose=False)
     data = Recorded(spec, log)
-    module = fit(MAIQLModule(spec, **SMALL, discount=0.5, target_rate=0.05), data, 3)
+    module = fit(MAIQLModule(spec, **SMALL, discount=0.5, target_update_rate=0.05), data, 3)
     batch = log.segments(torch.arange(2), 0, 1)
     with torch.no_grad():
-        value = module.v_of(module.look(batch), 0, 1).flatten() / module.scale.factor
+        value = module.v_of(module.encode(batch), 0, 1).flatten() / module.scale.factor
     torch.testing.assert_close(value, torch.tensor([1.0, 2.0]), atol=0.05, rtol=0)

@@ -14,7 +14,7 @@ from momalit import baselines
 torch.set_num_threads(1)
 data = OfflineDataModule("reacher/expert-mix", env={{"observability": "independent"}}, transitions=2000)
 pl.seed_everything(0)
-module = baselines.{kind}(data.spec, width=16, memory=8, steps=5, batch_size=64)
+module = baselines.{kind}(data.spec, width=16, gru_size=8, steps_per_epoch=5, batch_size=64)
 trainer = pl.Trainer(
     max_epochs=2, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
     enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,

@@ -9,7 +9,7 @@ from momalit.core.errors import UserError
 from momalit.training.checkpoints import load_module, read_checkpoint
 from tests.baselines.logs import make_trainer, team
 
-SMALL = {"width": 16, "batch_size": 32, "steps": 4}
+SMALL = {"width": 16, "batch_size": 32, "steps_per_epoch": 4}
 CONTINUOUS = [IQLModule, MAIQLModule, ITD3BCModule, ICQLModule, IOMARModule]
 DISCRETE = [IQLModule, MAIQLModule, ICQLModule]
 
@@ -18,12 +18,12 @@ def weights(module):
     return torch.cat([value.flatten().double() for value in module.state_dict().values()])
 
 
-@pytest.mark.parametrize("memory", [0, 8])
+@pytest.mark.parametrize("gru_size", [0, 8])
 @pytest.mark.parametrize("kind", CONTINUOUS)
-def test_a_continued_run_is_bit_for_bit_the_whole_one(kind, memory, reacher, tmp_path):
+def test_a_continued_run_is_bit_for_bit_the_whole_one(kind, gru_size, reacher, tmp_path):
     def train(epochs, checkpoint=None):
         pl.seed_everything(3, verbose=False)
-        module = kind(reacher.spec, memory=memory, **SMALL)
+        module = kind(reacher.spec, gru_size=gru_size, **SMALL)
         trainer = make_trainer(epochs)
         trainer.fit(module, datamodule=reacher, ckpt_path=checkpoint)
         return module, trainer
@@ -40,9 +40,9 @@ def test_a_continued_run_is_bit_for_bit_the_whole_one(kind, memory, reacher, tmp
 
 
 @pytest.mark.parametrize("kind", DISCRETE)
-@pytest.mark.parametrize("memory", [0, 8])
-def test_discrete_teams_learn_and_act(kind, memory, icg):
-    module = kind(icg.spec, memory=memory, **SMALL)
+@pytest.mark.parametrize("gru_size", [0, 8])
+def test_discrete_teams_learn_and_act(kind, gru_size, icg):
+    module = kind(icg.spec, gru_size=gru_size, **SMALL)
     trainer = make_trainer(2)
     trainer.fit(module, datamodule=icg)
     assert trainer.global_step == 8
@@ -60,7 +60,7 @@ def test_discrete_teams_are_refused_where_actions_must_be_continuous(kind, icg):
 @pytest.mark.parametrize("kind", CONTINUOUS)
 def test_every_weight_that_learns_is_in_the_loss(kind, reacher):
     """What DistributedDataParallel demands; TD3 is looked at in a step that updates its policies."""
-    module = kind(reacher.spec, memory=8, **SMALL, **({"delay": 1} if kind is ITD3BCModule else {}))
+    module = kind(reacher.spec, gru_size=8, **SMALL, **({"policy_delay": 1} if kind is ITD3BCModule else {}))
     module.noise = torch.Generator().manual_seed(0)
     batch = reacher.train.segments(torch.arange(0, 200, 10), 2, 5)
     module.training_step(batch, 0).backward()
@@ -71,24 +71,31 @@ def test_every_weight_that_learns_is_in_the_loss(kind, reacher):
 
 
 def test_a_memory_where_an_agent_sees_less_than_the_state(reacher):
-    assert MAIQLModule(reacher.spec, width=8).memory == 128
-    assert MAIQLModule(reacher.spec, width=8, memory=0).memory == 0
-    assert IQLModule(reacher.spec, width=8).memory == 0
-    assert MAIQLModule(team(True), width=8).memory == 0
+    assert MAIQLModule(reacher.spec, width=8).gru_size == 128
+    assert MAIQLModule(reacher.spec, width=8, gru_size=0).gru_size == 0
+    assert IQLModule(reacher.spec, width=8).gru_size == 0
+    assert MAIQLModule(team(True), width=8).gru_size == 0
 
 
 def test_targets_follow_the_networks(reacher):
-    module = MAIQLModule(reacher.spec, width=8, memory=0, target_rate=0.25)
+    module = MAIQLModule(reacher.spec, width=8, gru_size=0, target_update_rate=0.25)
     before = module.q_target.out.bias.clone()
     with torch.no_grad():
         module.q.out.bias += 1
-    module.follow()
+    module.update_targets()
     torch.testing.assert_close(module.q_target.out.bias, before + 0.25)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("window", 0), ("steps", 0), ("discount", 1.0), ("target_rate", 0.0), ("memory", -1), ("expectile", 1.0)],
+    [
+        ("window", 0),
+        ("steps_per_epoch", 0),
+        ("discount", 1.0),
+        ("target_update_rate", 0.0),
+        ("gru_size", -1),
+        ("expectile", 1.0),
+    ],
 )
 def test_impossible_settings_are_refused_by_name(name, value):
     with pytest.raises(UserError, match=rf"model\.{name}: found {value}, expected"):

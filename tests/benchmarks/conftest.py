@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from momalit.training.cpu import default_products
+from momalit.training.cpu import default_matmul
 from tests.memory import PEAK, begin_anew, held
 
 
@@ -24,7 +24,7 @@ def threads() -> Iterator[int]:
 @pytest.fixture(scope="session")
 def limits(threads) -> dict[str, float]:
     """Operations per second of float32 products of 1024x1024: by PyTorch's default library, and by the one used."""
-    with default_products():
+    with default_matmul():
         default = products_per_second()
     return {"default": default, "chosen": products_per_second()}
 

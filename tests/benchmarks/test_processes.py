@@ -14,18 +14,18 @@ import pytest
 from datamodules import OfflineDataModule
 from momalit.cli.preemption import Preemption
 from momalit.policies.moma_ppo import MOMAPPOModule
-from momalit.training.cpu import settle
+from momalit.training.cpu import configure_cpu
 from momalit.world_model.module import WorldModelModule
 from tests.processes import COUNT, N, in_processes, make_trainer
 
 pytestmark = pytest.mark.benchmark
 
 TRANSITIONS = 20_000
-POLICIES = {"width": 256, "memory": 128, "horizon": 10, "pessimism": {"adaptive_horizon": False}}
+POLICIES = {"width": 256, "gru_size": 128, "horizon": 10, "pessimism": {"adaptive_horizon": False}}
 WORK: dict[str, tuple[str, dict[str, Any], str]] = {  # kind, its settings, the one that says how much it does at once
     "world model 4x200, batch 256": ("world_model", {"batch_size": 256}, "batch_size"),
-    "policies, 202 rows, 31 minibatches": ("policies", {"rows": 202, "minibatches": 31}, "rows"),
-    "policies, 2,020 rows, 31 minibatches": ("policies", {"rows": 2020, "minibatches": 31}, "rows"),
+    "policies, 202 rows, 31 minibatches": ("policies", {"n_rollouts": 202, "n_minibatches": 31}, "n_rollouts"),
+    "policies, 2,020 rows, 31 minibatches": ("policies", {"n_rollouts": 2020, "n_minibatches": 31}, "n_rollouts"),
 }
 
 
@@ -41,13 +41,13 @@ class EpochTimes(pl.Callback):
 
 def make_module(kind: str, spec: Any, path: str | None, settings: dict[str, Any]) -> pl.LightningModule:
     if kind == "world_model":
-        return WorldModelModule(spec, hidden=(200,) * 4, termination="never", **settings)
+        return WorldModelModule(spec, hidden_sizes=(200,) * 4, termination="never", **settings)
     return MOMAPPOModule(spec, world_model=path, **POLICIES, **settings)
 
 
 def epoch_seconds(kind: str, path: str | None, settings: dict[str, Any], epochs: int = 10) -> float:
     """Seconds of the fastest epoch after the first; returns and validation are left out."""
-    settle()
+    configure_cpu()
     pl.seed_everything(0, verbose=False)
     data = OfflineDataModule("reacher/expert-mix", env={"observability": "independent"}, transitions=TRANSITIONS)
     times = EpochTimes()
@@ -78,13 +78,13 @@ def test_two_processes(benchmark, note, momalit_home, tmp_path: Path, name, shar
     kind, settings, amount = WORK[name]
     path = str(tmp_path / "model.ckpt")
     saved_model(path)
-    several = settings if shared else {**settings, amount: N * settings[amount]}
+    each = settings if shared else {**settings, amount: N * settings[amount]}
 
     def all_ways() -> tuple[float, float, float]:
         """One process, two that train together, and two that have nothing to do with each other."""
         one, *_ = in_processes(epoch_seconds, kind, path, settings, n=1, timeout=600)
         apart = 0.0 if shared else max(in_processes(alone, kind, path, settings, n=N, timeout=600))
-        return one, max(in_processes(epoch_seconds, kind, path, several, n=N, timeout=600)), apart
+        return one, max(in_processes(epoch_seconds, kind, path, each, n=N, timeout=600)), apart
 
     one, two, apart = benchmark.pedantic(all_ways, rounds=1)
     work = 1 if kind == "world_model" or shared else N  # an epoch of the world model is one pass over the log

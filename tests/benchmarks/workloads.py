@@ -105,9 +105,14 @@ class Practice:
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.data = make_data(self.spec, 20_000)
-        width, memory = self.sizes
+        width, gru_size = self.sizes
         self.team = MOMAPPOModule(
-            self.spec, horizon=self.horizon, rows=self.rows, minibatches=self.minibatches, width=width, memory=memory
+            self.spec,
+            horizon=self.horizon,
+            n_rollouts=self.rows,
+            n_minibatches=self.minibatches,
+            width=width,
+            gru_size=gru_size,
         )
         self.team.world_model = WorldModel(self.spec, 5, self.hidden, "never")
         self.team.world_model.space.fit(self.data, 0.99)
@@ -118,7 +123,7 @@ class Practice:
         random = torch.Generator().manual_seed(0)
         index = torch.randint(len(self.data), (self.rows,), generator=random)
         with precision(self.number):
-            return self.team.imagine(self.data.sequence(index, self.team.memory_length), self.horizon, random)
+            return self.team.imagine(self.data.sequence(index, self.team.burn_in), self.horizon, random)
 
     def update(self, rollout: Rollout) -> int:
         steps = 0

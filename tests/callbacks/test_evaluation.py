@@ -14,7 +14,7 @@ from momalit.policies.rollout import play_episodes
 @pytest.fixture(scope="module")
 def team(reacher):
     torch.manual_seed(0)
-    return BCModule(reacher.spec, width=8, memory=4)
+    return BCModule(reacher.spec, width=8, gru_size=4)
 
 
 def test_validation_and_test_seeds_never_meet_and_more_episodes_begin_with_the_same():

@@ -43,7 +43,7 @@ class Painted(CoordinationGame):
 def painted(monkeypatch, icg):
     monkeypatch.setitem(TASKS, "icg", Painted)
     torch.manual_seed(0)
-    return BCModule(icg.spec, width=8, memory=4)
+    return BCModule(icg.spec, width=8, gru_size=4)
 
 
 def trainer(path, *callbacks):
@@ -142,7 +142,7 @@ def test_an_environment_that_cannot_render_warns_once(icg, tmp_path, caplog):
     video = Video(every_n_epochs=1, formats=["gif"])
     with caplog.at_level(logging.INFO, "callbacks"):
         fitting = trainer(tmp_path, video)
-        fitting.fit(BCModule(icg.spec, width=8, memory=4), datamodule=icg)
+        fitting.fit(BCModule(icg.spec, width=8, gru_size=4), datamodule=icg)
     assert fitting.state.finished
     said = [r.getMessage() for r in caplog.records if r.name.startswith("callbacks")]
     assert said == ["Video: no videos of icg: the environment renders nothing"]

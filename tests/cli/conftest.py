@@ -18,12 +18,12 @@ model:
   class_path: momalit.MOMAPPOModule
   init_args:
     horizon: 3
-    rows: 4
-    memory_length: 2
+    n_rollouts: 4
+    burn_in: 2
     width: 8
-    memory: 8
-    epochs: 1
-    minibatches: 2
+    gru_size: 8
+    ppo_epochs: 1
+    n_minibatches: 2
 data:
   class_path: datamodules.OfflineDataModule
   init_args:
@@ -32,7 +32,7 @@ data:
 world_model:
   n_members: 2
   n_elites: 2
-  hidden: [8]
+  hidden_sizes: [8]
   max_epochs: 1
 warm_start:
   window: 5
@@ -40,7 +40,7 @@ warm_start:
 evaluation:
   episodes: 2
   test_episodes: 3
-  imagined_starts: 4
+  imagined_episodes: 4
 """
 
 

@@ -42,7 +42,7 @@ def test_every_configuration_fits_the_real_signatures(name, momalit, capsys):
 
 @pytest.mark.parametrize(
     ("overlay", "key", "value"),
-    [("paper", "world_model.hidden", [1024] * 4), ("full_view", "model.init_args.pessimism.all", 60)],
+    [("paper", "world_model.hidden_sizes", [1024] * 4), ("full_view", "model.init_args.pessimism.lambda_all", 60)],
 )
 def test_an_overlay_of_ant_changes_what_it_says(overlay, key, value, momalit, capsys):
     from momalit.cli import main

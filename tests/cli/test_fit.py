@@ -33,7 +33,7 @@ def test_a_run_directory_holds_what_is_promised(momalit, tmp_path: Path):
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     assert json.loads((run / "results.json").read_text())["episodes"] == 3
-    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["rows"] == 4
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["n_rollouts"] == 4
     for stage in ("world_model", "warm_start"):
         assert record["stages"][stage]["from"] in ("training", "cache")
 
@@ -68,9 +68,9 @@ def test_a_given_world_model_is_used(momalit, tmp_path: Path):
 
 
 def test_an_interrupted_run_continues_where_it_was(momalit, tmp_path: Path):
-    whole = momalit(*FIT, "--run_dir", "whole", "--trainer.max_epochs", "4", "--model.lr_decay", "1")
+    whole = momalit(*FIT, "--run_dir", "whole", "--trainer.max_epochs", "4", "--model.final_lr_fraction", "1")
     assert whole.code == 0
-    assert momalit(*FIT, "--run_dir", "part", "--trainer.max_epochs", "2", "--model.lr_decay", "1").code == 0
+    assert momalit(*FIT, "--run_dir", "part", "--trainer.max_epochs", "2", "--model.final_lr_fraction", "1").code == 0
     with (tmp_path / "part/metrics.csv").open("a") as file:  # begun after the last checkpoint, and lost
         file.write(file.name and "2,9" + "," * (len(rows(tmp_path / "part/metrics.csv")[0]) - 2) + "\n")
     assert momalit("fit", "--run_dir", "part", "--ckpt_path", "last", "--trainer.max_epochs", "4").code == 0
@@ -132,7 +132,7 @@ def test_evaluating_and_predicting(momalit, tmp_path: Path):
 
 
 def test_a_world_model_alone(momalit, tmp_path: Path):
-    words = ("--config", "overlays/quick.yaml", "--data.transitions", "1000", "--model.hidden", "[8]")
+    words = ("--config", "overlays/quick.yaml", "--data.transitions", "1000", "--model.hidden_sizes", "[8]")
     assert momalit("fit", "--config", "world_model/icg.yaml", *words, "--run_dir", "run").code == 0
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert {"val/error", "test/error"} <= set(results["metrics"])
@@ -150,14 +150,14 @@ def test_behaviour_cloning_and_online_ppo(momalit, tmp_path: Path):
         "1",
         "--model.width",
         "8",
-        "--model.memory",
+        "--model.gru_size",
         "8",
     )
     cloned = momalit(
         "fit", "--config", "icg.yaml", "--config", "baselines/bc.yaml", *quick, "--data.transitions", "1000"
     )
     assert cloned.code == 0
-    assert momalit("fit", "--config", "mappo/icg.yaml", *quick, "--model.rows", "4").code == 0
+    assert momalit("fit", "--config", "mappo/icg.yaml", *quick, "--model.n_rollouts", "4").code == 0
     assert len(list((tmp_path / "runs").rglob("results.json"))) == 2
     assert list((tmp_path / "runs/mappo/icg").iterdir())
 
@@ -174,7 +174,16 @@ def test_a_log_of_which_nothing_is_held_out_for_tests(momalit):
 
 @pytest.mark.parametrize(("method", "title"), [("iql", "IQL"), ("maiql", "MAIQL"), ("icql", "ICQL")])
 def test_a_baseline_ends_with_results_like_any_other(method, title, momalit, tmp_path: Path):
-    tiny = ("--model.width", "8", "--model.steps", "3", "--trainer.max_epochs", "2", "--data.transitions", "1000")
+    tiny = (
+        "--model.width",
+        "8",
+        "--model.steps_per_epoch",
+        "3",
+        "--trainer.max_epochs",
+        "2",
+        "--data.transitions",
+        "1000",
+    )
     words = ("--config", "icg.yaml", "--config", f"baselines/{method}.yaml", "--config", "overlays/quick.yaml", *tiny)
     assert momalit("fit", *words, "--run_dir", "run").code == 0
     results = json.loads((tmp_path / "run/results.json").read_text())
@@ -193,7 +202,7 @@ def test_a_method_for_continuous_actions_refuses_a_team_that_chooses(method, mom
     assert refused.code == 2
     assert "needs continuous actions, found the discrete ones of icg; expected e.g." in refused.said.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
-    tiny = ("--model.width", "8", "--model.memory", "4", "--model.steps", "2", "--trainer.max_epochs", "1")
+    tiny = ("--model.width", "8", "--model.gru_size", "4", "--model.steps_per_epoch", "2", "--trainer.max_epochs", "1")
     words = ("--config", "reacher.yaml", "--config", f"baselines/{method}.yaml", "--config", "overlays/quick.yaml")
     assert momalit("fit", *words, *tiny, "--data.transitions", "1000", "--run_dir", "run").code == 0
     assert json.loads((tmp_path / "run/results.json").read_text())["return_last"] < 0

@@ -34,5 +34,5 @@ def test_a_run_in_every_precision_that_a_cpu_has(precision, momalit, tmp_path: P
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
 def test_online_in_other_precisions(precision, momalit, tmp_path: Path):
     words = ("fit", "--config", "mappo/icg.yaml", "--config", "overlays/quick.yaml", "--trainer.max_epochs", "1")
-    small = ("--model.width", "8", "--model.memory", "8", "--model.rows", "4", "--trainer.precision", precision)
+    small = ("--model.width", "8", "--model.gru_size", "8", "--model.n_rollouts", "4", "--trainer.precision", precision)
     assert momalit(*words, *small).code == 0

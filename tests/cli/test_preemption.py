@@ -70,11 +70,11 @@ def test_sigterm_ends_a_run_after_its_epoch_and_nothing_is_lost(momalit, tmp_pat
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("model", ["", "momalit.MAPPOModule"])
 def test_two_processes_lose_nothing_either(sent, model, momalit, tmp_path: Path):
-    words = (*TWO, "--model.renewal", "0.5")
+    words = (*TWO, "--model.reset_fraction", "0.5")
     if model:
         (tmp_path / "online.yaml").write_text(
-            "model:\n  class_path: momalit.MAPPOModule\n  init_args: {horizon: 7, rows: 4, width: 8, memory: 8,"
-            " epochs: 1, minibatches: 2}\ndata:\n  class_path: datamodules.EnvironmentDataModule\n"
+            "model:\n  class_path: momalit.MAPPOModule\n  init_args: {horizon: 7, n_rollouts: 4, width: 8, gru_size: 8,"
+            " ppo_epochs: 1, n_minibatches: 2}\ndata:\n  class_path: datamodules.EnvironmentDataModule\n"
             "  init_args: {env: icg}\nworld_model: null\nwarm_start: null\ntrainer: {accelerator: cpu}\n"
         )
         words = ("--config", "online.yaml", *TWO)

@@ -18,7 +18,7 @@ methods:
   MOMA-PPO: {options: {trainer.max_epochs: 1}}
   MAIQL:
     config: baselines/maiql.yaml
-    options: {trainer.max_epochs: 2, model.steps: 5, trainer.check_val_every_n_epoch: 1, model.width: 8}
+    options: {trainer.max_epochs: 2, model.steps_per_epoch: 5, trainer.check_val_every_n_epoch: 1, model.width: 8}
 """
 
 
@@ -63,11 +63,11 @@ def test_a_study_runs_resumes_and_collects(momalit, tmp_path: Path):
     assert "3 of 4 are done already" in again.said
     assert table(here / "results.csv")[:3] == rows[:3]
 
-    changed = STUDY.replace("model.steps: 5", "model.steps: 6")
+    changed = STUDY.replace("model.steps_per_epoch: 5", "model.steps_per_epoch: 6")
     (tmp_path / "study.yaml").write_text(changed)
     refused = momalit("study", "study.yaml", "--output", "here")
     assert refused.code == 2
-    assert "was run with --model.steps=5, and the study now says --model.steps=6" in refused.said
+    assert "was run with --model.steps_per_epoch=5, and the study now says --model.steps_per_epoch=6" in refused.said
 
     runs = [str(here / "runs/icg-unfavourable-maiql" / f"seed-{seed}") for seed in (0, 1)]
     assert momalit("cross-play", *runs, "--checkpoint", "best", "--episodes", "2").code == 0

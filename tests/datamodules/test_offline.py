@@ -157,9 +157,9 @@ def test_empty_split():
         data.train  # noqa: B018
 
 
-@pytest.mark.parametrize(("resident", "moves"), [(True, True), (False, False), (None, False)])
-def test_the_training_split_moves_to_an_accelerator_if_it_shall(resident, moves, momalit_home):
-    data = OfflineDataModule("icg/unfavourable", transitions=1000, resident=resident)
+@pytest.mark.parametrize(("keep_on_device", "moves"), [(True, True), (False, False), (None, False)])
+def test_the_training_split_moves_to_an_accelerator_if_it_shall(keep_on_device, moves, momalit_home):
+    data = OfflineDataModule("icg/unfavourable", transitions=1000, keep_on_device=keep_on_device)
     data.to_device(torch.device("cpu"))
     assert data.train.reward.device.type == "cpu"
     data.to_device(torch.device("meta"))

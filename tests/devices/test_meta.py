@@ -13,7 +13,7 @@ from momalit.core.records import Rollout, Transitions
 from momalit.core.team import AgentSpec, TeamSpec
 from momalit.nn.mixers import MIXERS, NO_MIXER
 from momalit.policies.ppo import PPOModule
-from momalit.policies.rollout import collect_rollout, first_times
+from momalit.policies.rollout import collect_rollout, initial_sequence
 from momalit.world_model.dynamics import WorldModel
 from momalit.world_model.imagination import ImaginedEnv, Pessimism
 from momalit.world_model.module import WorldModelModule
@@ -48,7 +48,7 @@ def make_rollout():
 
 
 def test_a_step_of_the_world_models_training(spec):
-    module = WorldModelModule(spec, n_members=3, n_elites=2, hidden=(16,)).to(META)
+    module = WorldModelModule(spec, n_members=3, n_elites=2, hidden_sizes=(16,)).to(META)
     batch = Transitions(empty(3, B, S), empty(3, B, 2, 3), empty(3, B), empty(3, B, S), empty(3, B, dtype=torch.bool))
     module.training_step(batch, 0).backward()
     assert all(p.grad is not None and p.grad.shape == p.shape for p in module.network.parameters())
@@ -56,10 +56,10 @@ def test_a_step_of_the_world_models_training(spec):
 
 @pytest.mark.parametrize("sample", [False, True])
 def test_an_imagined_rollout(spec, sample):
-    actor = PPOModule(spec, width=16, memory=8).to(META).actor
+    actor = PPOModule(spec, width=16, gru_size=8).to(META).actor
     model = WorldModel(spec, 3, (16,)).to(META)
-    env = ImaginedEnv(model, Pessimism(aleatoric=1.0), sample)
-    start = first_times(empty(B, S), 2, 3)
+    env = ImaginedEnv(model, Pessimism(lambda_aleatoric=1.0), sample)
+    start = initial_sequence(empty(B, S), 2, 3)
     env.reset(start.state[-1])
     rollout = collect_rollout(env, actor, start, T, None)
     assert rollout.state.shape == (T + 1, B, S)
@@ -70,7 +70,7 @@ def test_an_imagined_rollout(spec, sample):
 
 
 def test_drawing_actions(spec):
-    actor = PPOModule(spec, width=16, memory=8).to(META).actor
+    actor = PPOModule(spec, width=16, gru_size=8).to(META).actor
     policy, _ = actor(make_rollout().sequence)
     assert policy.sample().shape == (H + T + 1, B, 2, 3)
     assert actor.clip(policy.sample()).shape == (H + T + 1, B, 2, 3)
@@ -86,7 +86,7 @@ def test_an_iteration_of_ppo(spec, mixer, shared):
         def stop_value(self):
             return empty(())
 
-    module = Bounded(spec, width=16, memory=8, mixer=mixer, shared=shared).to(META)
+    module = Bounded(spec, width=16, gru_size=8, mixer=mixer, share_parameters=shared).to(META)
     module._trainer = SimpleNamespace()
     rollout = module.with_advantages(make_rollout())
     assert rollout.advantage.shape == rollout.target.shape == (T, B)

@@ -32,7 +32,7 @@ def quick(words: list[str]) -> list[str]:
     small = ["--config", "overlays/quick.yaml", "--trainer.max_epochs", "2"]
     makes_data = not any("mappo/" in word or word.startswith("--data.dataset") for word in words)
     if any(word.startswith("baselines/") and word != "baselines/bc.yaml" for word in words):
-        small += ["--model.steps", "10"]
+        small += ["--model.steps_per_epoch", "10"]
     return [*words, *small, *(["--data.transitions", "1000"] if makes_data else [])]
 
 

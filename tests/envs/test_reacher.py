@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
-from datamodules.builders.behaviors import InverseKinematics, RandomActions
+from datamodules.builders.behaviours import InverseKinematics, RandomActions
 from datamodules.builders.play_episodes import play
 from momalit.core.errors import UserError
 from momalit.envs import make_env, references, team_spec

@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from momalit.envs import make_env, team_spec
-from momalit.envs.resumable_env import RecordedRows
+from momalit.envs.resumable_env import ResumableEnv
 from momalit.envs.vector_env import VectorTeamEnv
 
 
-def rows(name: str, workers: int = 1, n: int = 3, **settings) -> RecordedRows:
+def rows(name: str, workers: int = 1, n: int = 3, **settings) -> ResumableEnv:
     env = make_env(name, **settings)
     spec = team_spec(env, name, settings)
     env.close()
-    return RecordedRows(VectorTeamEnv(spec, n, autoreset=True, workers=workers))
+    return ResumableEnv(VectorTeamEnv(spec, n, autoreset=True, workers=workers))
 
 
-def actions(env: RecordedRows, steps: int, seed: int = 0) -> torch.Tensor:
+def actions(env: ResumableEnv, steps: int, seed: int = 0) -> torch.Tensor:
     spec, random = env.env.spec, torch.Generator().manual_seed(seed)
     drawn = torch.rand(steps, env.env.n_rows, spec.n_agents, spec.action_size, generator=random) * 2 - 1
     return torch.nn.functional.one_hot(drawn.argmax(-1), spec.action_size).float() if spec.discrete else drawn

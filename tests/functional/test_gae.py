@@ -20,7 +20,7 @@ ALL = flags(1, 1, 1)
 
 def advantages(reward, value, terminated=NONE, truncated=NONE, stopped=NONE, valid=ALL, **options):
     advantage, target = generalized_advantage(
-        reward, value, terminated, truncated, stopped, valid, discount=0.5, trace=0.5, **options
+        reward, value, terminated, truncated, stopped, valid, discount=0.5, gae_lambda=0.5, **options
     )
     return advantage.squeeze(1).tolist(), target.squeeze(1).tolist()
 
@@ -93,12 +93,12 @@ def test_a_new_episode_after_an_invalid_reset_step_stands_alone():
 @pytest.mark.parametrize("stop_value", [None, -3.0])
 def test_equals_a_plain_recursion(stop_value):
     torch.manual_seed(0)
-    steps, rows, discount, trace = 12, 50, 0.97, 0.9
+    steps, rows, discount, gae_lambda = 12, 50, 0.97, 0.9
     reward, value = torch.randn(steps, rows), torch.randn(steps + 1, rows)
     kind = torch.randint(10, (steps, rows))
     terminated, truncated, stopped, valid = kind == 0, kind == 1, kind == 2, kind != 3
     advantage, target = generalized_advantage(
-        reward, value, terminated, truncated, stopped, valid, discount, trace, stop_value
+        reward, value, terminated, truncated, stopped, valid, discount, gae_lambda, stop_value
     )
     for b in range(rows):
         following = 0.0
@@ -114,7 +114,7 @@ def test_equals_a_plain_recursion(stop_value):
                 after = stop_value
             if kind[t, b] <= 2:
                 following = 0.0
-            following = float(reward[t, b]) + discount * after - float(value[t, b]) + discount * trace * following
+            following = float(reward[t, b]) + discount * after - float(value[t, b]) + discount * gae_lambda * following
             assert float(advantage[t, b]) == pytest.approx(following, abs=1e-4)
             assert float(target[t, b]) == pytest.approx(following + float(value[t, b]), abs=1e-4)
 
@@ -124,6 +124,6 @@ def test_trace_one_gives_returns():
     no = torch.zeros(4, 1, dtype=torch.bool)
     end = no.clone()
     end[-1] = True
-    _, target = generalized_advantage(reward, value, end, no, no, ~no, discount=0.9, trace=1.0)
+    _, target = generalized_advantage(reward, value, end, no, no, ~no, discount=0.9, gae_lambda=1.0)
     # 1, 1 + 0.9, 1 + 0.9 * 1.9, ... from the end.
     torch.testing.assert_close(target.squeeze(1), torch.tensor([3.439, 2.71, 1.9, 1.0]))

@@ -17,7 +17,7 @@ def loss(ratio, advantage, valid=None):
     new = ratios(*ratio)
     given = torch.tensor(advantage, dtype=torch.float32).view(1, -1)
     mask = torch.ones_like(given, dtype=torch.bool) if valid is None else torch.tensor(valid).view(1, -1)
-    return -float(masked_mean(clipped_objective(new, torch.zeros_like(new), given, clip=0.2), mask))
+    return -float(masked_mean(clipped_objective(new, torch.zeros_like(new), given, clip_epsilon=0.2), mask))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from momalit.functional.uncertainty import (
     ensemble_covariance_norm,
     ensemble_reward_variance,
-    largest_noise,
+    max_predicted_variance,
     pessimistic_reward,
 )
 
@@ -49,7 +49,7 @@ def test_reward_variance_reads_the_last_dimension():
 
 def test_largest_noise_by_hand():
     variance = torch.tensor([[[3.0, 4.0]], [[1.0, 1.0]]])
-    torch.testing.assert_close(largest_noise(variance.log()), torch.tensor([5.0]))
+    torch.testing.assert_close(max_predicted_variance(variance.log()), torch.tensor([5.0]))
 
 
 def test_pessimistic_reward_by_hand():

@@ -40,11 +40,11 @@ def test_inputs_are_gathered_scaled_and_padded(mixed_team):
 @pytest.mark.parametrize("shared", [False, True])
 def test_shapes(mixed_team, shared):
     actor = TeamActor(mixed_team, 8, 4, shared)
-    policy, memory = actor(sequence(mixed_team))
+    policy, hidden_state = actor(sequence(mixed_team))
     assert policy.mode.shape == (TIME, ROWS, 2, 2)
     assert policy.log_prob(policy.mode).shape == (TIME, ROWS, 2)
     assert policy.entropy.shape == (TIME, ROWS, 2)
-    assert memory.shape == (2, TIME, ROWS, 4)
+    assert hidden_state.shape == (2, TIME, ROWS, 4)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -144,33 +144,33 @@ def test_step_by_step_equals_the_whole_sequence(choosing_team, shared):
     actor = lively(TeamActor(choosing_team, 8, 4, shared))
     given = sequence(choosing_team)
     whole, _ = actor(given)
-    memory = None
+    hidden_state = None
     for t in range(TIME):
         now = given.map(lambda x, t=t: x[t : t + 1])
-        policy, memory = actor(now, memory)
-        memory = memory[:, -1]
+        policy, hidden_state = actor(now, hidden_state)
+        hidden_state = hidden_state[:, -1]
         torch.testing.assert_close(policy.logits[0], whole.logits[t])
 
 
 def test_a_shared_network_has_one_set_of_weights_and_still_tells_agents_apart(mixed_team):
-    shared, apart = TeamActor(mixed_team, 8, 4, shared=True), TeamActor(mixed_team, 8, 4)
+    shared, apart = TeamActor(mixed_team, 8, 4, share_parameters=True), TeamActor(mixed_team, 8, 4)
     assert shared.trunk.gru.hidden.weight.shape[0] == 1
     assert apart.trunk.gru.hidden.weight.shape[0] == 2
     given = sequence(mixed_team)
     # The same input for both agents.
     same = torch.zeros_like(given.state)
-    memory = shared.remember(Sequence(same, torch.zeros_like(given.previous_action), given.keep))
-    assert not torch.allclose(memory[0], memory[1])
+    hidden_state = shared.hidden_states(Sequence(same, torch.zeros_like(given.previous_action), given.keep))
+    assert not torch.allclose(hidden_state[0], hidden_state[1])
 
 
 def test_a_shared_network_keeps_each_agents_own_memory(mixed_team):
-    actor = TeamActor(mixed_team, 8, 4, shared=True)
+    actor = TeamActor(mixed_team, 8, 4, share_parameters=True)
     given = sequence(mixed_team)
-    first = actor.remember(given)
+    first = actor.hidden_states(given)
     changed = given.state.clone()
     changed[0, 2, 0] += 5  # seen by b in row 2
-    second = actor.remember(dataclasses.replace(given, state=changed, keep=torch.ones_like(given.keep)))
-    first = actor.remember(dataclasses.replace(given, keep=torch.ones_like(given.keep)))
+    second = actor.hidden_states(dataclasses.replace(given, state=changed, keep=torch.ones_like(given.keep)))
+    first = actor.hidden_states(dataclasses.replace(given, keep=torch.ones_like(given.keep)))
     differs = (first != second).any(-1).any(1)  # (agents, rows)
     expected = torch.zeros(2, ROWS, dtype=torch.bool)
     expected[1, 2] = True

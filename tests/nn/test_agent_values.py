@@ -20,12 +20,12 @@ def spec(request):
     return make_spec(request.param)
 
 
-@pytest.mark.parametrize("memory", [0, 5])
-def test_values_of_many_actions_are_those_of_each(spec, memory):
-    values = AgentValues(spec, 2, 8, memory, of_actions=True)
-    inputs, keep = torch.randn(2, T, B, 2 + (2 if memory else 0)), torch.ones(T, B, dtype=torch.bool)
-    seen = values.remember(inputs, keep, 2, T)
-    assert seen.shape == (4, T - 2, B, memory or 8)
+@pytest.mark.parametrize("gru_size", [0, 5])
+def test_values_of_many_actions_are_those_of_each(spec, gru_size):
+    values = AgentValues(spec, 2, 8, gru_size, of_actions=True)
+    inputs, keep = torch.randn(2, T, B, 2 + (2 if gru_size else 0)), torch.ones(T, B, dtype=torch.bool)
+    seen = values.hidden_states(inputs, keep, 2, T)
+    assert seen.shape == (4, T - 2, B, gru_size or 8)
     action = torch.eye(2)[torch.randint(2, (6, T - 2, B, 2))] if spec.discrete else torch.rand(6, T - 2, B, 2, 2)
     found = values.actions(seen, action)
     assert found.shape == (2, 6, T - 2, B, 2)
@@ -49,7 +49,7 @@ def test_values_of_many_actions_are_those_of_each(spec, memory):
 
 def test_frozen_networks_pass_the_gradient_to_the_action_alone():
     values = AgentValues(make_spec(False), 2, 8, 0, of_actions=True)
-    seen = values.remember(torch.randn(2, T, B, 2), torch.ones(T, B), 0, T).detach()
+    seen = values.hidden_states(torch.randn(2, T, B, 2), torch.ones(T, B), 0, T).detach()
     action = torch.rand(1, T, B, 2, 2, requires_grad=True)
     values.actions(seen, action, frozen=True).sum().backward()
     assert action.grad is not None and action.grad.abs().sum() > 0
@@ -59,25 +59,25 @@ def test_frozen_networks_pass_the_gradient_to_the_action_alone():
 def test_state_values(spec):
     values = AgentValues(spec, 1, 8, 5, of_actions=False)
     keep = torch.ones(T, B, dtype=torch.bool)
-    assert values.states(values.remember(torch.randn(2, T, B, 4), keep, 0, T)).shape == (1, T, B, 2)
+    assert values.states(values.hidden_states(torch.randn(2, T, B, 4), keep, 0, T)).shape == (1, T, B, 2)
 
 
-@pytest.mark.parametrize("memory", [0, 5])
-def test_only_a_network_with_a_memory_depends_on_the_past(memory):
-    values = AgentValues(make_spec(False), 1, 8, memory, of_actions=False)
-    inputs, keep = torch.randn(2, T, B, 2 + (2 if memory else 0)), torch.ones(T, B, dtype=torch.bool)
+@pytest.mark.parametrize("gru_size", [0, 5])
+def test_only_a_network_with_a_memory_depends_on_the_past(gru_size):
+    values = AgentValues(make_spec(False), 1, 8, gru_size, of_actions=False)
+    inputs, keep = torch.randn(2, T, B, 2 + (2 if gru_size else 0)), torch.ones(T, B, dtype=torch.bool)
     changed = inputs.clone()
     changed[:, 0] += 1
-    same = torch.equal(values.remember(inputs, keep, 3, T), values.remember(changed, keep, 3, T))
-    assert same == (memory == 0)
+    same = torch.equal(values.hidden_states(inputs, keep, 3, T), values.hidden_states(changed, keep, 3, T))
+    assert same == (gru_size == 0)
 
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_an_actor_without_memory_acts_by_the_present_alone(spec, shared):
-    actor = TeamActor(spec, width=8, memory=0, shared=shared)
+    actor = TeamActor(spec, width=8, gru_size=0, share_parameters=shared)
     state, previous = torch.randn(T, B, S), torch.randn(T, B, 2, 2)
     keep = torch.ones(T, B, dtype=torch.bool)
-    policy, memory = actor(Sequence(state, previous, keep))
-    alone, _ = actor(Sequence(state[3:4], torch.zeros(1, B, 2, 2), keep[3:4]), memory[:, 2])
+    policy, hidden_state = actor(Sequence(state, previous, keep))
+    alone, _ = actor(Sequence(state[3:4], torch.zeros(1, B, 2, 2), keep[3:4]), hidden_state[:, 2])
     action = policy.mode
     torch.testing.assert_close(policy.log_prob(action)[3], alone.log_prob(action[3:4])[0])

@@ -27,8 +27,8 @@ def test_every_mixer_gives_one_value_per_time_and_row(mixed_team, mixer, shared)
     assert value.shape == (TIME, ROWS)
     value.sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in critic.parameters())
-    memory = critic.remember(given.map(lambda x: x[:2]))
-    later = critic(given.map(lambda x: x[2:]), None if memory is None else memory[:, -1])
+    hidden_state = critic.hidden_states(given.map(lambda x: x[:2]))
+    later = critic(given.map(lambda x: x[2:]), None if hidden_state is None else hidden_state[:, -1])
     torch.testing.assert_close(later, value[2:])
 
 
@@ -37,7 +37,7 @@ def test_without_a_mixer_it_sees_the_state_and_nothing_else(mixed_team):
     given = sequence(mixed_team)
     other = dataclasses.replace(given, previous_action=given.previous_action + 1, keep=~given.keep)
     assert torch.equal(critic(given), critic(other))
-    assert critic.remember(given) is None
+    assert critic.hidden_states(given) is None
 
 
 @pytest.mark.parametrize("mixer", [*MIXERS, NO_MIXER])

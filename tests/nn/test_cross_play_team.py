@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from momalit.nn.actors import TeamActor
-from momalit.nn.cross_play_team import StitchedTeam
-from momalit.policies.rollout import ActingTeam, first_times
+from momalit.nn.cross_play_team import CrossPlayTeam
+from momalit.policies.rollout import TeamRunner, initial_sequence
 
 
 @pytest.mark.parametrize("task", ["icg", "reacher"])
@@ -15,11 +15,11 @@ def test_agents_act_as_they_do_at_home(task, shared, request):
     actors = []
     for seed in range(3):
         torch.manual_seed(seed)
-        actors.append(TeamActor(spec, width=8, memory=4, shared=shared))
+        actors.append(TeamActor(spec, width=8, gru_size=4, share_parameters=shared))
         torch.nn.init.normal_(actors[-1].head.weight)
     state = torch.randn(5, spec.state_size)
-    now = first_times(state, spec.n_agents, spec.action_size)
-    stitched, homes = ActingTeam(StitchedTeam(actors, (2, 0)), None), [ActingTeam(actor, None) for actor in actors]
+    now = initial_sequence(state, spec.n_agents, spec.action_size)
+    stitched, homes = TeamRunner(CrossPlayTeam(actors, (2, 0)), None), [TeamRunner(actor, None) for actor in actors]
     for _ in range(3):  # memories grow apart as well
         decision = stitched.act(now)
         own = [home.act(now) for home in homes]
@@ -29,8 +29,8 @@ def test_agents_act_as_they_do_at_home(task, shared, request):
 
 
 def test_a_team_of_one_home_is_that_team(reacher):
-    actor = TeamActor(reacher.spec, width=8, memory=4)
-    now = first_times(torch.randn(5, reacher.spec.state_size), 2, 1)
+    actor = TeamActor(reacher.spec, width=8, gru_size=4)
+    now = initial_sequence(torch.randn(5, reacher.spec.state_size), 2, 1)
     assert torch.equal(
-        ActingTeam(StitchedTeam([actor], (0, 0)), None).act(now).action, ActingTeam(actor, None).act(now).action
+        TeamRunner(CrossPlayTeam([actor], (0, 0)), None).act(now).action, TeamRunner(actor, None).act(now).action
     )

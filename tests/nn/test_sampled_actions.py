@@ -1,6 +1,6 @@
 import torch
 
-from momalit.nn.sampled_actions import values_of_tried
+from momalit.nn.sampled_actions import sampled_action_values
 
 
 def test_values_and_gradients_are_those_of_the_plain_formula():
@@ -12,7 +12,7 @@ def test_values_and_gradients_are_those_of_the_plain_formula():
     parts = [random(3, 5, 8), random(4, 3, 5, 2), random(3, 2, 8), random(3, 8, 1)]
     known, tried, weight, out = parts
     plain = torch.relu(known + tried @ weight) @ out
-    found = values_of_tried(*parts)
+    found = sampled_action_values(*parts)
     torch.testing.assert_close(found, plain)
     slope = torch.randn(plain.shape, generator=generator)
     for a, b in zip(torch.autograd.grad(found, parts, slope), torch.autograd.grad(plain, parts, slope), strict=True):
@@ -21,5 +21,5 @@ def test_values_and_gradients_are_those_of_the_plain_formula():
 
 def test_a_gradient_is_made_for_the_actions_only_where_one_is_wanted():
     known, tried = torch.randn(2, 3, 4), torch.randn(5, 2, 3, 1, requires_grad=True)
-    values_of_tried(known, tried, torch.randn(2, 1, 4), torch.randn(2, 4, 1)).sum().backward()
+    sampled_action_values(known, tried, torch.randn(2, 1, 4), torch.randn(2, 4, 1)).sum().backward()
     assert tried.grad is not None

@@ -27,7 +27,9 @@ def game():
 
 def make(game, seed=0, **settings):
     pl.seed_everything(seed, verbose=False)
-    return MAPPOModule(game.spec, **{"horizon": 11, "rows": 32, "width": 32, "memory": 16, "lr": 3e-3, **settings})
+    return MAPPOModule(
+        game.spec, **{"horizon": 11, "n_rollouts": 32, "width": 32, "gru_size": 16, "lr": 3e-3, **settings}
+    )
 
 
 def test_the_team_learns_to_agree(game):
@@ -39,7 +41,7 @@ def test_the_team_learns_to_agree(game):
 
 
 def test_episodes_go_on_from_one_iteration_to_the_next(game):
-    module = make(game, horizon=7, rows=4, memory_length=3)
+    module = make(game, horizon=7, n_rollouts=4, burn_in=3)
     rollouts = []
     make_rollout = module.make_rollout
     module.make_rollout = lambda *given: rollouts.append(make_rollout(*given)) or rollouts[-1]
@@ -56,7 +58,7 @@ def test_episodes_go_on_from_one_iteration_to_the_next(game):
 
 
 def test_states_are_standardised_from_the_start_and_the_same_for_actors_and_critic(game):
-    module = make(game, rows=4)
+    module = make(game, n_rollouts=4)
     make_trainer(2).fit(module, datamodule=game)
     actors, critic = module.actor.inputs.standardizer, module.critic.inputs.standardizer
     # One rollout for the first statistics and two of training, of 12 states (the second with its burn-in's left out).
@@ -67,7 +69,7 @@ def test_states_are_standardised_from_the_start_and_the_same_for_actors_and_crit
 
 
 def test_an_iteration_in_which_nothing_but_resets_happens_is_no_error(game):
-    module = make(game, horizon=1, rows=4)
+    module = make(game, horizon=1, n_rollouts=4)
     make_trainer(12).fit(module, datamodule=game)
     assert int(module.steps_taken) == 11 * 4
     assert all(torch.isfinite(p).all() for p in module.parameters())
@@ -77,14 +79,14 @@ def test_no_training_episode_has_the_seed_of_an_evaluation(game, monkeypatch):
     seeds = []
     begin = VectorTeamEnv._begin
     monkeypatch.setattr(VectorTeamEnv, "_begin", lambda self, row, seed: seeds.append(seed) or begin(self, row, seed))
-    make_trainer(4).fit(make(game, rows=32), datamodule=game)
+    make_trainer(4).fit(make(game, n_rollouts=32), datamodule=game)
     assert len(seeds) > 150
     assert min(seeds) >= 2**30 > max(*episode_seeds("validation", 1000), *episode_seeds("test", 1000))
 
 
 def test_same_seed_same_team(game):
     def run(seed):
-        module = make(game, seed, rows=4)
+        module = make(game, seed, n_rollouts=4)
         make_trainer(2).fit(module, datamodule=game)
         return torch.cat([p.flatten() for p in module.parameters()])
 

@@ -9,15 +9,17 @@ import torch
 
 from callbacks import Evaluation
 from datamodules import OfflineDataModule
-from momalit.baselines import BCModule
+from momalit.baselines import BCModule, ICQLModule, IQLModule, MAIQLModule
 from momalit.core.errors import UserError
+from momalit.nn.actors import TeamActor
 from momalit.policies.moma_ppo import MOMAPPOModule
+from momalit.policies.team_policy import load_policies
 from momalit.training.checkpoints import load_module
 from momalit.world_model.imagination import Pessimism
 from momalit.world_model.module import WorldModelModule
 
 ITERATIONS = 32
-SMALL = {"horizon": 10, "rows": 64, "memory_length": 2, "width": 32, "memory": 16, "lr": 3e-3}
+SMALL = {"horizon": 10, "n_rollouts": 64, "burn_in": 2, "width": 32, "gru_size": 16, "lr": 3e-3}
 
 
 def make_trainer(epochs, callbacks=()):
@@ -38,7 +40,7 @@ def world_model(data, tmp_path_factory):
     """The checkpoint of a trained one."""
     pl.seed_everything(0, verbose=False)
     module = WorldModelModule(
-        data.spec, n_members=4, n_elites=3, hidden=(32, 32), lr=3e-3, batch_size=64, termination="never"
+        data.spec, n_members=4, n_elites=3, hidden_sizes=(32, 32), lr=3e-3, batch_size=64, termination="never"
     )
     trainer = make_trainer(20)
     trainer.fit(module, datamodule=data)
@@ -51,7 +53,7 @@ def world_model(data, tmp_path_factory):
 def trained(data, world_model):
     pl.seed_everything(0, verbose=False)
     module = MOMAPPOModule(data.spec, world_model=str(world_model), **SMALL)
-    trainer = make_trainer(ITERATIONS, [Evaluation(episodes=4, imagined_starts=16)])
+    trainer = make_trainer(ITERATIONS, [Evaluation(episodes=4, imagined_episodes=16)])
     trainer.fit(module, datamodule=data)
     return module, trainer
 
@@ -59,7 +61,7 @@ def trained(data, world_model):
 @pytest.fixture(scope="module")
 def imitators(data, tmp_path_factory):
     pl.seed_everything(0, verbose=False)
-    module = BCModule(data.spec, width=32, memory=16, window=10, memory_length=0, lr=3e-3, batch_size=16)
+    module = BCModule(data.spec, width=32, gru_size=16, window=10, burn_in=0, lr=3e-3, batch_size=16)
     trainer = make_trainer(12)
     trainer.fit(module, datamodule=data)
     path = tmp_path_factory.mktemp("imitators") / "last.ckpt"
@@ -103,7 +105,7 @@ def test_uncertainty_stops_some_rollouts_at_first_and_few_in_the_end(data, world
 
 
 def test_starts_are_drawn_from_every_step_with_its_real_history(data, world_model):
-    module = MOMAPPOModule(data.spec, **{**SMALL, "memory_length": 3, "horizon": 1})
+    module = MOMAPPOModule(data.spec, **{**SMALL, "burn_in": 3, "horizon": 1})
     module.prepare(world_model, None)
     module._trainer = SimpleNamespace(datamodule=data)
     rollout = module.make_rollout(2000, torch.Generator().manual_seed(0))
@@ -119,7 +121,7 @@ def test_starts_are_drawn_from_every_step_with_its_real_history(data, world_mode
 
 
 def test_a_share_of_the_starts_are_first_steps(data, world_model):
-    module = MOMAPPOModule(data.spec, **{**SMALL, "horizon": 1, "from_first": 0.5})
+    module = MOMAPPOModule(data.spec, **{**SMALL, "horizon": 1, "initial_state_fraction": 0.5})
     module.prepare(world_model, None)
     module._trainer = SimpleNamespace(datamodule=data)
     rollout = module.make_rollout(2000, torch.Generator().manual_seed(0))
@@ -128,7 +130,7 @@ def test_a_share_of_the_starts_are_first_steps(data, world_model):
 
 
 def test_rows_go_on_where_they_were_unless_they_begin_anew(data, world_model):
-    module = MOMAPPOModule(data.spec, **{**SMALL, "rows": 1000, "horizon": 4, "renewal": 0.25})
+    module = MOMAPPOModule(data.spec, **{**SMALL, "n_rollouts": 1000, "horizon": 4, "reset_fraction": 0.25})
     module.prepare(world_model, None)
     module._trainer = SimpleNamespace(datamodule=data)
     random = torch.Generator().manual_seed(0)
@@ -142,7 +144,9 @@ def test_rows_go_on_where_they_were_unless_they_begin_anew(data, world_model):
     assert torch.equal(second.keep[:3, goes_on], first.keep[-3:, goes_on])
 
 
-@pytest.mark.parametrize(("name", "share"), [("renewal", 0.0), ("renewal", 1.5), ("from_first", -0.1)])
+@pytest.mark.parametrize(
+    ("name", "share"), [("reset_fraction", 0.0), ("reset_fraction", 1.5), ("initial_state_fraction", -0.1)]
+)
 def test_a_share_is_a_share(data, name, share):
     with pytest.raises(UserError, match=rf"model.{name}: found {share}, expected a number"):
         MOMAPPOModule(data.spec, **{**SMALL, name: share})
@@ -166,8 +170,8 @@ def test_a_checkpoint_gives_the_same_team(trained, data, tmp_path):
     assert result["test/imagined"] == pytest.approx(10.0, abs=0.3)
 
 
-@pytest.mark.parametrize("renewal", [1.0, 0.3])
-def test_an_interrupted_run_ends_where_the_whole_one_does(data, world_model, tmp_path, renewal):
+@pytest.mark.parametrize("reset_fraction", [1.0, 0.3])
+def test_an_interrupted_run_ends_where_the_whole_one_does(data, world_model, tmp_path, reset_fraction):
     class Interrupt(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             if trainer.current_epoch == 1:
@@ -175,7 +179,13 @@ def test_an_interrupted_run_ends_where_the_whole_one_does(data, world_model, tmp
 
     def make():
         pl.seed_everything(3, verbose=False)
-        settings = {**SMALL, "rows": 16, "entropy_target": 0.4, "target_kl": 0.01, "renewal": renewal}
+        settings = {
+            **SMALL,
+            "n_rollouts": 16,
+            "target_entropy": 0.4,
+            "target_kl": 0.01,
+            "reset_fraction": reset_fraction,
+        }
         return MOMAPPOModule(data.spec, world_model=str(world_model), **settings)
 
     whole = make()
@@ -199,9 +209,63 @@ def test_a_warm_start_takes_the_policies_over(data, world_model, imitators):
     torch.testing.assert_close(module.actor(sequence)[0].logits, teacher.actor(sequence)[0].logits)
 
 
+def test_a_warm_start_may_be_a_team_of_the_same_method(data, world_model, trained, tmp_path):
+    teacher, trainer = trained
+    trainer.save_checkpoint(tmp_path / "team.ckpt")
+    module = MOMAPPOModule(data.spec, **SMALL)
+    module.prepare(world_model, tmp_path / "team.ckpt")
+    sequence = data.test.sequence(data.test.first + 3, 2)
+    torch.testing.assert_close(module.actor(sequence)[0].logits, teacher.actor(sequence)[0].logits)
+
+
+def test_a_warm_start_takes_the_average_that_a_run_deploys(data, world_model, tmp_path):
+    module = MOMAPPOModule(data.spec, world_model=str(world_model), **SMALL, ema_decay=0.9)
+    trainer = make_trainer(2)
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "team.ckpt")
+    initial = load_policies(tmp_path / "team.ckpt")
+    assert module.averaged is not None
+    assert torch.equal(initial.head.weight, module.averaged.head.weight)
+    assert not torch.equal(initial.head.weight, module.actor.head.weight)
+
+
+def test_a_warm_start_keeps_its_standard_deviations_within_other_bounds(reacher):
+    source = TeamActor(reacher.spec, 8, 4, initial_std=0.3, min_std=0.02)
+    target = TeamActor(reacher.spec, 8, 4, min_std=0.1)
+    target.copy_policies(source)
+    torch.testing.assert_close(target.log_std, source.log_std)
+    source.set_std(0.02)
+    target.copy_policies(source)
+    assert float(target.log_std.detach().exp().min()) >= 0.1
+
+
+@pytest.mark.parametrize("kind", [MAIQLModule, ICQLModule])
+def test_a_warm_start_may_be_a_baseline_with_a_policy_per_agent(data, world_model, tmp_path, kind):
+    module = kind(data.spec, width=32, gru_size=16, steps_per_epoch=2, batch_size=16)
+    trainer = make_trainer(1)
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "baseline.ckpt")
+    team = MOMAPPOModule(data.spec, **SMALL)
+    team.prepare(world_model, tmp_path / "baseline.ckpt")
+    assert torch.equal(team.actor.head.weight, module.actor.head.weight)
+
+
+def test_a_warm_start_without_a_policy_per_agent_is_refused(data, world_model, tmp_path):
+    trainer = make_trainer(1)
+    trainer.fit(IQLModule(data.spec, width=32, steps_per_epoch=2, batch_size=16), datamodule=data)
+    trainer.save_checkpoint(tmp_path / "iql.ckpt")
+    with pytest.raises(UserError, match="IQLModule trains one policy for the whole team, expected one per agent"):
+        MOMAPPOModule(data.spec, **SMALL).prepare(world_model, tmp_path / "iql.ckpt")
+    with pytest.raises(UserError, match="found no policies, expected the checkpoint of a team"):
+        MOMAPPOModule(data.spec, **SMALL).prepare(world_model, world_model)
+
+
 def test_a_warm_start_of_other_sizes_is_refused(data, world_model, imitators):
     module = MOMAPPOModule(data.spec, **{**SMALL, "width": 64})
-    with pytest.raises(UserError, match=r"model\.warm_start: .* has other network sizes, expected width 64, memory 16"):
+    with pytest.raises(
+        UserError,
+        match=r"model\.warm_start: .* has width 32, .* expected width 64, gru_size 16",
+    ):
         module.prepare(world_model, imitators[1])
 
 
@@ -279,18 +343,18 @@ def test_values_are_kept_in_the_range_of_the_datas_rewards(data, world_model):
 
 
 def test_what_follows_a_stop_is_configuration(data, world_model):
-    module = MOMAPPOModule(data.spec, pessimism=Pessimism(after_stop="pessimistic"), **SMALL)
+    module = MOMAPPOModule(data.spec, pessimism=Pessimism(stop_value="pessimistic"), **SMALL)
     module.prepare(world_model, None)
     returns = data.train.discounted_returns(0.99)
     assert float(module.stop_value()) == float(returns.min())
-    module.pessimism.after_stop = "bootstrap"
+    module.pessimism.stop_value = "bootstrap"
     assert module.stop_value() is None
 
 
 def test_same_seed_same_team(data, world_model):
     def run(seed):
         pl.seed_everything(seed, verbose=False)
-        module = MOMAPPOModule(data.spec, world_model=str(world_model), **{**SMALL, "rows": 16})
+        module = MOMAPPOModule(data.spec, world_model=str(world_model), **{**SMALL, "n_rollouts": 16})
         make_trainer(2).fit(module, datamodule=data)
         return weights(module)
 

@@ -22,7 +22,7 @@ class AnalyticPPO(PPOModule):
 
     def __init__(self, task: str, **kwargs) -> None:
         make_spec, self.kind = NAMES[task]
-        super().__init__(make_spec(), memory_length=0, **kwargs)
+        super().__init__(make_spec(), burn_in=0, **kwargs)
 
     def setup(self, stage: str) -> None:
         """There is no data to compare with."""
@@ -39,7 +39,7 @@ class AnalyticPPO(PPOModule):
 
 def train(task: str, iterations: int, seed: int = 0, **settings) -> AnalyticPPO:
     pl.seed_everything(seed, verbose=False)
-    module = AnalyticPPO(task, **{"rows": 64, "width": 32, "memory": 16, "lr": 3e-3, **settings})
+    module = AnalyticPPO(task, **{"n_rollouts": 64, "width": 32, "gru_size": 16, "lr": 3e-3, **settings})
     trainer = pl.Trainer(
         max_epochs=iterations, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, limit_val_batches=0,
@@ -63,19 +63,21 @@ def test_remembers_what_it_saw_at_the_first_step():
     module = train("recall", 40, lr=5e-3)
     assert module.greedy_return() > 0.95
     # It is memory that does it: with a memory cleared at every step the same policy can only guess.
-    remember = module.actor.remember
-    module.actor.remember = lambda sequence, _=None: remember(replace(sequence, keep=torch.zeros_like(sequence.keep)))
+    remember = module.actor.hidden_states
+    module.actor.hidden_states = lambda sequence, _=None: remember(
+        replace(sequence, keep=torch.zeros_like(sequence.keep))
+    )
     assert module.greedy_return() < 0.65
 
 
 def test_a_shared_network_learns_too():
-    assert train("split", 30, lr=6e-3, shared=True).greedy_return() > -0.06
+    assert train("split", 30, lr=6e-3, share_parameters=True).greedy_return() > -0.06
 
 
 def rolled(rows: int = 10, **settings) -> AnalyticPPO:
     """A module with a rollout at hand, as in the middle of an iteration."""
     pl.seed_everything(0, verbose=False)
-    module = AnalyticPPO("split", **{"rows": rows, "width": 8, "memory": 4, **settings})
+    module = AnalyticPPO("split", **{"n_rollouts": rows, "width": 8, "gru_size": 4, **settings})
     module._trainer = SimpleNamespace(current_epoch=0, global_rank=0, world_size=1)
     module._rollout = module.with_advantages(module.make_rollout(rows, torch.Generator().manual_seed(0)))
     return module
@@ -83,7 +85,7 @@ def rolled(rows: int = 10, **settings) -> AnalyticPPO:
 
 @pytest.mark.parametrize(("rows", "minibatches"), [(10, 4), (12, 4), (7, 4), (5, 5), (3, 1)])
 def test_every_pass_visits_every_row_once(rows, minibatches):
-    module = rolled(rows, minibatches=minibatches, epochs=3)
+    module = rolled(rows, n_minibatches=minibatches, ppo_epochs=3)
     batches = list(module._draw())
     assert len(batches) == len(module.train_dataloader()) == 3 * minibatches
     for first in range(0, len(batches), minibatches):
@@ -93,7 +95,7 @@ def test_every_pass_visits_every_row_once(rows, minibatches):
 
 
 def test_advantages_are_normalised_and_targets_are_returns():
-    module = rolled(64, trace=1.0, discount=0.9)
+    module = rolled(64, gae_lambda=1.0, discount=0.9)
     rollout = module._rollout
     assert float(rollout.advantage.mean()) == pytest.approx(0, abs=1e-5)
     assert float(rollout.advantage.std(correction=0)) == pytest.approx(1, abs=1e-4)
@@ -126,11 +128,11 @@ def test_before_an_update_the_networks_are_those_that_acted(burn_in):
     ).detach()[burn_in:-1]
     batch = module.with_advantages(replace(rollout, log_prob=log_prob))
     assert batch.burn_in == 0, "the memory has taken the burn-in's place"
-    module.take_means()
+    module.pop_means()
     loss = float(module.training_step(batch, 0).detach())
-    means = {name: float(mean) for name, mean in module.take_means().items()}
+    means = {name: float(mean) for name, mean in module.pop_means().items()}
     assert means["policy/kl"] == pytest.approx(0, abs=1e-8)
-    assert means["policy/clipped"] == 0
+    assert means["policy/clip_fraction"] == 0
     assert means["loss/policy"] == pytest.approx(0, abs=1e-5)  # ratios of one, advantages of zero mean
     value = module.critic(rollout.sequence)[burn_in:-1].detach()
     error = value - module.critic.scale(batch.target)
@@ -147,7 +149,7 @@ def test_values_stay_within_their_range_and_a_stop_has_its_value():
         def stop_value(self):
             return torch.tensor(-100.0)
 
-    module = Bounded("split", rows=8, width=8, memory=4, discount=0.5, trace=1.0)
+    module = Bounded("split", n_rollouts=8, width=8, gru_size=4, discount=0.5, gae_lambda=1.0)
     module.critic.scale.update(torch.tensor(1e3), torch.tensor(1e6 + 1))  # values of about 1000
     rollout = module.make_rollout(8, torch.Generator().manual_seed(0))
     plain = module.with_advantages(rollout)
@@ -184,7 +186,7 @@ def test_same_seed_same_weights_other_seed_others():
 
 
 def test_actor_and_critic_are_clipped_apart():
-    module = AnalyticPPO("split", width=8, memory=4, actor_clip_norm=0.1, critic_clip_norm=2.0)
+    module = AnalyticPPO("split", width=8, gru_size=4, actor_max_grad_norm=0.1, critic_max_grad_norm=2.0)
     for parameter in module.parameters():
         parameter.grad = torch.full_like(parameter, 5.0)
     module.configure_gradient_clipping(None)
@@ -198,7 +200,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named():
             return super().training_step(batch, index) * float("nan")
 
     pl.seed_everything(0, verbose=False)
-    module = Broken("split", rows=8, width=8, memory=4)
+    module = Broken("split", n_rollouts=8, width=8, gru_size=4)
     trainer = pl.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, limit_val_batches=0,
@@ -211,7 +213,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named():
     ("setting", "message"),
     [
         ({"horizon": 0}, "model.horizon: found 0"),
-        ({"minibatches": 65}, "model.minibatches: found 65"),
+        ({"n_minibatches": 65}, "model.n_minibatches: found 65"),
         ({"discount": 1.5}, "model.discount: found 1.5"),
         ({"mixer": "max"}, "model.mixer: found 'max', expected one of qmix"),
     ],
@@ -222,24 +224,24 @@ def test_impossible_settings_are_refused_by_name(setting, message):
 
 
 def test_entropy_is_steered_to_its_target():
-    loose, tight = train("split", 12, entropy_target=0.5, entropy_coefficient=0.01), train("split", 12)
+    loose, tight = train("split", 12, target_entropy=0.5, entropy_coefficient=0.01), train("split", 12)
     assert loose.actor.log_std.mean() > tight.actor.log_std.mean()
 
 
 def steered(kl: float, entropy: float, **settings) -> AnalyticPPO:
     """A module after one steering by these measurements."""
-    module = AnalyticPPO("split", rows=8, width=8, memory=4, **settings)
+    module = AnalyticPPO("split", n_rollouts=8, width=8, gru_size=4, **settings)
     module._over_processes = lambda value: value
-    module.steer({"policy/kl": torch.tensor(kl), "policy/entropy": torch.tensor(entropy)})
+    module.adapt_coefficients({"policy/kl": torch.tensor(kl), "policy/entropy": torch.tensor(entropy)})
     return module
 
 
 @pytest.mark.parametrize(("kl", "factor"), [(0.1, 0.5 / 1.2), (0.011, 0.5), (0.009, 0.5), (0.001, 0.5 * 1.2)])
 def test_step_sizes_follow_the_kl(kl, factor):
-    module = AnalyticPPO("split", rows=8, width=8, memory=4, target_kl=0.01)
+    module = AnalyticPPO("split", n_rollouts=8, width=8, gru_size=4, target_kl=0.01)
     module._over_processes = lambda value: value
     module.lr_factor.fill_(0.5)
-    module.steer({"policy/kl": torch.tensor(kl), "policy/entropy": torch.tensor(0.0)})
+    module.adapt_coefficients({"policy/kl": torch.tensor(kl), "policy/entropy": torch.tensor(0.0)})
     assert float(module.lr_factor) == pytest.approx(factor)
     module._trainer = SimpleNamespace(max_epochs=10)
     # Half of the way down to a tenth, times the factor.
@@ -253,7 +255,7 @@ def test_step_sizes_never_exceed_those_asked_for():
 @pytest.mark.parametrize(("entropy", "grows"), [(0.0, True), (3.0, False)])
 def test_the_entropy_bonus_grows_while_entropy_falls_short(entropy, grows):
     # Agents have two components and one: 1.5 on average, so that 3.0 nats of an agent are 2.0 per component.
-    module = steered(0.0, entropy, entropy_target=1.0, entropy_coefficient=0.01)
+    module = steered(0.0, entropy, target_entropy=1.0, entropy_coefficient=0.01)
     assert float(module.entropy_weight) == pytest.approx(0.01 * 2.718281828 ** (0.1 if grows else -0.1), rel=1e-4)
 
 
@@ -265,9 +267,9 @@ def test_without_targets_nothing_is_steered():
 
 def test_the_average_is_deployed_and_follows_the_weights_that_learn():
     spec = analytic.split_target_spec()
-    module = PPOModule(spec, width=8, memory=8, averaging=0.9)
+    module = PPOModule(spec, width=8, gru_size=8, ema_decay=0.9)
     assert module.deployed is module.averaged
-    plain = PPOModule(spec, width=8, memory=8)
+    plain = PPOModule(spec, width=8, gru_size=8)
     assert plain.deployed is plain.actor
     assert not any(p.requires_grad for p in module.averaged.parameters())
     module._trainer = SimpleNamespace(num_training_batches=2, current_epoch=0)
@@ -286,5 +288,5 @@ def test_the_average_is_deployed_and_follows_the_weights_that_learn():
 
 
 def test_an_average_of_everything_is_refused():
-    with pytest.raises(UserError, match=r"model\.averaging: found 1\.0, expected a number of at least 0 and below 1"):
-        PPOModule(analytic.split_target_spec(), averaging=1.0)
+    with pytest.raises(UserError, match=r"model\.ema_decay: found 1\.0, expected a number of at least 0 and below 1"):
+        PPOModule(analytic.split_target_spec(), ema_decay=1.0)

@@ -10,7 +10,7 @@ from momalit.core.team import AgentSpec, TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.nn.actors import TeamActor
-from momalit.policies.rollout import FEWEST_ROWS, ActingTeam, collect_rollout, first_times, play_episodes
+from momalit.policies.rollout import FEWEST_ROWS, TeamRunner, collect_rollout, initial_sequence, play_episodes
 
 ROWS, STATE, ACTIONS = 6, 3, 2
 
@@ -83,7 +83,7 @@ def recomputed(actor, rollout):
 
 def test_states_actions_and_rewards_line_up(spec):
     actor = lively(TeamActor(spec, 8, 4))
-    start = first_times(torch.zeros(ROWS, STATE), 2, ACTIONS)
+    start = initial_sequence(torch.zeros(ROWS, STATE), 2, ACTIONS)
     env = Counter(start.state[-1], torch.full((ROWS,), 100))
     rollout = collect_rollout(env, actor, start, 7, torch.Generator().manual_seed(0))
     assert (rollout.n_steps, rollout.n_rows, rollout.burn_in) == (7, ROWS, 0)
@@ -102,7 +102,7 @@ def test_states_actions_and_rewards_line_up(spec):
 
 def test_a_new_episode_costs_one_invalid_step_and_begins_afresh(spec):
     actor = lively(TeamActor(spec, 8, 4))
-    start = first_times(torch.zeros(2, STATE), 2, ACTIONS)
+    start = initial_sequence(torch.zeros(2, STATE), 2, ACTIONS)
     env = Counter(start.state[-1], torch.tensor([2, 3]))
     rollout = collect_rollout(env, actor, start, 8, torch.Generator().manual_seed(0))
     # Row 0: steps 0, 1, reset, 3, 4, reset, 6, 7.
@@ -163,7 +163,7 @@ def test_without_a_generator_the_team_takes_its_modes(spec):
 def test_acting_remembers_from_step_to_step(spec):
     actor = lively(TeamActor(spec, 8, 4))
     whole = history(spec, 6)
-    team = ActingTeam(actor, None)
+    team = TeamRunner(actor, None)
     team.recall(whole.map(lambda x: x[:3]))
     for t in range(3, 7):
         decision = team.act(whole.map(lambda x, t=t: x[t : t + 1]))
@@ -175,7 +175,7 @@ def test_log_probabilities_can_be_recomputed_on_real_environments(task, request)
     spec = request.getfixturevalue(task).spec
     actor = lively(TeamActor(spec, 8, 4))
     env = VectorTeamEnv(spec, 3, autoreset=True)
-    start = first_times(env.reset([1, 2, 3]), spec.n_agents, spec.action_size)
+    start = initial_sequence(env.reset([1, 2, 3]), spec.n_agents, spec.action_size)
     steps = int(spec.horizon * 1.5)
     generator = torch.Generator().manual_seed(0)
     first = collect_rollout(env, actor, start, steps, generator)
@@ -198,12 +198,12 @@ def test_episodes_are_counted_whole_and_once(icg):
     assert returns.shape == (4,)
     # The game is deterministic and so is the team: all episodes are alike. Replay one by hand.
     env.reset([1, 2, 3, 4])
-    state, previous, keep, memory, total = torch.zeros(4, spec.state_size), torch.zeros(4, 2, 2), False, None, 0.0
+    state, previous, keep, hidden_state, total = torch.zeros(4, spec.state_size), torch.zeros(4, 2, 2), False, None, 0.0
     for _ in range(spec.horizon):
-        now = first_times(state, 2, 2)
+        now = initial_sequence(state, 2, 2)
         now = type(now)(now.state, previous[None], torch.full((1, 4), keep))
-        policy, memory = actor(now, memory)
-        memory, previous, keep = memory[:, -1], policy.mode[0], True
+        policy, hidden_state = actor(now, hidden_state)
+        hidden_state, previous, keep = hidden_state[:, -1], policy.mode[0], True
         step = env.step(previous)
         state, total = step.state, total + step.reward
     assert torch.equal(returns, total)

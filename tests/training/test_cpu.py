@@ -25,21 +25,21 @@ def test_products_are_as_exact_as_the_default_ones():
     expected = a.double() @ b.double()
     products.fp32_precision = "ieee"
     default = (torch.bmm(a, b) - expected).abs().mean()
-    cpu.use_wide_products()
+    cpu.use_onednn_matmul()
     assert (torch.bmm(a, b) - expected).abs().mean() < 3 * default
 
 
 def test_a_processor_that_rounds_keeps_the_default(monkeypatch):
     products.fp32_precision = "ieee"
     monkeypatch.setattr(cpu, "_exact", lambda: False)
-    assert not cpu.use_wide_products()
+    assert not cpu.use_onednn_matmul()
     assert products.fp32_precision == "ieee"
 
 
 def test_an_older_processor_keeps_the_default(monkeypatch):
     products.fp32_precision = "ieee"
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert not cpu.use_wide_products()
+    assert not cpu.use_onednn_matmul()
     assert products.fp32_precision == "ieee"
 
 
@@ -52,7 +52,7 @@ def test_the_exactness_check_notices_rounding(monkeypatch):
 
 def test_the_default_products_for_a_while():
     products.fp32_precision = "bf16"
-    with cpu.default_products():
+    with cpu.default_matmul():
         assert products.fp32_precision == "ieee"
     assert products.fp32_precision == "bf16"
 
@@ -62,10 +62,10 @@ def test_threads(monkeypatch):
     try:
         torch.set_num_threads(2)
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
-        cpu.settle()
+        cpu.configure_cpu()
         assert torch.get_num_threads() == 2
         monkeypatch.delenv("OMP_NUM_THREADS")
-        cpu.settle()
+        cpu.configure_cpu()
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -74,10 +74,10 @@ def test_threads(monkeypatch):
 FAULTS = """
 import resource, sys
 import torch
-from momalit.training.cpu import settle
+from momalit.training.cpu import configure_cpu
 
 if sys.argv[1] == "settled":
-    settle()
+    configure_cpu()
 for step in range(12):
     if step == 4:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

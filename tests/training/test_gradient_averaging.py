@@ -17,8 +17,8 @@ from torch.distributed.distributed_c10d import is_initialized
 import momalit.training.gradient_averaging
 from momalit.cli.preemption import Preemption
 from momalit.policies.moma_ppo import MOMAPPOModule
-from momalit.training.cpu import settle
-from momalit.training.gradient_averaging import LocalMean
+from momalit.training.cpu import configure_cpu
+from momalit.training.gradient_averaging import SharedMemoryMean
 from tests.processes import in_processes, make_trainer
 from tests.tiny import SMALL, log
 from tests.training.test_several_processes import trained
@@ -41,7 +41,7 @@ def random_values(rank: int, dtype: torch.dtype) -> list[torch.Tensor]:
 
 def averaged(chunk: int, dtype: torch.dtype) -> list[torch.Tensor]:
     rank = joined()
-    mean = LocalMean(chunk)
+    mean = SharedMemoryMean(chunk)
     for _ in range(3):  # what was exchanged before does not linger
         values = random_values(rank, dtype)
         mean(values)
@@ -63,7 +63,7 @@ def test_every_process_gets_the_mean_to_the_last_bit(n, dtype, chunk, momalit_ho
 
 def left_alone() -> str:
     rank = joined()
-    mean = LocalMean()
+    mean = SharedMemoryMean()
     if rank == 1:
         return "gone"
     try:
@@ -81,7 +81,7 @@ def test_a_process_that_has_ended_is_not_waited_for(momalit_home):
 def unlike() -> str:
     rank = joined()
     try:
-        LocalMean(256)([torch.ones(3 + 100 * rank)])
+        SharedMemoryMean(256)([torch.ones(3 + 100 * rank)])
     except RuntimeError as error:
         return str(error)
     return "averaged"
@@ -93,7 +93,7 @@ def test_gradients_of_other_sizes_are_an_error_in_all_processes(momalit_home):
 
 def copied() -> tuple[bool, bool]:
     joined()
-    mean = LocalMean()
+    mean = SharedMemoryMean()
     return copy.deepcopy({"mean": mean}) == {"mean": None}, pickle.loads(pickle.dumps(mean)) is None
 
 
@@ -115,7 +115,7 @@ def test_where_memory_cannot_be_shared_gloo_averages_the_same(tiny_world_model, 
 
 def exchanges(path: str, epochs: int, steps: int, accumulate: int) -> tuple[Counter[str], torch.Tensor]:
     """How often the processes have talked to each other through PyTorch in a training."""
-    settle()
+    configure_cpu()
     counts: Counter[str] = Counter()
 
     def counted(name: str) -> Any:
@@ -130,7 +130,9 @@ def exchanges(path: str, epochs: int, steps: int, accumulate: int) -> tuple[Coun
     for name in ("all_reduce", "all_gather", "broadcast", "reduce", "all_gather_object", "barrier"):
         setattr(dist, name, counted(name))
     data = log()
-    module = MOMAPPOModule(data.spec, world_model=path, **{**SMALL, "rows": 16, "minibatches": 4, "epochs": steps})
+    module = MOMAPPOModule(
+        data.spec, world_model=path, **{**SMALL, "n_rollouts": 16, "n_minibatches": 4, "ppo_epochs": steps}
+    )
     trainer = make_trainer(
         epochs, [Preemption()], limit_val_batches=0, accumulate_grad_batches=accumulate, enable_progress_bar=False
     )

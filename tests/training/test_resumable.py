@@ -26,8 +26,8 @@ KINDS = ["world_model", "warm_start", "moma_ppo", "mappo"]
 SETTINGS: dict[str, dict[str, Any]] = {
     "world_model": {"patience": 2},
     "warm_start": {},
-    "moma_ppo": {"renewal": 0.3, "keep_elite": True, "entropy_target": 0.4, "target_kl": 0.01},
-    "mappo": {"memory_length": 3, "entropy_target": 0.4, "target_kl": 0.01},
+    "moma_ppo": {"reset_fraction": 0.3, "elite_per_rollout": True, "target_entropy": 0.4, "target_kl": 0.01},
+    "mappo": {"burn_in": 3, "target_entropy": 0.4, "target_kl": 0.01},
 }
 
 
@@ -115,11 +115,11 @@ def test_another_number_of_processes_is_told_and_trains_on(tiny_world_model, tmp
 
 def test_an_environment_that_cannot_be_played_again_begins_anew(momalit_home, tmp_path, caplog, monkeypatch):
     pl.seed_everything(0, verbose=False)
-    module = MAPPOModule(game().spec, **SMALL, rows=8)
+    module = MAPPOModule(game().spec, **SMALL, n_rollouts=8)
     trainer = make_trainer(1)
     trainer.fit(module, datamodule=game())
     trainer.save_checkpoint(tmp_path / "one.ckpt")
-    replay = "momalit.envs.resumable_env.RecordedRows.replay"
+    replay = "momalit.envs.resumable_env.ResumableEnv.replay"
     monkeypatch.setattr(replay, lambda self, history: self.reset(history["seeds"].tolist()) - 1)
     with caplog.at_level("WARNING", "momalit"):
         make_trainer(2).fit(module, datamodule=game(), ckpt_path=str(tmp_path / "one.ckpt"))

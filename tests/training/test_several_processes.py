@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 
 from callbacks import Evaluation
-from momalit.core.distributed import weights_of_shares
+from momalit.core.distributed import process_weights
 from momalit.core.errors import UserError
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.rollout import play_episodes
-from momalit.training.batches import shared_chunks
+from momalit.training.batches import process_chunks
 from tests.policies.test_ppo import AnalyticPPO
 from tests.processes import in_processes, make_trainer
 from tests.tiny import SMALL, fit, log, weights
@@ -45,7 +45,7 @@ def test_supervised_stages_learn_what_one_process_learns(kind, momalit_home):
 
 @pytest.mark.parametrize("kind", ["moma_ppo", "mappo"])
 def test_policies_are_the_same_in_all_processes_and_their_rollouts_differ(kind, tiny_world_model):
-    settings = {"rows": 9, "minibatches": 3, "entropy_target": 0.4, "target_kl": 0.01}
+    settings = {"n_rollouts": 9, "n_minibatches": 3, "target_entropy": 0.4, "target_kl": 0.01}
     one, other = in_processes(trained, kind, 3, tiny_world_model, settings)
     assert torch.equal(one["weights"], other["weights"])
     assert one["steps"] == other["steps"] > 0
@@ -59,14 +59,14 @@ def gradient(valid: torch.Tensor) -> torch.Tensor:
     if several:
         dist.init_process_group("gloo", rank=int(os.environ["LOCAL_RANK"]), world_size=int(os.environ["WORLD_SIZE"]))
     pl.seed_everything(0, verbose=False)
-    module = AnalyticPPO("split", rows=12, width=8, memory=4, entropy_coefficient=0.1, trace=0.9)
+    module = AnalyticPPO("split", n_rollouts=12, width=8, gru_size=4, entropy_coefficient=0.1, gae_lambda=0.9)
     whole = replace(module.make_rollout(12, torch.Generator().manual_seed(0)), valid=valid)
     mine = torch.arange(12)[dist.get_rank() * 5 : dist.get_rank() * 7 + 5] if several else torch.arange(12)
     share = module.with_advantages(whole.rows(mine))
-    share = replace(share, weight=weights_of_shares(share.valid.sum()))
+    share = replace(share, weight=process_weights(share.valid.sum()))
     module.training_step(share, 0).backward()
     found = torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
-    found = torch.cat([found, torch.stack(list(module.take_means().values()))])
+    found = torch.cat([found, torch.stack(list(module.pop_means().values()))])
     if several:
         dist.all_reduce(found)
         found /= dist.get_world_size()
@@ -87,14 +87,14 @@ def test_the_averaged_gradient_is_that_of_all_valid_steps(last, momalit_home):
 @pytest.mark.parametrize(("total", "size"), [(100, 16), (33, 16), (10, 16), (5, 2)])
 def test_shares_of_batches_make_up_the_batches(total, size):
     order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
-    for parts, whole in zip(shared_chunks(order, size, 2), shared_chunks(order, size, 1), strict=True):
+    for parts, whole in zip(process_chunks(order, size, 2), process_chunks(order, size, 1), strict=True):
         assert parts.shape == (2, whole.numel() // 2)
         assert torch.equal(parts.flatten(), whole.flatten()[: parts.numel()])
 
 
 def test_more_processes_than_pieces_of_the_log_are_refused():
     with pytest.raises(UserError, match=r"trainer\.devices: found 8 processes, expected at most 6"):
-        list(shared_chunks(torch.arange(6), 4, 8))
+        list(process_chunks(torch.arange(6), 4, 8))
 
 
 class EndsAtOnce(MOMAPPOModule):
@@ -121,8 +121,8 @@ class WorksOnRankZero(pl.Callback):
 def uneven(path: str) -> torch.Tensor:
     pl.seed_everything(0, verbose=False)
     data = log()
-    module = EndsAtOnce(data.spec, world_model=path, **SMALL, rows=16)
-    make_trainer(3, [WorksOnRankZero(), Evaluation(episodes=3, imagined_starts=8)]).fit(module, datamodule=data)
+    module = EndsAtOnce(data.spec, world_model=path, **SMALL, n_rollouts=16)
+    make_trainer(3, [WorksOnRankZero(), Evaluation(episodes=3, imagined_episodes=8)]).fit(module, datamodule=data)
     return weights(module)
 
 
@@ -135,8 +135,8 @@ def test_nothing_waits_forever_when_rollouts_end_early_or_a_callback_works_in_on
 def evaluated(path: str, episodes: int) -> dict[str, Any]:
     pl.seed_everything(0, verbose=False)
     data = log()
-    evaluation = Evaluation(episodes=episodes, imagined_starts=8)
-    module = MOMAPPOModule(data.spec, world_model=path, **SMALL, rows=16)
+    evaluation = Evaluation(episodes=episodes, imagined_episodes=8)
+    module = MOMAPPOModule(data.spec, world_model=path, **SMALL, n_rollouts=16)
     module.prepare(path, None)
     (figures,) = make_trainer(1, [evaluation]).validate(module, datamodule=data, verbose=False)
     return {"returns": evaluation.returns, **figures}
@@ -166,5 +166,5 @@ def test_two_shares_of_rows_teach_what_all_rows_teach_one_process(kind, tiny_wor
 
 
 def test_more_processes_than_work_are_refused(tiny_world_model):
-    with pytest.raises(RuntimeError, match=r"model\.minibatches: found 4, expected at most the 2 rows of each of 2"):
-        in_processes(trained, "moma_ppo", 1, tiny_world_model, {"rows": 5, "minibatches": 4})
+    with pytest.raises(RuntimeError, match=r"model\.n_minibatches: found 4, expected at most the 2 rollouts of each of 2"):
+        in_processes(trained, "moma_ppo", 1, tiny_world_model, {"n_rollouts": 5, "n_minibatches": 4})

@@ -46,8 +46,8 @@ class Known(WorldModel):
         return Prediction(mean, torch.zeros_like(mean) + self.noise, ends)
 
 
-def make(model, pessimism=FREE, start=0.0, seed=0, sample=False):
-    env = ImaginedEnv(model, pessimism, sample, torch.Generator().manual_seed(seed))
+def make(model, pessimism=FREE, start=0.0, seed=0, sample_predictions=False):
+    env = ImaginedEnv(model, pessimism, sample_predictions, torch.Generator().manual_seed(seed))
     env.reset(torch.full((ROWS, 2), start))
     return env
 
@@ -71,34 +71,34 @@ def test_a_step_is_what_the_members_say(spec):
 
 def test_states_and_rewards_stay_in_the_box(spec):
     def far(**options):
-        return make(Known(spec), Pessimism(all=0, reward=0, adaptive_horizon=False, **options), 2.75).step(
-            joint(-0.9, 0.75)
-        )
+        return make(
+            Known(spec), Pessimism(lambda_all=0, lambda_reward=0, adaptive_horizon=False, **options), 2.75
+        ).step(joint(-0.9, 0.75))
 
-    torch.testing.assert_close(far(box=True).state[0], torch.tensor([1.85, 3.0]))
-    assert far(box=True).reward.tolist() == [-8.0] * ROWS
-    torch.testing.assert_close(far(box=False).state[0], torch.tensor([1.85, 3.5]))
-    torch.testing.assert_close(far(box=False).reward, torch.full((ROWS,), -9.0))
+    torch.testing.assert_close(far(clip_to_data=True).state[0], torch.tensor([1.85, 3.0]))
+    assert far(clip_to_data=True).reward.tolist() == [-8.0] * ROWS
+    torch.testing.assert_close(far(clip_to_data=False).state[0], torch.tensor([1.85, 3.5]))
+    torch.testing.assert_close(far(clip_to_data=False).reward, torch.full((ROWS,), -9.0))
 
 
 def test_penalties_come_after_the_clip_and_are_capped(spec):
     # Members at -s, 0, +s in one of three dimensions: covariance 2 s² / 2 = s², nothing in the reward.
     def reward(spread, **options):
-        caution = Pessimism(**{"reward": 0.0, "adaptive_horizon": False, "threshold": 1.0, **options})
+        caution = Pessimism(**{"lambda_reward": 0.0, "adaptive_horizon": False, "threshold": 1.0, **options})
         return make(Known(spec, spread), caution).step(joint(0.9)).reward
 
     # The clip takes 9 to 8, then 0.5 of uncertainty costs 0.5 * 10.
-    torch.testing.assert_close(reward(0.5**0.5, all=1.0), torch.full((ROWS,), 8.0 - 5.0))
-    torch.testing.assert_close(reward(0.5**0.5, all=0.2), torch.full((ROWS,), 8.0 - 1.0))
+    torch.testing.assert_close(reward(0.5**0.5, lambda_all=1.0), torch.full((ROWS,), 8.0 - 5.0))
+    torch.testing.assert_close(reward(0.5**0.5, lambda_all=0.2), torch.full((ROWS,), 8.0 - 1.0))
     # Of 9 only τ = 1 counts; a penalised reward may leave the box.
-    torch.testing.assert_close(reward(3.0, all=3.0), torch.full((ROWS,), 8.0 - 30.0))
-    torch.testing.assert_close(reward(3.0, all=0.0, aleatoric=0.0), torch.full((ROWS,), 8.0))
+    torch.testing.assert_close(reward(3.0, lambda_all=3.0), torch.full((ROWS,), 8.0 - 30.0))
+    torch.testing.assert_close(reward(3.0, lambda_all=0.0, lambda_aleatoric=0.0), torch.full((ROWS,), 8.0))
 
 
 def test_predicted_noise_is_a_penalty_of_its_own(spec):
     # Variances of 0.2 in three dimensions: norm 0.2 * sqrt(3).
     model = Known(spec, log_variance=math.log(0.2))
-    caution = Pessimism(all=0.0, reward=0.0, aleatoric=2.0, threshold=10.0)
+    caution = Pessimism(lambda_all=0.0, lambda_reward=0.0, lambda_aleatoric=2.0, threshold=10.0)
     torch.testing.assert_close(make(model, caution).step(joint(0.0)).reward, torch.full((ROWS,), -20 * 0.2 * 3**0.5))
 
 
@@ -108,10 +108,12 @@ def test_dimensions_that_never_vary_have_no_noise(spec):
     model.network.layers[-1].weight.data.zero_()
     bias = model.network.layers[-1].bias.data.zero_()
     bias[:, :, 3:6] = torch.tensor([-3.0, 0.4, -3.0])  # what it says of the second is noise that nothing has trained
-    env = make(model, Pessimism(all=0.0, reward=0.0, aleatoric=1.0, threshold=10.0, box=False))
+    env = make(
+        model, Pessimism(lambda_all=0.0, lambda_reward=0.0, lambda_aleatoric=1.0, threshold=10.0, clip_to_data=False)
+    )
     spoken = model.network(torch.zeros(2, 1, 4)).log_variance[0, 0].exp()
     expected = float((spoken[0] ** 2 + spoken[2] ** 2).sqrt())
-    base = make(model, Pessimism(all=0.0, reward=0.0, box=False)).step(joint(0.0)).reward
+    base = make(model, Pessimism(lambda_all=0.0, lambda_reward=0.0, clip_to_data=False)).step(joint(0.0)).reward
     torch.testing.assert_close(base - env.step(joint(0.0)).reward, torch.full((ROWS,), expected))
 
 
@@ -123,7 +125,7 @@ def test_a_rollout_stops_when_the_raw_disagreement_exceeds_the_threshold(spec):
             self.spread = action[:, 1, 0]
             return super().forward(state, action)
 
-    caution = Pessimism(all=1.0, threshold=0.25)
+    caution = Pessimism(lambda_all=1.0, threshold=0.25)
     env = make(Doubtful(spec), caution)
     # Spread s gives u = s²: 0.16, 0.2401, 0.2601, 1.
     step = env.step(joint(0.1, torch.tensor([0.4, 0.49, 0.51, 1.0])))
@@ -191,7 +193,7 @@ def test_every_row_draws_one_elite_a_step_for_all_that_it_predicts(spec):
 
     rows = 3000
     model = Voices(spec)
-    env = ImaginedEnv(model, Pessimism(all=0, reward=0, box=False, adaptive_horizon=False),
+    env = ImaginedEnv(model, Pessimism(lambda_all=0, lambda_reward=0, clip_to_data=False, adaptive_horizon=False),
                       generator=torch.Generator().manual_seed(0))  # fmt: skip
     env.reset(torch.zeros(rows, 2))
     step = env.step(torch.zeros(rows, 2, 1))
@@ -209,7 +211,7 @@ def test_every_row_draws_one_elite_a_step_for_all_that_it_predicts(spec):
 @pytest.mark.parametrize("sample", [False, True])
 def test_same_seed_same_life(spec, sample):
     def life(seed):
-        env = make(Known(spec, spread=0.3, log_variance=-2.0), seed=seed, sample=sample)
+        env = make(Known(spec, spread=0.3, log_variance=-2.0), seed=seed, sample_predictions=sample)
         return torch.stack([env.step(joint(0.1)).state for _ in range(5)])
 
     assert torch.equal(life(1), life(1))
@@ -220,7 +222,9 @@ def test_sampling_adds_the_predicted_noise(spec):
     rows = 20_000
     model = Known(spec)
     model.noise = torch.tensor([2 * math.log(0.3), -torch.inf, 2 * math.log(0.3)])
-    env = ImaginedEnv(model, Pessimism(0, 0, box=False, adaptive_horizon=False), True, torch.Generator().manual_seed(0))
+    env = ImaginedEnv(
+        model, Pessimism(0, 0, clip_to_data=False, adaptive_horizon=False), True, torch.Generator().manual_seed(0)
+    )
     env.reset(torch.zeros(rows, 2))
     step = env.step(torch.zeros(rows, 2, 1))
     assert float(step.state[:, 0].std()) == pytest.approx(0.3, rel=0.03)
@@ -232,8 +236,11 @@ def test_sampling_adds_the_predicted_noise(spec):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"after_stop": "hope"}, "pessimism.after_stop: found 'hope', expected one of pessimistic, bootstrap"),
-        ({"all": -1.0}, "pessimism.all: found -1.0"),
+        (
+            {"stop_value": "hope"},
+            "pessimism.stop_value: found 'hope', expected one of pessimistic, bootstrap",
+        ),
+        ({"lambda_all": -1.0}, "pessimism.lambda_all: found -1.0"),
         ({"threshold": 0.0}, "pessimism.threshold: found 0.0"),
     ],
 )
@@ -244,7 +251,7 @@ def test_impossible_pessimism_is_refused_by_name(setting, message):
 
 def test_a_row_may_stay_with_one_elite(spec):
     model = Known(spec, spread=0.1)
-    env = ImaginedEnv(model, FREE, generator=torch.Generator().manual_seed(0), keep_elite=True)
+    env = ImaginedEnv(model, FREE, generator=torch.Generator().manual_seed(0), elite_per_rollout=True)
     env.reset(torch.zeros(ROWS, 2))
     elite = env.elite.clone()
     for step in range(1, 4):

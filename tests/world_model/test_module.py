@@ -94,7 +94,7 @@ def data():
 @pytest.fixture(scope="module")
 def trained(data):
     pl.seed_everything(0, verbose=False)
-    module = WorldModelModule(data.spec, n_members=4, n_elites=3, hidden=(32, 32), lr=3e-3, patience=10)
+    module = WorldModelModule(data.spec, n_members=4, n_elites=3, hidden_sizes=(32, 32), lr=3e-3, patience=10)
     trainer = make_trainer(25)
     trainer.fit(module, datamodule=data)
     return module, trainer
@@ -159,10 +159,10 @@ def test_elites_are_the_members_with_the_smallest_held_out_error(trained, data):
     batch = data.validation.transitions(torch.arange(len(data.validation)))
     x = module.space.input(module.space.raw_input(batch.state, batch.action))
     y = module.space.target(module.space.raw_target(batch))
-    mean = module.kept(x.expand(4, *x.shape)).mean
+    mean = module.best_network(x.expand(4, *x.shape)).mean
     error = ((mean - y) * module.space.target.varies).square().mean((1, 2))
     # The error that was noted is that of the weights that were kept.
-    torch.testing.assert_close(error, module.kept_error)
+    torch.testing.assert_close(error, module.best_error)
     assert module.elites.tolist() == error.argsort()[:3].tolist()
     model = module.world_model()
     assert model.n_elites == 3
@@ -200,7 +200,7 @@ def test_the_report_and_the_predictions_cover_the_test_split(trained, data, test
 
 
 def test_every_member_goes_through_all_the_data_in_an_order_of_its_own(data):
-    module = WorldModelModule(data.spec, n_members=3, n_elites=1, hidden=(4,), batch_size=7)
+    module = WorldModelModule(data.spec, n_members=3, n_elites=1, hidden_sizes=(4,), batch_size=7)
     module._trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0, current_epoch=0)
     torch.manual_seed(0)
     first = torch.cat([b.next_state for b in module._training_batches()], 1)
@@ -218,7 +218,7 @@ def test_every_member_goes_through_all_the_data_in_an_order_of_its_own(data):
 
 def test_members_are_frozen_one_by_one_and_keep_their_best(data):
     """What the validation loop does with errors that a script dictates."""
-    module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden=(4,), patience=2, min_improvement=0.1)
+    module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden_sizes=(4,), patience=2, min_improvement=0.1)
     module.log = lambda *_, **__: None
     trainer = SimpleNamespace(
         datamodule=data, sanity_checking=False, state=SimpleNamespace(fn="fit"), should_stop=False
@@ -231,26 +231,26 @@ def test_members_are_frozen_one_by_one_and_keep_their_best(data):
         weight.data.fill_(epoch)
         module._held_out = [torch.tensor(errors) * len(data.validation)]
         module.on_validation_epoch_end()
-        kept.append(module.kept.layers[0].weight[:, 0, 0].tolist())
+        kept.append(module.best_network.layers[0].weight[:, 0, 0].tolist())
     # Member 0 improves in epoch 1, waits in 2 and 3 and is frozen: 0.1 comes too late. Member 1 does not improve by a
     # tenth in epochs 1 and 2 and is frozen as well, so that training stops.
     assert kept == [[0, 0], [1, 0], [1, 0], [1, 0], [1, 0], [1, 0]]
-    assert module.kept_error.tolist() == [4.0, 5.0]
+    assert module.best_error.tolist() == [4.0, 5.0]
     assert module.elites.tolist() == [0]
     assert trainer.should_stop
 
 
 def test_frozen_members_have_no_gradient(data):
-    module = WorldModelModule(data.spec, n_members=3, n_elites=1, hidden=(4,), patience=2)
+    module = WorldModelModule(data.spec, n_members=3, n_elites=1, hidden_sizes=(4,), patience=2)
     module.space.fit(data.train, 0.99)
-    module.waited.copy_(torch.tensor([0, 2, 1]))
+    module.epochs_without_improvement.copy_(torch.tensor([0, 2, 1]))
     module.training_step(data.train.transitions(torch.arange(30).view(3, 10)), 0).backward()
     moved = module.network.layers[0].weight.grad.abs().amax((1, 2)) > 0
     assert moved.tolist() == [True, False, True]
 
 
 def test_losses_by_hand(data):
-    module = WorldModelModule(data.spec, n_members=1, n_elites=1, hidden=(), beta=0.0)
+    module = WorldModelModule(data.spec, n_members=1, n_elites=1, hidden_sizes=(), beta=0.0)
     for parameter in module.network.layers.parameters():
         parameter.data.zero_()
     module.network.highest.data.fill_(50.0)
@@ -272,9 +272,9 @@ def test_losses_by_hand(data):
 def test_same_seed_same_model(data):
     def weights(seed):
         pl.seed_everything(seed, verbose=False)
-        module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden=(8,))
+        module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden_sizes=(8,))
         make_trainer(2).fit(module, datamodule=data)
-        return torch.cat([p.flatten() for p in module.kept.parameters()])
+        return torch.cat([p.flatten() for p in module.best_network.parameters()])
 
     first = weights(0)
     assert torch.equal(first, weights(0))
@@ -298,32 +298,32 @@ def test_impossible_settings_are_refused_by_name(setting, message):
 
 
 def test_data_of_another_team_is_refused(data):
-    module = WorldModelModule(make_spec("other"), n_members=1, n_elites=1, hidden=(4,))
+    module = WorldModelModule(make_spec("other"), n_members=1, n_elites=1, hidden_sizes=(4,))
     with pytest.raises(UserError, match="its task is 'linear', expected 'other'"):
         make_trainer(1).fit(module, datamodule=data)
 
 
 def test_without_held_out_trajectories_nothing_could_be_kept(data):
     empty = data.train.select(torch.zeros(0, dtype=torch.long))
-    module = WorldModelModule(data.spec, n_members=1, n_elites=1, hidden=(4,))
+    module = WorldModelModule(data.spec, n_members=1, n_elites=1, hidden_sizes=(4,))
     with pytest.raises(UserError, match=r"data\.validation_fraction: holds out 0 trajectories"):
         make_trainer(1).fit(module, datamodule=Recorded(data.spec, data.train, empty, data.test))
 
 
 def test_a_model_that_was_never_validated_is_no_world_model(data):
     with pytest.raises(UserError, match="world model: no member was ever validated"):
-        WorldModelModule(data.spec, n_members=1, n_elites=1, hidden=(4,)).world_model()
+        WorldModelModule(data.spec, n_members=1, n_elites=1, hidden_sizes=(4,)).world_model()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(data):
-    module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden=(4,))
+    module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden_sizes=(4,))
     module.network.layers[0].weight.data[1] = torch.nan
     with pytest.raises(FloatingPointError, match=r"world model: loss per member \[.*, nan\] in epoch 0"):
         make_trainer(2).fit(module, datamodule=data)
 
 
 def test_members_are_clipped_apart(reacher):
-    module = WorldModelModule(reacher.spec, n_members=3, n_elites=2, hidden=(8,), clip_norm=0.5)
+    module = WorldModelModule(reacher.spec, n_members=3, n_elites=2, hidden_sizes=(8,), max_grad_norm=0.5)
     random = torch.Generator().manual_seed(0)
     before = []
     for parameter in module.network.parameters():
@@ -340,5 +340,5 @@ def test_members_are_clipped_apart(reacher):
 
 
 def test_no_clipping_at_all_is_refused(reacher):
-    with pytest.raises(UserError, match=r"world_model\.clip_norm: found 0\.0, expected a number above 0"):
-        WorldModelModule(reacher.spec, clip_norm=0.0)
+    with pytest.raises(UserError, match=r"world_model\.max_grad_norm: found 0\.0, expected a number above 0"):
+        WorldModelModule(reacher.spec, max_grad_norm=0.0)

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 from momalit.cli.console import console
 from momalit.cli.error_messages import one_line
 from momalit.core.errors import UserError
-from momalit.training.cpu import settle
+from momalit.training.cpu import configure_cpu
 from momalit.training.run_directory import versions, write_json
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def run_cross_play(words: list[str]) -> None:
             raise UserError(f"--{name}: found {chosen[name]}, expected at least 1")
     if chosen.checkpoint not in ("last", "best"):
         raise UserError(f"--checkpoint: found '{chosen.checkpoint}', expected last or best")
-    settle()
+    configure_cpu()
     from callbacks.cross_play import cross_play, cross_play_table
 
     teams = cross_play(chosen.runs, chosen.checkpoint, chosen.episodes, chosen.teams, chosen.seed)
