@@ -1,4 +1,4 @@
-"""Lightning callbacks: what watches a team from outside."""
+"""Lightning callbacks for evaluation and videos, and the final report of a run."""
 
 from callbacks.evaluation import Evaluation
 from callbacks.final_report import final_report

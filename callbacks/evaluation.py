@@ -1,4 +1,4 @@
-"""Evaluation in the real environment."""
+"""Evaluation of a team in the real environment."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.rollout import play_episodes
 from momalit.policies.team_policy import TeamPolicyModule
 
-# Evaluation seeds lie below 2**30; training on a real environment draws from above. Validation, which selects
-# checkpoints, test, which is reported, and videos have streams of their own.
+# Evaluation seeds are below 2**30, and training on a real environment uses seeds above. Validation (which selects
+# checkpoints), test (which is reported) and videos have separate seeds.
 _STREAMS = {"validation": 1, "test": 2, "video": 3}
 
 
 def episode_seeds(purpose: str, episodes: int) -> list[int]:
-    """Distinct, reproducible environment seeds for ``purpose`` (``validation``, ``test`` or ``video``)."""
+    """Returns distinct, reproducible environment seeds for ``purpose`` (``validation``, ``test`` or ``video``)."""
     words = np.random.SeedSequence([20230517, _STREAMS[purpose]]).generate_state(2 * episodes)
     unique = list(dict.fromkeys(int(word) % 2**29 * 2 + _STREAMS[purpose] % 2 for word in words))
     return unique[:episodes]
 
 
 class Evaluation(pl.Callback):
-    """Plays whole episodes with the team as it would be deployed: deterministic, each agent on its own observations.
+    """Evaluates the deployed policies, which act on their own observations and by default deterministically.
 
-    In ``fit`` and ``validate`` it plays the validation seeds and logs ``eval/return``, ``eval/return_std``,
-    ``eval/normalized`` (where the task has reference returns) and, for teams with a world model, ``eval/imagined``:
-    the return the model promises the same team. ``test`` does the same on the test seeds, under ``test/``.
+    In ``fit`` and ``validate`` it runs episodes on the validation seeds and logs ``eval/return``, ``eval/return_std``,
+    ``eval/normalized`` (if the task has reference returns) and, for teams with a world model, ``eval/imagined``:
+    the return that the world model predicts for the team. ``test`` does the same on the test seeds, under ``test/``.
 
-    Every process plays its share of the seeds; the numbers are those of all.
+    The episodes are divided among the processes, and the metrics are over all of them.
 
     Args:
-        episodes: episodes per validation.
-        test_episodes: episodes per test.
-        deterministic: take each policy's mode; False samples.
-        imagined_episodes: episodes imagined for comparison.
-        workers: among how many processes the real episodes are shared out, the returns being the same; worthwhile for
-            MuJoCo's robots where cores are free. None is what the environment variable ``MOMALIT_WORKERS`` says,
-            else 1.
+        episodes: number of episodes per validation.
+        test_episodes: number of episodes per test.
+        deterministic: whether actions are the policies' modes; False samples them.
+        imagined_episodes: number of rollouts of the world model for the predicted return.
+        workers: number of worker processes that step the environments. Returns do not depend on it. More than one is
+            worthwhile for MuJoCo tasks on a machine with free cores. None means the value of the environment variable
+            ``MOMALIT_WORKERS``, else 1.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class Evaluation(pl.Callback):
         imagined_episodes: int = 256,
         workers: int | None = None,
     ) -> None:
-        for name, number in (("episodes", episodes), ("test_episodes", test_episodes)):
-            if number < 1:
-                raise UserError(f"Evaluation.{name}: found {number}, expected at least 1")
+        for name, value in (("episodes", episodes), ("test_episodes", test_episodes)):
+            if value < 1:
+                raise UserError(f"Evaluation.{name}: found {value}, expected at least 1")
         self.episodes, self.test_episodes = episodes, test_episodes
         self.deterministic, self.imagined_episodes = deterministic, imagined_episodes
         self.workers = workers if workers is None else worker_count(workers, "Evaluation.workers")
@@ -75,17 +75,17 @@ class Evaluation(pl.Callback):
     def _run(self, trainer: pl.Trainer, module: pl.LightningModule, purpose: str, episodes: int, prefix: str) -> None:
         if not isinstance(module, TeamPolicyModule):
             return
-        self.returns = self.play(module, purpose, episodes, trainer.global_rank, trainer.world_size)
-        figures = {"return": self.returns.mean(), "return_std": self.returns.std(correction=0)}
+        self.returns = self.episode_returns(module, purpose, episodes, trainer.global_rank, trainer.world_size)
+        metrics = {"return": self.returns.mean(), "return_std": self.returns.std(correction=0)}
         if (reference := references(module.spec)) is not None:
             span = reference["expert"] - reference["random"]
-            figures["normalized"] = (figures["return"] - reference["random"]) / span
+            metrics["normalized"] = (metrics["return"] - reference["random"]) / span
         if isinstance(module, MOMAPPOModule) and module.world_model is not None:
-            figures["imagined"] = self.imagine(module).mean().cpu()
-        for name, value in figures.items():
+            metrics["imagined"] = self.imagined_returns(module).mean().cpu()
+        for name, value in metrics.items():
             module.log_synced({f"{prefix}/{name}": value.float()}, prog_bar=name == "return")
 
-    def play(
+    def episode_returns(
         self,
         module: TeamPolicyModule,
         purpose: str,
@@ -94,34 +94,36 @@ class Evaluation(pl.Callback):
         world_size: int = 1,
         visits: VisitRecorder | None = None,
     ) -> Tensor:
-        """Returns of all episodes of ``purpose``, in the order of their seeds, the same in every process.
+        """Runs episodes in the real environment and returns their returns, ``(episodes,)``, in the order of the seeds.
+
+        With ``world_size`` above 1, every process must call this. All get the same result.
 
         Args:
-            module: the team's.
-            purpose: ``validation``, ``test`` or ``video``.
-            episodes: of all processes together.
-            rank: of this process.
+            module: the module of the team.
+            purpose: ``validation``, ``test`` or ``video``, which determines the seeds.
+            episodes: number of episodes over all processes.
+            rank: rank of this process.
             world_size: number of processes.
-            visits: takes down the states and joint actions of this process's share.
+            visits: records the states and joint actions of this process's episodes.
         """
         seeds = episode_seeds(purpose, episodes)
-        mine = list(range(rank, episodes, world_size))
-        played = torch.zeros(0)
-        if mine:
-            if self._env is None or self._env.n_rows != len(mine):
+        own = list(range(rank, episodes, world_size))
+        own_returns = torch.zeros(0)
+        if own:
+            if self._env is None or self._env.n_rows != len(own):
                 if self._env is not None:
                     self._env.close()
-                self._env = VectorTeamEnv(module.spec, len(mine), workers=self.workers)
+                self._env = VectorTeamEnv(module.spec, len(own), workers=self.workers)
             noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
-            env = self._env if visits is None else visits.of(self._env)
-            played = play_episodes(env, module.deployed, [seeds[i] for i in mine], noise)
+            env = self._env if visits is None else visits.wrap(self._env)
+            own_returns = play_episodes(env, module.deployed, [seeds[i] for i in own], noise)
         returns = torch.zeros(episodes)
-        for share, part in enumerate(gather_objects(played) if world_size > 1 else [played]):
-            returns[share::world_size] = part
+        for process, part in enumerate(gather_objects(own_returns) if world_size > 1 else [own_returns]):
+            returns[process::world_size] = part
         return returns
 
-    def imagine(self, module: MOMAPPOModule) -> Tensor:
-        """Imagined, unpenalised returns of the same team from the first states of the data's episodes."""
+    def imagined_returns(self, module: MOMAPPOModule) -> Tensor:
+        """Returns the unpenalised returns of world model rollouts from initial states of the training episodes."""
         data = module.data.train
         first = data.first[: self.imagined_episodes]
         return module.imagined_returns(data.state[data.row[first]].to(module.device), module.spec.horizon)

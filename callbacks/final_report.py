@@ -1,4 +1,4 @@
-"""The end of a run: one table that says what the team is worth, and ``results.json`` with the same."""
+"""The final report of a run: a table of returns on the console, and ``results.json``."""
 
 from __future__ import annotations
 
@@ -34,50 +34,50 @@ def final_report(
     seed: int | None,
     started: float,
 ) -> dict[str, Any]:
-    """Plays the test seeds with the last and the best checkpoint, writes ``results.json`` and shows the table.
+    """Evaluates the last and the best checkpoint on the test seeds, writes ``results.json`` and prints the table.
 
-    The best checkpoint is the one that the validation seeds chose. Every process must call this.
+    The best checkpoint is the one with the best validation return. Every process must call this.
 
     Args:
-        trainer: that has just finished.
-        model: what it trained; its weights are those of the last epoch again afterwards.
-        datamodule: what on.
-        run_dir: where ``results.json`` goes.
-        seed: of the run.
-        started: when it began, in seconds since the epoch.
+        trainer: the trainer, after ``fit``.
+        model: the trained module. It has the weights of the last epoch before and after this call.
+        datamodule: its data.
+        run_dir: the directory of ``results.json``.
+        seed: seed of the run.
+        started: start time of the run, in seconds since the Unix epoch.
 
     Returns:
         the contents of ``results.json``.
     """
     evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None) or Evaluation()  # type: ignore[attr-defined]
-    played: dict[str, Tensor] = {}
+    returns: dict[str, Tensor] = {}
     imagined: dict[str, float | None] = {"last": None, "best": None}
     share, visits = (trainer.global_rank, trainer.world_size), {"last": VisitRecorder()}
     last = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
-    for name, weights in _candidates(trainer, last):
+    for name, weights in _weights_to_evaluate(trainer, last):
         model.load_state_dict(weights)
-        played[name] = evaluation.play(model, "test", evaluation.test_episodes, *share, visits.get(name))
+        returns[name] = evaluation.episode_returns(model, "test", evaluation.test_episodes, *share, visits.get(name))
         if isinstance(model, MOMAPPOModule) and model.world_model is not None:
-            imagined[name] = float(evaluation.imagine(model).mean())
+            imagined[name] = float(evaluation.imagined_returns(model).mean())
     model.load_state_dict(last)
     distance = _distance(visits["last"].visited, datamodule)
-    results = _results(model, datamodule, played, imagined, distance, seed, started, evaluation.deterministic)
+    results = _results(model, datamodule, returns, imagined, distance, seed, started, evaluation.deterministic)
     if trainer.is_global_zero:
         write_json(run_dir / RESULTS, results)
         Console().print(results_table(results))
     return results
 
 
-def _candidates(trainer: pl.Trainer, last: dict[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:
-    """The weights to report on; the last ones stand for the best where no checkpoint was chosen."""
+def _weights_to_evaluate(trainer: pl.Trainer, last: dict[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:
+    """Returns the ``last`` and the ``best`` weights; without a best checkpoint both are the last ones."""
     path = best_checkpoint(trainer)
     best = last if path is None else read_checkpoint(path)["state_dict"]
     return [("last", last), ("best", best)]
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:
-    """The file of the checkpoint that the validation seeds chose, or None if none was chosen."""
+    """Returns the file of the checkpoint with the best validation return, or None if there is none."""
     path = ""
     for callback in trainer.checkpoint_callbacks:
         if getattr(callback, "monitor", None):
@@ -88,7 +88,7 @@ def best_checkpoint(trainer: pl.Trainer) -> Path | None:
 def _results(
     model: TeamPolicyModule,
     datamodule: Any,
-    played: dict[str, Tensor],
+    returns: dict[str, Tensor],
     imagined: dict[str, float | None],
     distance: float | None,
     seed: int | None,
@@ -96,7 +96,7 @@ def _results(
     deterministic: bool,
 ) -> dict[str, Any]:
     reference = references(model.spec)
-    returns = getattr(datamodule, "returns", None)
+    data_returns = getattr(datamodule, "returns", None)
     normalized = _normalizer(reference)
     results: dict[str, Any] = {
         "task": model.spec.task,
@@ -104,14 +104,14 @@ def _results(
         "dataset": getattr(datamodule, "dataset", None),
         "method": type(model).__name__.removesuffix("Module"),
         "seed": seed,
-        "episodes": len(played["last"]),
+        "episodes": len(returns["last"]),
         "deterministic": deterministic,
-        "return_data": None if returns is None else float(returns.mean()),
-        "return_data_top": None if returns is None else top_mean(returns),
+        "return_data": None if data_returns is None else float(data_returns.mean()),
+        "return_data_top": None if data_returns is None else top_mean(data_returns),
         "return_random": reference["random"] if reference else None,
         "return_expert": reference["expert"] if reference else None,
     }
-    for name, values in played.items():
+    for name, values in returns.items():
         mean = float(values.mean())
         results[f"return_{name}"] = mean
         results[f"return_{name}_interval"] = list(bootstrap_interval([values.double().numpy()]))
@@ -124,20 +124,23 @@ def _results(
 
 
 def _distance(visited: Tensor, datamodule: Any) -> float | None:
-    """Mean distance from the data over all processes; None where there are no data to be far from."""
+    """Returns the mean distance to the dataset over all processes; None without a dataset."""
     train, held_out = (getattr(datamodule, name, None) for name in ("train", "test"))
     own = None if train is None or held_out is None else distance_to_data(visited, train, held_out)
-    found = [value for value in gather_objects(own) if value is not None]
-    return sum(found) / len(found) if found else None
+    distances = [value for value in gather_objects(own) if value is not None]
+    return sum(distances) / len(distances) if distances else None
 
 
-def top_mean(returns: Tensor, share: float = 0.1) -> float:
-    """Mean of the best ``share`` of returns ``(N,)``, of one at least."""
-    return float(returns.topk(max(round(share * len(returns)), 1)).values.mean())
+def top_mean(returns: Tensor, fraction: float = 0.1) -> float:
+    """Returns the mean of the highest ``fraction`` of the returns ``(N,)``, of at least one return."""
+    return float(returns.topk(max(round(fraction * len(returns)), 1)).values.mean())
 
 
 def _normalizer(reference: dict[str, float] | None) -> Callable[[float], float | None]:
-    """The normalised score (R - R_random) / (R_expert - R_random) of a return; None without references."""
+    """Returns a function that maps a return R to the normalised score (R - R_random) / (R_expert - R_random).
+
+    Without reference returns the function returns None.
+    """
 
     def score(value: float) -> float | None:
         if reference is None or reference["expert"] == reference["random"]:
@@ -148,7 +151,7 @@ def _normalizer(reference: dict[str, float] | None) -> Callable[[float], float |
 
 
 def results_table(results: dict[str, Any]) -> Table:
-    """The table for people, from the contents of ``results.json``."""
+    """Returns a table of the contents of ``results.json`` for the console."""
     score = _normalizer(
         None
         if results["return_random"] is None
@@ -162,10 +165,12 @@ def results_table(results: dict[str, Any]) -> Table:
     for column in ("return", "interval", "normalised", "imagined"):
         table.add_column(column, justify="right")
 
-    def row(name: str, value: float | None, interval: list[float] | None = None, dream: float | None = None) -> None:
+    def row(
+        name: str, value: float | None, interval: list[float] | None = None, predicted: float | None = None
+    ) -> None:
         if value is not None:
             span = "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
-            table.add_row(name, f"{value:.2f}", span, _text(score(value)), _text(dream))
+            table.add_row(name, f"{value:.2f}", span, _text(score(value)), _text(predicted))
 
     row("random actions", results["return_random"])
     row("mean of the data", results["return_data"])

@@ -1,4 +1,4 @@
-"""Videos of whole episodes."""
+"""Videos of episodes."""
 
 from __future__ import annotations
 
@@ -28,25 +28,26 @@ logger = logging.getLogger(__name__)
 
 
 class Video(pl.Callback):
-    """Films the team as it would be deployed: deterministic, each agent on its own observations.
+    """Records videos of the deployed policies, which act deterministically on their own observations.
 
-    After ``fit`` it films the best checkpoint if there is one, else the last weights, and after ``test`` what was
-    tested, on seeds of its own. Files are ``videos/<task>_<what>_<return>.<format>`` in the trainer's
-    ``default_root_dir``, on the command line the run's directory; ``what`` is ``best``, ``last``, ``test``,
-    ``test-<checkpoint>`` or ``epoch<number>``, the return that of the whole episode. Earlier videos of the same task
-    and ``what`` are replaced.
+    After ``fit`` it records the best checkpoint if there is one, else the last weights. After ``test`` it records the
+    tested weights. Videos have separate environment seeds.
 
-    It needs an environment that renders ``rgb_array``. Where that or anything else of it fails, one warning says why
-    and the run goes on. The first process films alone.
+    Files are ``videos/<task>_<what>_<return>.<format>`` in the trainer's ``default_root_dir``, on the command line the
+    run's directory. ``what`` is ``best``, ``last``, ``test``, ``test-<checkpoint>`` or ``epoch<number>``, and the
+    return is that of the whole episode. Earlier videos of the same task and ``what`` are replaced.
+
+    The environment must render ``rgb_array``. If that or anything else fails, a warning gives the cause and the run
+    continues. Only rank 0 records.
 
     Args:
-        episodes: episodes filmed each time, one file each.
+        episodes: number of episodes recorded each time, one file each.
         formats: some of ``mp4`` (needs the package imageio-ffmpeg) and ``gif``.
-        fps: speed, in steps of the environment per second; null is the environment's own. Of more than 30 (``mp4``)
-            or 25 (``gif``) some are left out, and so they are of a long ``gif``.
-        max_steps: steps filmed; the rest of the episode is played unseen.
-        size: width of the ``gif`` in pixels; smaller pictures stay as they are.
-        every_n_epochs: epochs of training between videos along the way; null films none.
+        fps: speed in environment steps per second; null for the environment's own. Frames are skipped above 30 per
+            second (``mp4``) or 25 per second (``gif``), and in a long ``gif``.
+        max_steps: number of recorded steps; the rest of the episode runs without rendering.
+        size: width of the ``gif`` in pixels; smaller frames are not enlarged.
+        every_n_epochs: training epochs between videos; null for none during training.
 
     Raises:
         UserError: a setting is outside its range.
@@ -62,9 +63,9 @@ class Video(pl.Callback):
         every_n_epochs: int | None = None,
     ) -> None:
         numbers = {"episodes": episodes, "max_steps": max_steps, "size": size, "every_n_epochs": every_n_epochs}
-        for name, number in numbers.items():
-            if number is not None and number < 1:
-                raise UserError(f"Video.{name}: found {number}, expected at least 1")
+        for name, value in numbers.items():
+            if value is not None and value < 1:
+                raise UserError(f"Video.{name}: found {value}, expected at least 1")
         if fps is not None and not (math.isfinite(fps) and fps > 0):
             raise UserError(f"Video.fps: found {fps}, expected a positive number")
         if isinstance(formats, str) or not formats or not set(formats) <= set(FORMATS):
@@ -74,7 +75,7 @@ class Video(pl.Callback):
         self.every_n_epochs = every_n_epochs
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Tells at once what cannot be written."""
+        """Removes formats whose package is missing, with a warning."""
         for kind in self.formats:
             if (package := missing_package(kind)) is not None:
                 self.formats = tuple(other for other in self.formats if other != kind)
@@ -83,39 +84,39 @@ class Video(pl.Callback):
                     logger.warning("Video: %s needs pip install %s; %s is written", kind, package, rest)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        done = trainer.current_epoch + 1
-        if self.every_n_epochs is not None and done % self.every_n_epochs == 0:
-            self._film(trainer, pl_module, f"epoch{done:05d}")
+        epoch = trainer.current_epoch + 1
+        if self.every_n_epochs is not None and epoch % self.every_n_epochs == 0:
+            self._record(trainer, pl_module, f"epoch{epoch:05d}")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         best = best_checkpoint(trainer)
-        self._film(trainer, pl_module, "last" if best is None else "best", best)
+        self._record(trainer, pl_module, "last" if best is None else "best", best)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         tested = trainer.ckpt_path
-        self._film(trainer, pl_module, f"test-{Path(tested).stem}" if tested else "test")
+        self._record(trainer, pl_module, f"test-{Path(tested).stem}" if tested else "test")
 
-    def _film(self, trainer: pl.Trainer, module: pl.LightningModule, what: str, weights: Path | None = None) -> None:
-        """Films a module, in the state of a checkpoint if there is one, and never fails."""
+    def _record(self, trainer: pl.Trainer, module: pl.LightningModule, what: str, weights: Path | None = None) -> None:
+        """Records videos of a module, with the weights of a checkpoint if one is given. Errors become warnings."""
         if trainer.fast_dev_run or not self.formats or not isinstance(module, TeamPolicyModule):  # type: ignore[attr-defined]
             return
         if not trainer.is_global_zero:
             return
         try:
-            made = self.film(module, Path(trainer.default_root_dir) / "videos", what, weights)
-            logger.info("videos: %s", ", ".join(map(str, made)))
-        except Exception as error:  # a video is worth no run
+            paths = self.record(module, Path(trainer.default_root_dir) / "videos", what, weights)
+            logger.info("videos: %s", ", ".join(map(str, paths)))
+        except Exception as error:  # a failed video must not end the run
             logger.warning("Video: no videos of %s: %s", module.spec.task, one_line(error))
             self.formats = ()
 
-    def film(self, module: TeamPolicyModule, folder: Path, what: str, weights: Path | None = None) -> list[Path]:
-        """Plays and films episodes; the module stays as it is.
+    def record(self, module: TeamPolicyModule, folder: Path, what: str, weights: Path | None = None) -> list[Path]:
+        """Runs and records episodes. The module does not change.
 
         Args:
-            module: whose policies play.
-            folder: where the files go.
-            what: part of the files' names.
-            weights: a checkpoint of the module; None takes the weights that it has.
+            module: the module with the policies.
+            folder: directory for the files.
+            what: part of the file names.
+            weights: a checkpoint of the module; None uses its current weights.
 
         Returns:
             the files.
@@ -126,17 +127,17 @@ class Video(pl.Callback):
         actor = _actor(module, weights)
         stem = f"{re.sub(r'[^A-Za-z0-9.+-]+', '-', module.spec.task)}_{what}"
         earlier = set(folder.glob(f"{glob.escape(stem)}_*"))
-        made: list[Path] = []
+        paths: list[Path] = []
         with egl_without_display(), closing(FilmedEnv(module.spec, self.max_steps)) as env:
             folder.mkdir(parents=True, exist_ok=True)
             for number, seed in enumerate(episode_seeds("video", self.episodes), 1):
                 name = stem if self.episodes == 1 else f"{stem}_episode{number}"
-                made += self._film_episode(env, actor, seed, folder, name)
-        for path in earlier - set(made):
+                paths += self._record_episode(env, actor, seed, folder, name)
+        for path in earlier - set(paths):
             path.unlink(missing_ok=True)
-        return made
+        return paths
 
-    def _film_episode(self, env: FilmedEnv, actor: TeamActor, seed: int, folder: Path, name: str) -> list[Path]:
+    def _record_episode(self, env: FilmedEnv, actor: TeamActor, seed: int, folder: Path, name: str) -> list[Path]:
         rate = self.fps or env.rate
         steps = min(self.max_steps, env.spec.horizon)
         partial = {kind: folder / f".partial-{name}.{kind}" for kind in self.formats}
@@ -147,15 +148,15 @@ class Video(pl.Callback):
                     env.files.append(FORMATS[kind](path, rate, steps, self.size))
                     stack.callback(env.files[-1].close)
                 team_return = float(play_episodes(env, actor, [seed]))
-            shown = f"{team_return:.0f}" if abs(team_return) >= 100 else f"{team_return:.2f}"
-            return [path.replace(folder / f"{name}_{shown}.{kind}") for kind, path in partial.items()]
+            rounded = f"{team_return:.0f}" if abs(team_return) >= 100 else f"{team_return:.2f}"
+            return [path.replace(folder / f"{name}_{rounded}.{kind}") for kind, path in partial.items()]
         finally:
             for path in partial.values():
                 path.unlink(missing_ok=True)
 
 
 def _actor(module: TeamPolicyModule, weights: Path | None) -> TeamActor:
-    """The policies as they would be deployed, on the CPU and apart from the module's."""
+    """Returns a copy of the deployed policies on the CPU."""
     actor = copy.deepcopy(module.deployed).cpu().eval()
     if weights is not None:
         stored = read_checkpoint(weights)["state_dict"]

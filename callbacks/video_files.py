@@ -1,4 +1,4 @@
-"""Videos written frame by frame: MP4 for people with a player, GIF for pages that show pictures only."""
+"""Video files that are written frame by frame: MP4 for video players, GIF for pages that show only images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-MP4_RATE = 30.0  # most frames per second
-GIF_RATE, GIF_FRAMES = 25.0, 250  # the second bounds a GIF's size, and the memory that it takes until it is written
-LAST_FRAME_MS = 1000  # a GIF starts again at once; the end is to be seen
+MP4_RATE = 30.0  # maximum number of frames per second
+GIF_RATE, GIF_FRAMES = 25.0, 250  # the second limits a GIF's file size, and its memory before it is written
+LAST_FRAME_MS = 1000  # a GIF restarts immediately, so the last frame stays longer
 
 
 class VideoFile(Protocol):
-    """A file that takes every ``stride``-th frame of an episode.
+    """A video file with every ``stride``-th frame of an episode.
 
-    Frames are uint8 arrays ``(height, width, 3)``, all of one size.
+    Frames are uint8 arrays ``(height, width, 3)``, all of the same size.
     """
 
     stride: int
@@ -27,16 +27,16 @@ class VideoFile(Protocol):
     def add(self, frame: np.ndarray) -> None: ...
 
     def close(self) -> None:
-        """Writes what is left to write."""
+        """Writes the remaining frames and closes the file."""
         ...
 
 
 class Mp4File:
-    """H.264 in full size; frames go straight to the encoder.
+    """H.264 in full size. Frames are encoded immediately.
 
     Args:
         path: the file.
-        rate: steps of the environment per second; above 30 some are left out.
+        rate: environment steps per second; above 30, frames are skipped.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
@@ -49,26 +49,26 @@ class Mp4File:
 
     def add(self, frame: np.ndarray) -> None:
         height, width = frame.shape[:2]
-        self._writer.append_data(frame[: height // 2 * 2, : width // 2 * 2])  # the codec takes even sizes alone
+        self._writer.append_data(frame[: height // 2 * 2, : width // 2 * 2])  # the codec requires even sizes
 
     def close(self) -> None:
         self._writer.close()
 
 
 class GifFile:
-    """A small animation that repeats; frames are kept with one byte per pixel until the end.
+    """A small looping animation. Frames are held in memory, with one byte per pixel, until ``close``.
 
     Args:
         path: the file.
-        rate: steps of the environment per second.
-        steps: most steps that will be shown; of long episodes some frames are left out.
-        width: in pixels; smaller frames stay as they are.
+        rate: environment steps per second.
+        steps: maximum number of steps in the video; frames of long episodes are skipped.
+        width: width in pixels; smaller frames are not enlarged.
     """
 
     def __init__(self, path: Path, rate: float, steps: int, width: int) -> None:
         self.stride = max(math.ceil(rate / GIF_RATE), math.ceil(steps / GIF_FRAMES))
         self._path, self._width = path, width
-        self._frame_ms = 10 * round(100 * self.stride / rate)  # the format counts hundredths of a second
+        self._frame_ms = 10 * round(100 * self.stride / rate)  # the format has a resolution of 10 ms
         self._frames: list[Image.Image] = []
         self._palette: Image.Image | None = None
 
@@ -79,7 +79,7 @@ class GifFile:
             image = image.resize((self._width, height), Image.Resampling.BOX)
         if self._palette is None:
             self._palette = _palette(image)
-        # Without dithering, what does not move stays the same from frame to frame and costs nothing.
+        # Without dithering, static regions are identical in all frames and take no space.
         self._frames.append(image.quantize(palette=self._palette, dither=Image.Dither.NONE))
 
     def close(self) -> None:
@@ -97,12 +97,12 @@ FORMATS: dict[str, Callable[[Path, float, int, int], VideoFile]] = {
 
 
 def missing_package(kind: str) -> str | None:
-    """What must be installed to write a format of ``FORMATS``, or None if nothing is missing."""
+    """Returns the missing package for a format of ``FORMATS``, or None if nothing is missing."""
     return "imageio-ffmpeg" if kind == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None else None
 
 
 def _palette(image: Image.Image) -> Image.Image:
-    """64 colours of the first frame, and a coarse cube of all colours for what comes into view later."""
+    """Returns 64 colours of the first frame and 125 evenly spaced ones, for colours that appear later."""
     own = image.quantize(64, Image.Quantize.MEDIANCUT).getpalette() or []
     levels = (0, 64, 128, 192, 255)
     cube = [value for red in levels for green in levels for blue in levels for value in (red, green, blue)]

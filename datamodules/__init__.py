@@ -1,4 +1,4 @@
-"""Where trajectories come from: datasets on disk, the experts that fill them, and real environments."""
+"""Sources of trajectories: datasets on disk, the behaviours that generate them, and real environments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dataset", "EnvironmentDataModule", "OfflineDataModule", "collect", "read_dataset"]
 
-# Imported when first used: the processes that play the experts need no Lightning.
+# Imported on first use, because the worker processes that generate datasets do not need Lightning.
 __getattr__ = lazy_getattr(
     __name__,
     {

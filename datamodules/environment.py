@@ -1,4 +1,4 @@
-"""A data module without data: names the real environment that online training runs in."""
+"""A data module without data. It names the environment for online training."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from momalit.envs import make_env, team_spec
 
 
 class EnvironmentDataModule(ModuleLoaders):
-    """For algorithms that learn in the real environment.
+    """The data module of algorithms that learn online, in the real environment.
 
     Args:
         env: name of the task: a built-in one or ``package.module:callable``.
-        settings: its keyword arguments.
+        settings: the environment's keyword arguments.
 
     Raises:
         UserError: the name or a setting is unknown.
@@ -29,7 +29,7 @@ class EnvironmentDataModule(ModuleLoaders):
 
     @property
     def spec(self) -> TeamSpec:
-        """The team."""
+        """The team's specification."""
         if self._spec is None:
             env = make_env(self.env, **self.settings)
             self._spec = team_spec(env, self.env, self.settings)
@@ -38,5 +38,5 @@ class EnvironmentDataModule(ModuleLoaders):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of the team and the settings."""
+        """SHA-256, in hex, of the specification, which includes the settings."""
         return hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True).encode()).hexdigest()

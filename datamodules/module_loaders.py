@@ -1,4 +1,4 @@
-"""Loaders: the module knows what it trains on, a data module what there is."""
+"""Data loaders that come from the Lightning module instead of the data module."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from lightning.pytorch import LightningDataModule
 
 
 class ModuleLoaders(LightningDataModule):
-    """Asks the training module for every loader.
+    """Returns the loaders of the Lightning module.
 
-    Lightning takes all loaders from the data module once there is one, while here batches are made of what the module
-    does with the data (rollouts, windows, bootstrap samples).
+    Lightning takes all loaders from the data module if there is one. Here the module builds its own batches (rollouts,
+    windows, bootstrap samples) from the data.
     """
 
     def train_dataloader(self) -> Any:

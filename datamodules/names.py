@@ -1,4 +1,4 @@
-"""Names of the datasets that can be made here, and where they are kept."""
+"""Names and locations of the datasets that this package generates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from momalit.core.errors import UserError
-from momalit.envs.factory import TASKS, nearest
+from momalit.envs.factory import TASKS, suggestion
 
 DEFAULT_TRANSITIONS = {"ant": 250_000, "icg": 10_000, "reacher": 100_000}
 KINDS = {
@@ -19,44 +19,45 @@ KINDS = {
     "icg": ("favourable", "unfavourable", "uncoordinated"),
     "reacher": ("expert-mix", "random"),
 }
-ANY_TASK = ("random",)  # what can be collected in any environment
+ANY_TASK_KINDS = ("random",)  # kinds of dataset that any environment supports
 
 
 def home() -> Path:
-    """Where datasets are kept: ``$MOMALIT_HOME``, or ``~/.cache/momalit``."""
+    """Directory that holds the datasets: ``$MOMALIT_HOME``, or ``~/.cache/momalit``."""
     return Path(os.environ.get("MOMALIT_HOME") or Path.home() / ".cache" / "momalit").expanduser()
 
 
 def datasets_root() -> Path:
-    """The directory to give Minari as ``MINARI_DATASETS_PATH``."""
+    """Directory that Minari needs as ``MINARI_DATASETS_PATH`` to find the datasets."""
     return home() / "datasets"
 
 
 def builtin_names() -> list[str]:
-    """All datasets that can be made by name."""
+    """Names of all built-in datasets."""
     return [f"{task}/{kind}" for task, kinds in KINDS.items() for kind in kinds]
 
 
 def split_name(dataset: str) -> tuple[str, str]:
-    """Task and kind of a dataset that can be made.
+    """Splits the name of a dataset into task and kind.
 
-    That is a built-in one, or random play in any environment: ``mamujoco/random``, ``package.module:callable/random``.
+    The name is a built-in one, or asks for random actions in any environment: ``mamujoco/random``,
+    ``package.module:callable/random``.
 
     Raises:
-        UserError: there is no such dataset.
+        UserError: there is no dataset of that name.
     """
     task, _, kind = dataset.rpartition("/")
-    if kind in KINDS.get(task, ()) or ((":" in task or task in TASKS) and kind in ANY_TASK):
+    if kind in KINDS.get(task, ()) or ((":" in task or task in TASKS) and kind in ANY_TASK_KINDS):
         return task, kind
     names = builtin_names()
     raise UserError(
         f"data.dataset: found {dataset!r}, expected a file, a Minari dataset directory or one of"
-        f" {', '.join(names)}{nearest(dataset, names)}"
+        f" {', '.join(names)}{suggestion(dataset, names)}"
     )
 
 
 def is_name(dataset: str) -> bool:
-    """Whether ``dataset`` reads as a name rather than a path: nothing lies there, and it has no ending or prefix."""
+    """Whether ``dataset`` is a name rather than a path: no such file exists and it does not look like a path."""
     return not (
         Path(dataset).expanduser().exists()
         or dataset.startswith(("/", "./", "../", "~"))
@@ -66,29 +67,29 @@ def is_name(dataset: str) -> bool:
 
 
 def dataset_id(task: str, kind: str, settings: Mapping[str, Any], transitions: int, seed: int) -> str:
-    """Minari's identifier, which is also the path below ``datasets_root()``.
+    """Minari's identifier of a generated dataset, which is also its path below ``datasets_root()``.
 
-    Letters that Minari does not allow are replaced, and a digest keeps what they told apart.
+    Characters that Minari does not allow are replaced. A digest keeps the identifiers of different settings distinct.
     """
-    return f"{_allowed(task)}/{kind}/{_slug(settings)}-n{transitions}-s{seed}-v0"
+    return f"{_replace_invalid(task)}/{kind}/{_slug(settings)}-n{transitions}-s{seed}-v0"
 
 
 def import_id(task: str, source: str, settings: Mapping[str, Any], digest: str) -> str:
-    """Minari's identifier of an imported dataset: its source, the team's settings, a digest of all it rests on."""
-    return f"{_allowed(task)}/imported-{_allowed(source)}/{_slug(settings)}-{digest[:12]}-v0"
+    """Minari's identifier of an imported dataset: source, environment settings, and a digest of all its inputs."""
+    return f"{_replace_invalid(task)}/imported-{_replace_invalid(source)}/{_slug(settings)}-{digest[:12]}-v0"
 
 
 def _slug(settings: Mapping[str, Any]) -> str:
-    plain = "_".join(f"{key}-{_text(settings[key])}" for key in sorted(settings)) or "default"
-    slug = _allowed(plain)
-    if slug != plain or len(slug) > 80:
-        slug = f"{slug[:60]}-{hashlib.sha256(plain.encode()).hexdigest()[:8]}"
+    full = "_".join(f"{key}-{_as_text(settings[key])}" for key in sorted(settings)) or "default"
+    slug = _replace_invalid(full)
+    if slug != full or len(slug) > 80:
+        slug = f"{slug[:60]}-{hashlib.sha256(full.encode()).hexdigest()[:8]}"
     return slug
 
 
-def _text(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), sort_keys=True, default=str)
 
 
-def _allowed(text: str) -> str:
+def _replace_invalid(text: str) -> str:
     return re.sub(r"[^-\w]", "_", text)

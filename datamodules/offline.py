@@ -1,4 +1,4 @@
-"""The offline data module: a fixed dataset, split by whole trajectories."""
+"""The offline data module: a fixed dataset, split into whole trajectories for training, validation and test."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from momalit.core.trajectories import Trajectories
 
 
 class OfflineDataModule(ModuleLoaders):
-    """A dataset by name or path. Nothing is read or made before an attribute asks for it.
+    """A dataset, given by name or path. It is read or generated on first access.
 
     Args:
-        dataset: a built-in name such as ``icg/unfavourable``, made on first use, or the path of an HDF5 file or a
-            Minari dataset's directory.
-        env: settings of the task; for a dataset of one's own, ``name`` and settings of its environment.
-        transitions: least number of transitions of a built-in dataset; None for the task's default.
-        dataset_seed: seed that a built-in dataset is made from.
-        validation_fraction: share of the trajectories held out for validation, in [0, 1).
-        test_fraction: share of the trajectories held out for testing, in [0, 1).
+        dataset: a built-in name such as ``icg/unfavourable``, or the path of an HDF5 file or of a Minari dataset's
+            directory.
+        env: settings of a built-in task; for a user's own dataset, ``name`` and settings of its environment.
+        transitions: minimum number of transitions of a built-in dataset; None for the task's default.
+        dataset_seed: seed of a built-in dataset.
+        validation_fraction: fraction of the trajectories held out for validation, in [0, 1).
+        test_fraction: fraction of the trajectories held out for testing, in [0, 1).
         split_seed: seed of the split.
-        keep_on_device: keep the training split on the accelerator, so that batches are drawn there; None does so where
-            it takes up to a quarter of the free memory. On the CPU it makes no difference.
+        keep_on_device: keep the training split on the accelerator and sample batches there. None does so on CUDA if
+            the split takes at most a quarter of the free memory. It has no effect on the CPU.
 
     Raises:
         UserError: a fraction is outside its range.
@@ -67,107 +67,108 @@ class OfflineDataModule(ModuleLoaders):
 
     @cached_property
     def contents(self) -> Dataset:
-        """The whole dataset, made first if it is a built-in one that is missing."""
+        """The whole dataset. A built-in dataset that does not exist yet is generated first."""
         if not is_name(self.dataset):
-            return read_dataset(self.dataset, self.env, self._arrange)
-        return read_dataset(collect(self.dataset, self.env, self.transitions, self.dataset_seed), arrange=self._arrange)
+            return read_dataset(self.dataset, self.env, self._memory_order)
+        directory = collect(self.dataset, self.env, self.transitions, self.dataset_seed)
+        return read_dataset(directory, episode_order=self._memory_order)
 
     @property
     def spec(self) -> TeamSpec:
-        """The team."""
+        """The team's specification."""
         return self.contents.spec
 
     @property
     def path(self) -> Path:
-        """The HDF5 file."""
+        """Path of the HDF5 file."""
         return self.contents.path
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the dataset says about its origin."""
+        """Origin of the dataset, according to its metadata."""
         return self.contents.provenance
 
     @property
     def trajectories(self) -> Trajectories:
-        """All trajectories in the order of the file, in memory of their own."""
-        return self.contents.trajectories.select(self._in_file)
+        """A copy of all trajectories, in the order of the file."""
+        return self.contents.trajectories.select(self._positions)
 
     @property
     def returns(self) -> Tensor:
-        """Undiscounted return of every trajectory, ``(E,)``, in the order of the file."""
-        return self.contents.trajectories.returns[self._in_file]
+        """Undiscounted return of each trajectory, ``(E,)``, in the order of the file."""
+        return self.contents.trajectories.returns[self._positions]
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of the contents and of how they are split."""
+        """SHA-256, in hex, of the contents and the split settings."""
         split = [self.validation_fraction, self.test_fraction, self.split_seed]
         return hashlib.sha256(json.dumps([self.contents.sha256, split]).encode()).hexdigest()
 
     @cached_property
     def train(self) -> Trajectories:
-        """Trajectories to learn from."""
-        return self._part("train")
+        """The training split."""
+        return self._split("train")
 
     def to_device(self, device: torch.device) -> None:
-        """Moves the training split to where it is drawn from, if it shall be and can be there."""
-        if device.type != "cpu" and (self._fits(device) if self.keep_on_device is None else self.keep_on_device):
+        """Moves the training split to ``device`` if ``keep_on_device`` allows it."""
+        if device.type != "cpu" and (self._fits_on(device) if self.keep_on_device is None else self.keep_on_device):
             self.__dict__["train"] = self.train.to(device)
 
-    def _fits(self, device: torch.device) -> bool:
+    def _fits_on(self, device: torch.device) -> bool:
         if device.type != "cuda":
-            return False  # the free memory of others is not known
+            return False  # the free memory of other devices is unknown
         return self.train.n_bytes <= torch.cuda.mem_get_info(device)[0] / 4
 
     @cached_property
     def validation(self) -> Trajectories:
-        """Trajectories to choose between models with."""
-        return self._part("validation")
+        """The validation split, for model selection."""
+        return self._split("validation")
 
     @cached_property
     def test(self) -> Trajectories:
-        """Trajectories that nothing is chosen with."""
-        return self._part("test")
+        """The test split, which model selection never uses."""
+        return self._split("test")
 
     # --- the split -------------------------------------------------------------------------------------------------
-    def _sizes(self, n: int) -> dict[str, int]:
-        """Numbers of trajectories in every part, of ``n`` in all."""
-        validation, test = _share(self.validation_fraction, n), _share(self.test_fraction, n)
+    def _split_sizes(self, n: int) -> dict[str, int]:
+        """Number of trajectories in each split, given ``n`` in total."""
+        validation, test = _held_out(self.validation_fraction, n), _held_out(self.test_fraction, n)
         return {"validation": validation, "test": test, "train": n - validation - test}
 
-    def _arrange(self, n: int) -> list[int]:
-        """The order of ``n`` trajectories in memory: part after part, so that none need be copied, each rising."""
-        sizes = self._sizes(n)
-        if sizes["train"] < 1:  # refused by whoever asks for a part
+    def _memory_order(self, n: int) -> list[int]:
+        """Order of ``n`` trajectories in memory: split by split, so that splits are views; ascending within a split."""
+        sizes = self._split_sizes(n)
+        if sizes["train"] < 1:  # access to a split raises the error
             return list(range(n))
         order = torch.randperm(n, generator=torch.Generator().manual_seed(self.split_seed))
-        return torch.cat([part.sort().values for part in order.split(list(sizes.values()))]).tolist()
+        return torch.cat([numbers.sort().values for numbers in order.split(list(sizes.values()))]).tolist()
 
     @property
-    def _in_file(self) -> Tensor:
-        """Where the file's trajectories lie in memory, ``(E,)``."""
+    def _positions(self) -> Tensor:
+        """Position in memory of each trajectory of the file, ``(E,)``."""
         return torch.tensor(self.contents.order).argsort()
 
-    def _part(self, name: str) -> Trajectories:
-        """One part, a view of the memory of all.
+    def _split(self, name: str) -> Trajectories:
+        """One split, as a view of the whole dataset.
 
         Raises:
-            UserError: there are not enough trajectories for all parts.
+            UserError: there are not enough trajectories for all splits.
         """
-        everything = self.contents.trajectories
-        sizes = self._sizes(len(everything.lengths))
+        whole = self.contents.trajectories
+        sizes = self._split_sizes(len(whole.lengths))
         if sizes["train"] < 1:
             raise UserError(
-                f"{self.path}: found {sum(sizes.values())} trajectories, expected enough for {sizes['validation']} to"
-                f" validate with, {sizes['test']} to test with and at least 1 to train on"
+                f"{self.path}: found {sum(sizes.values())} trajectories, expected at least"
+                f" {sizes['validation']} for validation, {sizes['test']} for testing and 1 for training"
             )
         begin = 0
-        for part, size in sizes.items():
-            if part == name:
+        for split, size in sizes.items():
+            if split == name:
                 break
             begin += size
-        return everything.span(begin, begin + size)
+        return whole.span(begin, begin + size)
 
 
-def _share(fraction: float, n: int) -> int:
-    """A fraction of n trajectories, at least one unless the fraction is zero."""
+def _held_out(fraction: float, n: int) -> int:
+    """Number of trajectories in a fraction of ``n``: at least 1 unless the fraction is zero."""
     return max(1, round(fraction * n)) if fraction > 0 else 0

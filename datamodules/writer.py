@@ -1,6 +1,6 @@
-"""Writes trajectories in Minari's HDF5 layout, with the team's specification and provenance in its metadata.
+"""Writes trajectories in Minari's HDF5 layout, with the team's specification and provenance in the metadata.
 
-The layout is written with h5py directly: for 2000 episodes Minari's own writer took 6.6 s where this took 1.4 to 2.1 s.
+It uses h5py directly: for 2000 episodes Minari's own writer takes 6.6 s and this one 1.4 to 2.1 s.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from momalit.core.errors import UserError
 from momalit.core.team import STATE, TeamSpec
 from momalit.core.trajectories import Trajectories
 
-DATA_FILE, METADATA_FILE, OURS = "main_data.hdf5", "metadata.json", "momalit"
+DATA_FILE, METADATA_FILE, MOMALIT_KEY = "main_data.hdf5", "metadata.json", "momalit"
 
 
 def write_dataset(
     directory: Path, dataset_id: str, spec: TeamSpec, trajectories: Trajectories, provenance: dict[str, Any]
 ) -> None:
-    """Writes ``directory/data/{main_data.hdf5,metadata.json}``: all of it or nothing.
+    """Writes ``directory/data/{main_data.hdf5,metadata.json}`` atomically.
 
-    Observations hold every agent's columns and the state, actions every agent's own (whole numbers if discrete).
+    The observations hold each agent's columns and the state. The actions hold each agent's own action (integers if
+    discrete).
 
     Args:
-        directory: must not exist. If another process makes it meanwhile, that one stays.
+        directory: must not exist. If another process creates it in the meantime, that dataset is left in place.
         dataset_id: Minari's identifier, ``task/kind/slug-v0``.
-        spec: the team.
-        trajectories: what to write.
-        provenance: plain values that say where it comes from.
+        spec: the team's specification.
+        trajectories: the data to write.
+        provenance: JSON-serialisable values that describe the origin of the data.
 
     Raises:
         UserError: the directory cannot be written.
@@ -63,7 +64,7 @@ def write_dataset(
             "dataset_size": round((data / DATA_FILE).stat().st_size / 1e6, 1),
             "observation_space": serialize_space(observation_space),
             "action_space": serialize_space(action_space),
-            OURS: {"team": spec.to_dict(), "provenance": provenance},
+            MOMALIT_KEY: {"team": spec.to_dict(), "provenance": provenance},
         }
         (data / METADATA_FILE).write_text(json.dumps(metadata, indent=1) + "\n")
         try:
@@ -102,24 +103,24 @@ def _write_episodes(path: Path, spec: TeamSpec, trajectories: Trajectories) -> N
 
 
 def _group(parent: Any, name: bytes) -> Any:
-    return h5py.h5g.create(parent, name, gcpl=_timeless(h5py.h5p.GROUP_CREATE))
+    return h5py.h5g.create(parent, name, gcpl=_untimed_properties(h5py.h5p.GROUP_CREATE))
 
 
-def _timeless(kind: Any) -> Any:
-    """Creation properties without a time stamp, which would make equal datasets differ in their bytes."""
-    properties = h5py.h5p.create(kind)
+def _untimed_properties(object_class: Any) -> Any:
+    """Creation properties without time stamps, which would make equal datasets differ in their bytes."""
+    properties = h5py.h5p.create(object_class)
     properties.set_obj_track_times(False)
     return properties
 
 
-def _write_arrays(group: Any, arrays: dict[bytes, np.ndarray], part: slice) -> None:
-    """By the low-level calls: there are many small arrays, and h5py's objects cost more than they hold."""
-    properties = _timeless(h5py.h5p.DATASET_CREATE)
+def _write_arrays(group: Any, arrays: dict[bytes, np.ndarray], rows: slice) -> None:
+    """Writes rows of arrays with low-level calls, because h5py's objects are slow for many small arrays."""
+    properties = _untimed_properties(h5py.h5p.DATASET_CREATE)
     for name, array in arrays.items():
-        piece = np.ascontiguousarray(array[part])
-        kind = h5py.h5t.py_create(piece.dtype, logical=True)
-        dataset = h5py.h5d.create(group, name, kind, h5py.h5s.create_simple(piece.shape), properties)
-        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, piece)
+        values = np.ascontiguousarray(array[rows])
+        dtype = h5py.h5t.py_create(values.dtype, logical=True)
+        dataset = h5py.h5d.create(group, name, dtype, h5py.h5s.create_simple(values.shape), properties)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
 
 
 def _spaces(spec: TeamSpec) -> tuple[spaces.Dict, spaces.Dict]:

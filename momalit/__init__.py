@@ -1,4 +1,4 @@
-"""Teams of agents trained from logs alone: model-based offline multi-agent PPO."""
+"""Model-based offline multi-agent PPO: teams of agents trained from datasets, without an environment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     "WorldModelModule",
 ]
 
-# Where the names live. They are imported when first used: the command line answers --help without PyTorch.
+# The submodule of each name. Names are imported when first used, so that --help does not import PyTorch.
 __getattr__ = lazy_getattr(
     __name__,
     {

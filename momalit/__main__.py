@@ -1,4 +1,4 @@
-"""``python -m momalit COMMAND ...``: the command line where no ``main.py`` is at hand."""
+"""``python -m momalit COMMAND ...``: the command line without the repository's ``main.py``."""
 
 import sys
 

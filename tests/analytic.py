@@ -1,4 +1,4 @@
-"""Tiny batched environments whose optimum is known, and teams for them."""
+"""Small batched environments with a known optimum, and their team specifications."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from momalit.policies.rollout import initial_sequence
 
 
 def split_target_spec() -> TeamSpec:
-    """Two agents of different sizes; the state is a target (x, y), of which each agent sees one coordinate."""
+    """Two agents of different sizes; the state is a target (x, y)."""
     agents = (
         AgentSpec("left", (0,), 2, (-1.0, -1.0), (1.0, 1.0)),
         AgentSpec("right", (1, 0), 1, (-1.0,), (1.0,)),
@@ -26,18 +26,18 @@ def recall_spec() -> TeamSpec:
 
 
 def masked_spec() -> TeamSpec:
-    """Two agents with three and two choices; the first one's best choice is forbidden by the state."""
+    """Two agents with three and two actions. The action mask in the state forbids the first agent's best action."""
     agents = (AgentSpec("one", (0,), 3, legal=(1, 2, 3)), AgentSpec("two", (0,), 2))
     return TeamSpec("masked", agents, 4, True, 1, tuple(("state", i) for i in range(4)))
 
 
 class AnalyticEnv:
-    """B rows of an episode of ``horizon`` steps that a task function answers.
+    """B copies of an environment with episodes of ``horizon`` steps. Subclasses define the task.
 
     Args:
         spec: the team.
         rows: B.
-        seed: of the first states.
+        seed: seed of the initial states.
     """
 
     def __init__(self, spec: TeamSpec, rows: int, seed: int) -> None:
@@ -45,10 +45,11 @@ class AnalyticEnv:
         self.state = self.first(rows)
 
     def first(self, rows: int) -> Tensor:
+        """Returns the initial states."""
         raise NotImplementedError
 
     def outcome(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Successor and reward."""
+        """Returns next state and reward."""
         raise NotImplementedError
 
     def start(self) -> Sequence:
@@ -58,13 +59,13 @@ class AnalyticEnv:
         self.time += 1
         self.state, reward = self.outcome(action)
         no = torch.zeros(len(reward), dtype=torch.bool)
-        over = self.time == self.spec.horizon
-        live = torch.full_like(no, self.time <= self.spec.horizon)
-        return Step(self.state, reward * live, no, no | over, live, no, no)
+        truncated = self.time == self.spec.horizon
+        valid = torch.full_like(no, self.time <= self.spec.horizon)
+        return Step(self.state, reward * valid, no, no | truncated, valid, no, no)
 
 
 class SplitTarget(AnalyticEnv):
-    """Reward -(a_left0 + a_right0 - x - y)^2: zero at best, and neither agent can reach it without the other."""
+    """Reward -(a_left0 + a_right0 - x - y)^2. The optimum 0 requires both agents to cooperate."""
 
     def first(self, rows: int) -> Tensor:
         return torch.rand(rows, 2, generator=self.random) - 0.5
@@ -75,7 +76,7 @@ class SplitTarget(AnalyticEnv):
 
 
 class Recall(AnalyticEnv):
-    """The cue (±1) vanishes after the first step; the last action must name it. Best return 1."""
+    """The cue (±1) is visible only in the first step, and the last action must match it. The best return is 1."""
 
     def first(self, rows: int) -> Tensor:
         cue = torch.randint(2, (rows,), generator=self.random) * 2.0 - 1
@@ -91,7 +92,7 @@ class Recall(AnalyticEnv):
 
 
 class Masked(AnalyticEnv):
-    """Payoff table; the largest entry of the allowed ones is 2, a forbidden one would pay 10."""
+    """A payoff matrix. The largest payoff of valid actions is 2; an invalid action would give 10."""
 
     table = torch.tensor([[10.0, 10.0], [0.0, 2.0], [1.0, 0.0]])
 

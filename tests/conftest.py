@@ -1,4 +1,4 @@
-"""A home of the tests' own, and small datasets made once in it."""
+"""A separate MOMALIT_HOME for the tests, and small datasets that are made once."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from datamodules import OfflineDataModule
 from momalit.training.cpu import configure_cpu
 
-torch.set_num_threads(1)  # whatever the surroundings ask for
+torch.set_num_threads(1)  # independent of environment variables
 configure_cpu()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def momalit_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keeps what the tests make out of the user's own ``~/.cache/momalit``."""
+    """Keeps the tests' files out of the user's ``~/.cache/momalit``."""
     home = tmp_path_factory.mktemp("momalit")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOMALIT_HOME", str(home))
@@ -26,7 +26,7 @@ def momalit_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def icg(momalit_home: Path) -> OfflineDataModule:
-    """100 episodes of 10 steps, conventions equally frequent."""
+    """100 episodes of 10 steps, with all conventions equally frequent."""
     data = OfflineDataModule("icg/unfavourable", transitions=1000)
     assert data.path.is_relative_to(momalit_home)
     return data
@@ -34,7 +34,7 @@ def icg(momalit_home: Path) -> OfflineDataModule:
 
 @pytest.fixture(scope="session")
 def reacher(momalit_home: Path) -> OfflineDataModule:
-    """40 episodes of 50 steps, each agent with its own joint and the target."""
+    """40 episodes of 50 steps. Each agent observes its own joint and the target."""
     data = OfflineDataModule("reacher/expert-mix", env={"observability": "independent"}, transitions=2000)
     assert data.path.is_relative_to(momalit_home)
     return data
@@ -42,7 +42,7 @@ def reacher(momalit_home: Path) -> OfflineDataModule:
 
 @pytest.fixture(scope="session")
 def tiny_world_model(momalit_home: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The checkpoint of a world model of ``tests.tiny``."""
+    """The path of a checkpoint with the world model of ``tests.tiny``."""
     from tests.tiny import fit
 
     module = fit("world_model", 15)

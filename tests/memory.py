@@ -1,6 +1,6 @@
-"""``python -m tests.memory PATH``: what it takes to load the dataset at PATH in a fresh process, as JSON.
+"""``python -m tests.memory PATH``: measures memory and time for loading the dataset at PATH, and prints them as JSON.
 
-Linux only: the kernel says how much memory a process holds, and how much it held at most.
+Linux only, because the figures are those that the kernel reports for the process.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ import time
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
-PEAK = Path("/proc/self/clear_refs")  # a 5 written here makes the kernel's record of the peak begin anew
+CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 resets the kernel's record of the peak
 
 
-def of_loading(dataset: Path) -> dict[str, float]:
-    """Loads ``dataset`` in a process of its own.
+def loading_memory(dataset: Path) -> dict[str, float]:
+    """Loads ``dataset`` in a new process and measures its memory.
 
     Returns:
-        bytes of the numbers in it (``raw``), growth of the process's memory once all parts of it are ready to train on
-        (``resident``) and on the way there (``peak``), growth at the peak with a world model's statistics taken from
-        them as well (``peak_fitted``), and ``seconds`` until they were ready.
+        ``raw``: bytes of the dataset's tensors. ``resident``: growth of the process's memory when training, validation
+        and test data are loaded. ``peak``: growth at the peak until then. ``peak_fitted``: growth at the peak including
+        the computation of a world model's statistics. ``seconds``: loading time.
     """
     command = [sys.executable, "-m", "tests.memory", str(dataset)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
 
 
-def begin_anew() -> int:
-    """Gives memory that nobody uses back to the system, and lets the peak begin anew.
+def reset_peak() -> int:
+    """Returns unused memory to the system and resets the record of the peak.
 
     Returns:
-        bytes that are held.
+        bytes of memory that this process still uses.
     """
     gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
-    PEAK.write_text("5")
-    return held()[0]
+    CLEAR_REFS.write_text("5")
+    return memory_usage()[0]
 
 
-def held() -> tuple[int, int]:
-    """Bytes of memory that this process holds, and held at most."""
-    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-    now, most = (1024 * int(lines[key].split()[0]) for key in ("VmRSS", "VmHWM"))
-    return now, most
+def memory_usage() -> tuple[int, int]:
+    """Returns this process's current and peak memory in bytes."""
+    fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    now, peak = (1024 * int(fields[key].split()[0]) for key in ("VmRSS", "VmHWM"))
+    return now, peak
 
 
 def _measure(dataset: str) -> dict[str, float]:
@@ -56,19 +56,19 @@ def _measure(dataset: str) -> dict[str, float]:
     from momalit.world_model.dynamics import ModelSpace
 
     configure_cpu()
-    before = begin_anew()
-    began = time.perf_counter()
+    before = reset_peak()
+    start = time.perf_counter()
     data = OfflineDataModule(dataset)
-    parts = [data.train, data.validation, data.test]
-    seconds = time.perf_counter() - began
-    resident, peak = held()
+    splits = [data.train, data.validation, data.test]
+    seconds = time.perf_counter() - start
+    resident, peak = memory_usage()
     ModelSpace(data.spec).fit(data.train, 0.99)
-    _, fitted = held()
-    everything = data.contents.trajectories
-    numbers = [everything.state, everything.action, everything.reward, everything.terminated, everything.truncated]
-    assert sum(map(len, parts)) == len(everything)
+    _, fitted = memory_usage()
+    whole = data.contents.trajectories
+    tensors = [whole.state, whole.action, whole.reward, whole.terminated, whole.truncated]
+    assert sum(map(len, splits)) == len(whole)
     return {
-        "raw": sum(tensor.nbytes for tensor in numbers),
+        "raw": sum(tensor.nbytes for tensor in tensors),
         "resident": resident - before,
         "peak": peak - before,
         "peak_fitted": fitted - before,

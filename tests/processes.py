@@ -1,4 +1,4 @@
-"""Runs a function in several processes that train together, as ``torchrun`` would start them."""
+"""Runs a function in several processes that train together, with the environment variables of ``torchrun``."""
 
 from __future__ import annotations
 
@@ -15,40 +15,42 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-N = 2
-COUNT = "MOMALIT_TEST_PROCESSES"  # Lightning removes WORLD_SIZE when a trainer has finished
+N_PROCESSES = 2
+COUNT_VARIABLE = "MOMALIT_TEST_PROCESSES"  # Lightning removes WORLD_SIZE after a trainer has finished
 
 
-def in_processes(function: Callable[..., Any], *arguments: Any, n: int = N, timeout: float = 120) -> list[Any]:
-    """What ``function(*arguments)`` returns in each of ``n`` processes, in the order of their ranks.
+def run_in_processes(
+    function: Callable[..., Any], *arguments: Any, n: int = N_PROCESSES, timeout: float = 120
+) -> list[Any]:
+    """Calls ``function(*arguments)`` in each of ``n`` processes and returns the results in rank order.
 
     Args:
-        function: of a test module; it and what it takes and returns must be picklable. A trainer that it makes by
-            ``make_trainer`` joins the others.
+        function: a function of a test module. It, its arguments and its result must be picklable. Trainers from
+            ``make_trainer`` train with those of the other processes.
         arguments: its arguments.
         n: number of processes.
-        timeout: seconds, after which a deadlock is assumed.
+        timeout: seconds after which a deadlock is assumed.
 
     Raises:
-        RuntimeError: a process failed, with its traceback, or did not end in time.
+        RuntimeError: a process failed (the message has its traceback) or did not finish in time.
     """
-    server = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if server else "spawn")
-    if server:
+    forkserver = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forkserver else "spawn")
+    if forkserver:
         context.set_forkserver_preload(["lightning.pytorch", "momalit.envs.vector_env"])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(n), "NODE_RANK": "0"}
-    shared |= {"MOMALIT_HOME": os.environ["MOMALIT_HOME"], COUNT: str(n)}
-    ends, processes = [], []
+    shared |= {"MOMALIT_HOME": os.environ["MOMALIT_HOME"], COUNT_VARIABLE: str(n)}
+    connections, processes = [], []
     for rank in range(n):
-        mine, other = context.Pipe(duplex=False)
+        receiver, sender = context.Pipe(duplex=False)
         variables = {**shared, "LOCAL_RANK": str(rank)}
-        process = context.Process(target=_serve, args=(other, variables, function, arguments), daemon=True)
+        process = context.Process(target=_run, args=(sender, variables, function, arguments), daemon=True)
         process.start()
-        other.close()
-        ends.append(mine)
+        sender.close()
+        connections.append(receiver)
         processes.append(process)
     try:
-        return _answers(ends, timeout)
+        return _results(connections, timeout)
     finally:
         for process in processes:
             process.join(2)
@@ -57,41 +59,42 @@ def in_processes(function: Callable[..., Any], *arguments: Any, n: int = N, time
                 process.join()
 
 
-def _answers(ends: Sequence[Connection], timeout: float) -> list[Any]:
+def _results(connections: Sequence[Connection], timeout: float) -> list[Any]:
     deadline = time.monotonic() + timeout
-    found: dict[int, Any] = {}
+    results: dict[int, Any] = {}
     failures: list[str] = []
-    while len(found) < len(ends) and not failures:
+    while len(results) < len(connections) and not failures:
         ready = multiprocessing.connection.wait(
-            [end for rank, end in enumerate(ends) if rank not in found], max(deadline - time.monotonic(), 0)
+            [connection for rank, connection in enumerate(connections) if rank not in results],
+            max(deadline - time.monotonic(), 0),
         )
         if not ready:
-            missing = [rank for rank in range(len(ends)) if rank not in found]
-            raise RuntimeError(f"processes {missing} had not ended after {timeout} seconds")
-        for end in ready:
-            rank = ends.index(end)
+            missing = [rank for rank in range(len(connections)) if rank not in results]
+            raise RuntimeError(f"processes {missing} had not finished after {timeout} seconds")
+        for connection in ready:
+            rank = connections.index(connection)
             try:
-                found[rank], failure = pickle.loads(end.recv_bytes())
+                results[rank], failure = pickle.loads(connection.recv_bytes())
             except EOFError:
-                failure = "it ended without an answer"
+                failure = "ended without a result"
             if failure:
                 failures.append(f"process {rank}: {failure}")
     if failures:
         raise RuntimeError("\n".join(failures))
-    return [found[rank] for rank in range(len(ends))]
+    return [results[rank] for rank in range(len(connections))]
 
 
-def _serve(
-    end: Connection, variables: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]
+def _run(
+    sender: Connection, variables: dict[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
     os.environ.update(variables)
     torch.set_num_threads(1)
     try:
-        answer = (function(*arguments), None)
+        result = (function(*arguments), None)
     except BaseException:
-        answer = (None, traceback.format_exc())
-    # By value: what torch would share ends with this process.
-    end.send_bytes(pickle.dumps(answer))
+        result = (None, traceback.format_exc())
+    # Tensors are sent by value, because torch's shared memory ends with this process.
+    sender.send_bytes(pickle.dumps(result))
 
 
 def _free_port() -> int:
@@ -101,8 +104,8 @@ def _free_port() -> int:
 
 
 def make_trainer(epochs: int, callbacks: Sequence[pl.Callback] = (), **settings: Any) -> pl.Trainer:
-    """A quiet trainer on the CPU, of as many processes as there are."""
-    world_size = int(os.environ.get(COUNT, "1"))
+    """Returns a CPU trainer without output that trains with all processes of ``run_in_processes``."""
+    world_size = int(os.environ.get(COUNT_VARIABLE, "1"))
     return pl.Trainer(
         **{
             "max_epochs": epochs, "accelerator": "cpu", "logger": False, "enable_checkpointing": False,

@@ -1,4 +1,4 @@
-"""Every kind of module, tiny, with data to train it on."""
+"""Small modules of every kind, with data to train them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ from momalit.world_model.module import WorldModelModule
 from tests.processes import make_trainer
 
 SMALL = {"horizon": 10, "burn_in": 2, "width": 16, "gru_size": 16, "lr": 3e-3}
-MODEL = {"n_members": 3, "n_elites": 2, "hidden_sizes": (16, 16), "lr": 3e-3, "termination": "never"}
+WORLD_MODEL = {"n_members": 3, "n_elites": 2, "hidden_sizes": (16, 16), "lr": 3e-3, "termination": "never"}
 
 
-def log() -> OfflineDataModule:
+def offline_data() -> OfflineDataModule:
+    """Returns a small dataset of the coordination game with ``own`` observability."""
     return OfflineDataModule("icg/unfavourable", env={"observability": "own"}, transitions=1000)
 
 
-def game() -> EnvironmentDataModule:
+def environment_data() -> EnvironmentDataModule:
+    """Returns the environment of that dataset, for on-policy training."""
     return EnvironmentDataModule("icg", {"observability": "own"})
 
 
-def weights(module: pl.LightningModule) -> torch.Tensor:
+def flat_weights(module: pl.LightningModule) -> torch.Tensor:
+    """Returns the module's state dict as one float64 vector."""
     return torch.cat([value.flatten().double() for value in module.state_dict().values()])
 
 
-def make(kind: str, path: str | None = None, **settings: Any) -> tuple[Any, Any]:
-    """The data and a module of its kind."""
-    data = game() if kind == "mappo" else log()
+def make_data_and_module(kind: str, path: str | None = None, **settings: Any) -> tuple[Any, Any]:
+    """Returns a data module and a small module of the given kind."""
+    data = environment_data() if kind == "mappo" else offline_data()
     module: Any
     if kind == "world_model":
-        module = WorldModelModule(data.spec, **{**MODEL, "batch_size": 64, **settings})
+        module = WorldModelModule(data.spec, **{**WORLD_MODEL, "batch_size": 64, **settings})
     elif kind == "warm_start":
         module = BCModule(data.spec, width=16, gru_size=16, window=4, burn_in=2, lr=3e-3, **settings)
     elif kind == "mappo":
@@ -46,9 +49,9 @@ def make(kind: str, path: str | None = None, **settings: Any) -> tuple[Any, Any]
 
 
 def fit(kind: str, epochs: int, path: str | None = None, callbacks: Any = (), **settings: Any) -> Any:
-    """Trains a module of its kind from seed 0; ``enable_checkpointing`` is the trainer's."""
+    """Trains a small module of the given kind with seed 0. Trainer and module settings are in ``settings``."""
     pl.seed_everything(0, verbose=False)
-    ours = {key: settings.pop(key) for key in ("enable_checkpointing", "precision") if key in settings}
-    data, module = make(kind, path, **settings)
-    make_trainer(epochs, callbacks, **ours).fit(module, datamodule=data)
+    trainer = {key: settings.pop(key) for key in ("enable_checkpointing", "precision") if key in settings}
+    data, module = make_data_and_module(kind, path, **settings)
+    make_trainer(epochs, callbacks, **trainer).fit(module, datamodule=data)
     return module

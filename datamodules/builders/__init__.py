@@ -1,0 +1,1 @@
+"""Generation and import of datasets."""

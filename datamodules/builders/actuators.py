@@ -1,4 +1,4 @@
-"""A robot's actuators and the agents that drive them: one body's actions as a team's, and back."""
+"""Assigns a robot's actuators to agents, and converts between the robot's and the team's actions."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from momalit.core.team import STATE, TeamSpec
 from momalit.envs import make_env
 
 
-def actuators(env: ParallelEnv, spec: TeamSpec) -> list[tuple[int, ...]]:
-    """For every agent the components of the single agent's action that it drives.
+def read_actuators(env: ParallelEnv, spec: TeamSpec) -> list[tuple[int, ...]]:
+    """Indices of the robot's actuators that each agent drives.
 
     Raises:
-        UserError: the task does not say so, or its state is not the robot's alone.
+        UserError: the environment does not define them, or its state is not the robot's observation.
     """
     drives = getattr(env, "drives", None)
     if drives is None or spec.discrete:
         raise UserError(
-            f"env {spec.task}: does not say which actuators each agent drives (an attribute drives, agent to indices),"
-            " expected a robot that a team drives, such as ant or reacher"
+            f"env {spec.task}: has discrete actions or no attribute drives (agent to actuator indices), expected a"
+            " robot that a team controls, such as ant or reacher"
         )
-    slots = [tuple(int(slot) for slot in drives[agent.name]) for agent in spec.agents]
-    if [len(own) for own in slots] != [a.action_size for a in spec.agents] or sorted(sum(slots, ())) != list(
+    actuators = [tuple(int(index) for index in drives[agent.name]) for agent in spec.agents]
+    if [len(own) for own in actuators] != [a.action_size for a in spec.agents] or sorted(sum(actuators, ())) != list(
         range(spec.joint_action_size)
     ):
         raise UserError(
-            f"env {spec.task}: found drives {drives}, expected each actuator once and as many as an agent acts"
+            f"env {spec.task}: found drives {drives}, expected each actuator once and one for each action component"
         )
     if spec.sources != tuple((STATE, column) for column in range(spec.state_size)):
-        raise UserError(f"env {spec.task}: its agents see more than its state(), expected an attribute observes")
-    return slots
+        raise UserError(f"env {spec.task}: agents observe more than state(), expected an attribute observes")
+    return actuators
 
 
 def actuators_of(spec: TeamSpec) -> list[tuple[int, ...]]:
-    """``actuators`` of the team's own environment."""
+    """Indices of the actuators that each agent drives in the specification's environment."""
     assert spec.env is not None
     env = make_env(**spec.env)
     try:
-        return actuators(env, spec)
+        return read_actuators(env, spec)
     finally:
         env.close()
 
 
-def shared_out(action: np.ndarray, spec: TeamSpec, slots: Sequence[Sequence[int]]) -> np.ndarray:
-    """A robot's actions ``(N, number of actuators)`` as the agents', ``(N, A, U)``, padded with zeros."""
+def split_action(action: np.ndarray, spec: TeamSpec, actuators: Sequence[Sequence[int]]) -> np.ndarray:
+    """Splits a robot's actions ``(N, number of actuators)`` into agents' actions ``(N, A, U)``, padded with zeros."""
     joint = np.zeros((len(action), spec.n_agents, spec.action_size), np.float32)
-    for i, own in enumerate(slots):
+    for i, own in enumerate(actuators):
         joint[:, i, : len(own)] = action[:, list(own)]
     return joint
 
 
-def put_together(action: np.ndarray, slots: Sequence[Sequence[int]]) -> np.ndarray:
-    """The agents' actions ``(N, A, U)`` as the robot's, ``(N, number of actuators)``."""
-    whole = np.zeros((len(action), sum(map(len, slots))), np.float32)
-    for i, own in enumerate(slots):
-        whole[:, list(own)] = action[:, i, : len(own)]
-    return whole
+def merge_actions(action: np.ndarray, actuators: Sequence[Sequence[int]]) -> np.ndarray:
+    """Merges agents' actions ``(N, A, U)`` into a robot's actions ``(N, number of actuators)``."""
+    merged = np.zeros((len(action), sum(map(len, actuators))), np.float32)
+    for i, own in enumerate(actuators):
+        merged[:, list(own)] = action[:, i, : len(own)]
+    return merged

@@ -1,4 +1,4 @@
-"""Makes datasets: a behaviour in a real environment, the same trajectories for the same seed."""
+"""Generates datasets by running a behaviour in a real environment. Equal seeds give equal trajectories."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.builders.behaviours import make_behaviour
-from datamodules.builders.play_episodes import play
-from datamodules.builders.snapshots import mixture, play_mixture
+from datamodules.builders.play_episodes import run_behaviour
+from datamodules.builders.snapshots import run_mixture, select_snapshots
 from datamodules.names import DEFAULT_TRANSITIONS, dataset_id, datasets_root, split_name
 from datamodules.readers.team_dataset import contents_hash
 from datamodules.writer import write_dataset
@@ -32,14 +32,14 @@ def collect(
     seed: int = 0,
     output: str | Path | None = None,
 ) -> Path:
-    """Makes a dataset, unless it is there already.
+    """Generates a dataset, unless it exists already.
 
     Args:
         dataset: a built-in name such as ``reacher/expert-mix``, or ``package.module:callable/random``.
         env: settings of the task.
-        transitions: least number of transitions; whole episodes are kept. None for the task's default.
-        seed: of everything random in it.
-        output: directory to make it in; None for its place under ``$MOMALIT_HOME``.
+        transitions: minimum number of transitions; all episodes are complete. None for the task's default.
+        seed: seed of the whole dataset.
+        output: new directory for the dataset; None for its default location under ``$MOMALIT_HOME``.
 
     Returns:
         the dataset's directory.
@@ -51,7 +51,7 @@ def collect(
     settings = non_default_settings(task, {key: value for key, value in (env or {}).items() if key != "name"})
     transitions = DEFAULT_TRANSITIONS.get(task, 10_000) if transitions is None else transitions
     if not isinstance(transitions, int) or transitions < 1:
-        raise UserError(f"data.transitions: found {transitions!r}, expected a whole number of at least 1")
+        raise UserError(f"data.transitions: found {transitions!r}, expected an integer of at least 1")
     name = dataset_id(task, kind, settings, transitions, seed)
     target = Path(output).expanduser() if output is not None else datasets_root() / name
     if target.exists():
@@ -59,17 +59,18 @@ def collect(
             raise UserError(f"output: {target} exists, expected a new directory")
         logger.info("%s is already at %s", dataset, target)
         return target
-    probe = make_env(task, **settings)
-    spec = team_spec(probe, task, settings)
-    probe.close()
+    instance = make_env(task, **settings)
+    spec = team_spec(instance, task, settings)
+    instance.close()
     logger.info("making %s: %d transitions, seed %d, at %s", dataset, transitions, seed, target)
-    if members := mixture(task, kind):
-        trajectories = play_mixture(spec, members, transitions, seed, dataset)
-        generator = {"snapshots": [member.description() for member in members]}
+    if snapshots := select_snapshots(task, kind):
+        trajectories = run_mixture(spec, snapshots, transitions, seed, dataset)
+        generator = {"snapshots": [snapshot.description() for snapshot in snapshots]}
     else:
         rng = np.random.default_rng(seed)
         behaviour = make_behaviour(task, kind)(spec, -(-transitions // spec.horizon), rng)
-        trajectories, generator = play(spec, behaviour, transitions, rng, label=dataset), behaviour.settings()
+        trajectories = run_behaviour(spec, behaviour, transitions, rng, label=dataset)
+        generator = behaviour.settings()
     provenance = {
         "dataset": dataset,
         "settings": settings,
@@ -84,5 +85,5 @@ def collect(
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a dataset's numbers depend on."""
+    """Versions of the packages that a dataset's contents depend on."""
     return versions_of(PACKAGES)

@@ -1,4 +1,4 @@
-"""Imports what a single agent recorded as a team's dataset: the robot's actuators are shared out among its agents."""
+"""Imports single-agent datasets as team datasets, by assigning the robot's actuators to agents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from datamodules.builders.actuators import actuators, shared_out
+from datamodules.builders.actuators import read_actuators, split_action
 from datamodules.builders.collect import versions
 from datamodules.names import datasets_root, import_id
 from datamodules.readers.single_agent import Recording, read_recording
@@ -29,31 +29,31 @@ from momalit.envs import make_env, team_spec
 
 logger = logging.getLogger(__name__)
 
-RULES = 1  # of how a source becomes a dataset; raised when the same source would give other contents
+IMPORT_VERSION = 1  # incremented when a change gives other contents for the same source
 
 
 def import_dataset(
     source: str | Path, env: Mapping[str, Any], columns: str | None = None, output: str | Path | None = None
 ) -> Path:
-    """Makes a team's dataset of a single agent's, unless it is there already.
+    """Imports a single-agent dataset as a team dataset, unless it exists already.
 
-    The rewards are the source's. Actions beyond the team's bounds are clipped. A step that ended both ways counts as
-    terminated, one that ended an episode without a flag as truncated. Last steps whose successor a file does not hold
-    are left out (see ``datamodules.readers.single_agent``).
+    Rewards are unchanged. Actions are clipped to the team's bounds. A step that is both terminated and truncated
+    counts as terminated. The last step of an episode without a flag counts as truncated. Last steps without a known
+    next state are dropped (see ``datamodules.readers.single_agent``).
 
     Args:
-        source: an HDF5 file in D4RL's layout; a Minari dataset's file or directory; or a Minari dataset's name, looked
-            for under ``$MINARI_DATASETS_PATH`` and then on Minari's server.
-        env: ``name`` and settings of the team's task, which says by ``drives`` which actuators each agent has.
-        columns: which columns of the observations are the state, as ``FIRST:END``; None takes all, or the first ones
-            of an observation of a width that the task knows (``state_leads``).
-        output: directory to make it in; None for its place under ``$MOMALIT_HOME``.
+        source: an HDF5 file in D4RL's layout; a Minari dataset's file or directory; or a Minari dataset's name, which
+            is looked up under ``$MINARI_DATASETS_PATH`` and then on Minari's server.
+        env: ``name`` and settings of the team's task, whose attribute ``drives`` assigns actuators to agents.
+        columns: columns of the observations that are the state, as ``FIRST:END``. None selects all columns, or the
+            first ones if the task lists the observation's width in ``state_prefix_widths``.
+        output: new directory for the dataset; None for its default location under ``$MOMALIT_HOME``.
 
     Returns:
         the dataset's directory.
 
     Raises:
-        UserError: the source has a fault or does not fit the task, a setting is unknown, or ``output`` exists.
+        UserError: the source is invalid or does not fit the task, a setting is unknown, or ``output`` exists.
     """
     settings = dict(env)
     task = settings.pop("name", None)
@@ -61,31 +61,31 @@ def import_dataset(
         raise UserError(f"env: found {task!r}, expected the name of a task, e.g. --env ant")
     if output is not None and Path(output).expanduser().exists():
         raise UserError(f"output: {output} exists, expected a new directory")
-    live = make_env(task, **settings)
+    instance = make_env(task, **settings)
     try:
-        spec = team_spec(live, task, settings)
-        slots = actuators(live, spec)
-        leads = tuple(getattr(live, "state_leads", ()))
+        spec = team_spec(instance, task, settings)
+        actuators = read_actuators(instance, spec)
+        state_prefix_widths = tuple(getattr(instance, "state_prefix_widths", ()))
     finally:
-        live.close()
+        instance.close()
     path = find_source(source)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         progress.add_task("checksum", total=None)
         digest = file_digest(path)
         label = source_name(path)
-        rests_on = json.dumps([digest, spec.to_dict(), columns, RULES], sort_keys=True)
-        name = import_id(task, label, settings, hashlib.sha256(rests_on.encode()).hexdigest())
+        inputs = json.dumps([digest, spec.to_dict(), columns, IMPORT_VERSION], sort_keys=True)
+        name = import_id(task, label, settings, hashlib.sha256(inputs.encode()).hexdigest())
         target = Path(output).expanduser() if output is not None else datasets_root() / name
         if target.exists():
             logger.info("%s is already at %s", source, target)
             return target
 
-        def choose(where: str, width: int) -> slice:
-            return state_columns(columns, where, width, spec, leads)
+        def select_columns(location: str, width: int) -> slice:
+            return state_columns(columns, location, width, spec, state_prefix_widths)
 
-        recording = read_recording(path, choose, sum(map(len, slots)), spec.horizon, progress)
-        trajectories = as_team(recording, spec, slots, path)
+        recording = read_recording(path, select_columns, sum(map(len, actuators)), spec.horizon, progress)
+        trajectories = as_team_trajectories(recording, spec, actuators, path)
         provenance = {
             "dataset": label,
             "source": {"file": path.name, "bytes": path.stat().st_size, "sha256": digest},
@@ -103,70 +103,74 @@ def import_dataset(
 
 
 def summary(path: Path, recording: Recording) -> str:
-    """What was imported and what was decided about it, in one line."""
+    """One line for the log: the size of the import and the steps that needed special treatment."""
     counts = recording.counts
     parts = [
         f"{path}: {len(recording.reward)} transitions in {len(recording.lengths)} episodes,"
         f" {int(recording.terminated.sum())} of which terminated"
     ]
     if n := counts.get("left out"):
-        parts.append(f"{n} last steps left out, as the file holds no next_observations to say what they led to")
+        parts.append(f"{n} last steps dropped because the file has no next_observations")
     if n := counts.get("left out, terminated"):
-        parts.append(f"{n} of them terminated, so a world model of this data never ends an episode")
+        parts.append(f"{n} of these were terminal, so a world model of this data never predicts a termination")
     if n := counts["ended without a flag"]:
         parts.append(f"{n} episodes end without a flag and count as truncated")
     if n := counts["ended both ways"]:
-        parts.append(f"{n} end both ways and count as terminated")
+        parts.append(f"{n} steps are both terminated and truncated and count as terminated")
     return "; ".join(parts)
 
 
-def state_columns(columns: str | None, where: str, width: int, spec: TeamSpec, leads: tuple[int, ...] = ()) -> slice:
-    """The columns of an observation that are the team's state.
+def state_columns(
+    columns: str | None, location: str, width: int, spec: TeamSpec, state_prefix_widths: tuple[int, ...] = ()
+) -> slice:
+    """Selects the columns of an observation that are the team's state.
 
     Args:
-        columns: ``FIRST:END``, or None for all, or for the first where the width is one of ``leads``.
-        where: file and key, for messages.
-        width: of the observation.
-        spec: the team.
-        leads: widths of observations that are known to begin with the state.
+        columns: ``FIRST:END``; None selects all columns, or the first ones if ``width`` is in ``state_prefix_widths``.
+        location: file and key, for messages.
+        width: number of columns of the observation.
+        spec: the team's specification.
+        state_prefix_widths: widths of observations that are known to begin with the state.
 
     Raises:
-        UserError: they are not as many as the state has, or not in the observation.
+        UserError: their number is not that of the state's dimensions, or they are outside the observation.
     """
     size, task = spec.state_size, spec.task
     if columns is None:
-        if width == size or width in leads:
+        if width == size or width in state_prefix_widths:
             return slice(0, size)
-        known = " or ".join(str(n) for n in sorted({size, *leads}))
-        hint = "; --columns FIRST:END says which of them are the state" if width > size else ""
-        raise UserError(f"{where} has {width} columns, expected {known} for {task}{hint}")
+        known = " or ".join(str(n) for n in sorted({size, *state_prefix_widths}))
+        hint = "; --columns FIRST:END selects those of the state" if width > size else ""
+        raise UserError(f"{location} has {width} columns, expected {known} for {task}{hint}")
     match = re.fullmatch(r"(\d+):(\d+)", columns)
     if match is None:
         raise UserError(f"columns: found {columns!r}, expected FIRST:END, e.g. 0:{size}")
     chosen = slice(int(match[1]), int(match[2]))
     if chosen.stop - chosen.start != size:
         raise UserError(
-            f"columns: {columns} takes {chosen.stop - chosen.start} columns, expected {size}, {task}'s state"
+            f"columns: {columns} selects {chosen.stop - chosen.start} columns, expected the {size} of {task}'s state"
         )
     if chosen.stop > width:
-        raise UserError(f"columns: found {columns!r}, but {where} has {width} columns")
+        raise UserError(f"columns: found {columns!r}, but {location} has {width} columns")
     return chosen
 
 
-def as_team(recording: Recording, spec: TeamSpec, slots: list[tuple[int, ...]], path: Path) -> Trajectories:
-    """The recording with its action ``(N, U)`` shared out among the agents, ``(N, A, U)``, and clipped to their bounds.
+def as_team_trajectories(
+    recording: Recording, spec: TeamSpec, actuators: list[tuple[int, ...]], path: Path
+) -> Trajectories:
+    """Splits the actions ``(N, U)`` of a recording into agents' actions ``(N, A, U)`` and clips them to their bounds.
 
     Args:
-        recording: what one agent did.
-        spec: the team.
-        slots: for every agent the components that it drives.
+        recording: the single-agent data.
+        spec: the team's specification.
+        actuators: indices of the actuators that each agent drives.
         path: for messages.
     """
-    joint = shared_out(recording.action, spec, slots)
+    joint = split_action(recording.action, spec, actuators)
     clipped = joint.clip(spec.action_low().numpy(), spec.action_high().numpy())
-    beyond = float(np.abs(joint - clipped).max(initial=0.0))
-    if beyond > 0:
-        logger.warning("%s: actions goes %.3g beyond its bounds; clipped", path, beyond)
+    excess = float(np.abs(joint - clipped).max(initial=0.0))
+    if excess > 0:
+        logger.warning("%s: actions exceed their bounds by up to %.3g; clipped", path, excess)
     return Trajectories.from_lengths(
         torch.from_numpy(recording.state), torch.from_numpy(clipped), torch.from_numpy(recording.reward),
         torch.from_numpy(recording.terminated), torch.from_numpy(recording.truncated),

@@ -1,4 +1,4 @@
-"""Whole episodes of a behaviour in a real environment."""
+"""Runs complete episodes of a behaviour in a real environment."""
 
 from __future__ import annotations
 
@@ -17,43 +17,42 @@ from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.envs import VectorTeamEnv
 
-N_ROWS = 50  # environments stepped together; part of what makes a dataset reproducible
+N_ENVS = 50  # environments stepped in parallel; the contents of a dataset depend on it
 
-# An episode of L steps: states (L + 1, S), actions (L, A, U), rewards (L,), and whether each step terminated it or a
-# limit of time cut it (L,).
+# An episode of L steps: states (L + 1, S), actions (L, A, U), rewards (L,), terminated (L,), truncated (L,).
 Episode: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def play(
-    spec: TeamSpec, behaviour: Behaviour, transitions: int, rng: np.random.Generator, label: str = "playing"
+def run_behaviour(
+    spec: TeamSpec, behaviour: Behaviour, transitions: int, rng: np.random.Generator, label: str = "running episodes"
 ) -> Trajectories:
-    """Whole episodes of a behaviour, at least ``transitions`` steps in all."""
-    n_rows = min(N_ROWS, -(-transitions // spec.horizon))
-    env = VectorTeamEnv(spec, n_rows)
-    kept: list[Episode] = []
-    total = episodes = 0
+    """Runs complete episodes of a behaviour until they have at least ``transitions`` steps in total."""
+    n_envs = min(N_ENVS, -(-transitions // spec.horizon))
+    env = VectorTeamEnv(spec, n_envs)
+    episodes: list[Episode] = []
+    total = n_started = 0
     with progress_bar(label, transitions) as advance:
         while total < transitions:
-            for episode in run_episodes(env, behaviour, np.arange(episodes, episodes + n_rows), rng):
+            for episode in run_episodes(env, behaviour, np.arange(n_started, n_started + n_envs), rng):
                 if total < transitions:
-                    kept.append(episode)
+                    episodes.append(episode)
                     total += len(episode[1])
                     advance(len(episode[1]))
-            episodes += n_rows
+            n_started += n_envs
     env.close()
-    return as_trajectories(kept)
+    return as_trajectories(episodes)
 
 
 def run_episodes(
     env: VectorTeamEnv, behaviour: Behaviour, episode: np.ndarray, rng: np.random.Generator
 ) -> list[Episode]:
-    """One episode per row.
+    """Runs one episode per row.
 
     Args:
-        env: without automatic reset.
-        behaviour: what acts.
-        episode: the number of every row's episode, ``(B,)``.
-        rng: draws the seeds of the environments, and is the behaviour's own.
+        env: an environment without automatic reset.
+        behaviour: selects the actions.
+        episode: episode number of each row, ``(B,)``.
+        rng: samples the seeds of the environments, and the behaviour's random numbers.
     """
     state = env.reset(rng.integers(2**31, size=env.n_rows).tolist())
     states, steps, actions = [state], [], []
@@ -78,7 +77,7 @@ def run_episodes(
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, and nothing elsewhere; yields what moves it on."""
+    """Shows a progress bar if standard error is a terminal. Yields a function that advances it by a number of steps."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(label, total=total)
@@ -86,7 +85,7 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def as_trajectories(episodes: list[Episode]) -> Trajectories:
-    """Episodes one after the other."""
+    """Concatenates episodes."""
     state, action, reward, terminated, truncated = (torch.cat(parts) for parts in zip(*episodes, strict=True))
     lengths = torch.tensor([len(episode[1]) for episode in episodes])
     return Trajectories.from_lengths(state, action, reward, terminated, truncated, lengths)

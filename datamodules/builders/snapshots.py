@@ -1,7 +1,7 @@
-"""Policies along a training run, which ship as small files, and the episodes that they play.
+"""Policy snapshots from a training run, which ship with the package, and the episodes that they generate.
 
-The files lie in ``datamodules/policies/<task>``, one per snapshot and named in the order of training. The header of a
-file says how the policy was made and what it scores.
+The files are in ``datamodules/policies/<task>``, one per snapshot and numbered in the order of training. The header of
+a file describes the policy's training and its returns.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from datamodules.builders.actuators import actuators_of, put_together, shared_out
+from datamodules.builders.actuators import actuators_of, merge_actions, split_action
 from datamodules.builders.play_episodes import Episode, as_trajectories, progress_bar, run_episodes
 from momalit.core.records import Sequence
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.envs import VectorTeamEnv, make_env, team_spec
-from momalit.envs.workers import GUARD
+from momalit.envs.workers import MAIN_GUARD_HINT
 from momalit.nn.actors import TeamActor
 from momalit.policies.rollout import TeamRunner
 from momalit.training.batches import keyed_generator
 from momalit.training.cpu import default_matmul
 
-FOLDER = Path(__file__).parents[1] / "policies"
-MOST_EPISODES = 4  # that one snapshot plays at a time; part of what makes a dataset reproducible
+POLICY_DIRECTORY = Path(__file__).parents[1] / "policies"
+MAX_EPISODES = 4  # per snapshot and round; the contents of a dataset depend on it
 KINDS = ("medium", "medium-replay", "full-replay", "medium-expert", "expert")
 
 
@@ -47,12 +47,12 @@ class Snapshot:
 
     Args:
         path: its file.
-        facts: its header: ``env`` (name and settings it was trained in), ``network`` (arguments of ``TeamActor``),
-            ``steps`` (environment steps of its training), ``return_sampled`` and ``return_deterministic``.
+        metadata: its header: ``env`` (name and settings it was trained in), ``network`` (arguments of ``TeamActor``),
+            ``steps`` (environment steps of training), ``return_sampled`` and ``return_deterministic``.
     """
 
     path: Path
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
     @classmethod
     def read(cls, path: Path) -> Snapshot:
@@ -62,99 +62,104 @@ class Snapshot:
 
     @cached_property
     def spec(self) -> TeamSpec:
-        """The team that was trained."""
-        settings = {key: value for key, value in self.facts["env"].items() if key != "name"}
-        env = make_env(self.facts["env"]["name"], **settings)
+        """Specification of the trained team."""
+        settings = {key: value for key, value in self.metadata["env"].items() if key != "name"}
+        env = make_env(self.metadata["env"]["name"], **settings)
         try:
-            return team_spec(env, self.facts["env"]["name"], settings)
+            return team_spec(env, self.metadata["env"]["name"], settings)
         finally:
             env.close()
 
     def actor(self) -> TeamActor:
-        """The policies, on the CPU."""
-        actor = TeamActor(self.spec, **self.facts["network"])
-        actor.load_state_dict({name: _as(tensor, torch.float32) for name, tensor in load_file(self.path).items()})
+        """Loads the team's policies on the CPU."""
+        actor = TeamActor(self.spec, **self.metadata["network"])
+        state_dict = load_file(self.path)
+        actor.load_state_dict({name: _cast_float(tensor, torch.float32) for name, tensor in state_dict.items()})
         return actor.eval()
 
     def description(self) -> dict[str, Any]:
-        """What a dataset records about it."""
-        return {"file": self.path.name, **self.facts}
+        """Entry in a dataset's provenance."""
+        return {"file": self.path.name, **self.metadata}
 
 
-def save_snapshot(actor: TeamActor, path: Path, facts: Mapping[str, Any]) -> None:
-    """Writes a policy, its weights in half precision; ``facts`` as in ``Snapshot``."""
+def save_snapshot(actor: TeamActor, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Writes a policy with its weights in half precision. ``metadata`` is that of ``Snapshot``."""
     weights = {name for name, _ in actor.named_parameters()}
     tensors = {
-        name: (_as(tensor, torch.float16) if name in weights else tensor).contiguous()
+        name: (_cast_float(tensor, torch.float16) if name in weights else tensor).contiguous()
         for name, tensor in actor.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, {key: json.dumps(value) for key, value in facts.items()})
+    save_file(tensors, path, {key: json.dumps(value) for key, value in metadata.items()})
 
 
-def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _cast_float(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Casts a tensor of half or single precision to ``dtype``. Others are returned unchanged."""
     return tensor.to(dtype) if tensor.dtype in (torch.float16, torch.float32) else tensor
 
 
-def mixture(task: str, kind: str) -> list[Snapshot]:
-    """The snapshots behind a dataset, in the sense of D4RL (Fu et al., 2020); none if it is made otherwise.
+def select_snapshots(task: str, kind: str) -> list[Snapshot]:
+    """Snapshots that generate a dataset, named as in D4RL (Fu et al., 2020). Empty for other datasets.
 
-    ``expert`` is the snapshot with the best return of sampled actions, ``medium`` the one nearest to half of that;
-    ``medium-replay`` and ``full-replay`` are all snapshots up to the medium one and all there are.
+    ``expert`` is the snapshot with the best return of sampled actions. ``medium`` is the one whose return is nearest to
+    half of that. ``medium-replay`` is all snapshots up to the medium one, and ``full-replay`` is all snapshots.
     """
-    members = [Snapshot.read(path) for path in sorted((FOLDER / task).glob("*.safetensors"))]
-    if not members or kind not in KINDS:
+    snapshots = [Snapshot.read(path) for path in sorted((POLICY_DIRECTORY / task).glob("*.safetensors"))]
+    if not snapshots or kind not in KINDS:
         return []
-    returns = np.array([member.facts["return_sampled"] for member in members])
+    returns = np.array([snapshot.metadata["return_sampled"] for snapshot in snapshots])
     expert = int(returns.argmax())
     medium = int(np.abs(returns - returns[expert] / 2).argmin())
     return {
-        "medium": [members[medium]],
-        "medium-replay": members[: medium + 1],
-        "full-replay": members,
-        "medium-expert": [members[medium], members[expert]],
-        "expert": [members[expert]],
+        "medium": [snapshots[medium]],
+        "medium-replay": snapshots[: medium + 1],
+        "full-replay": snapshots,
+        "medium-expert": [snapshots[medium], snapshots[expert]],
+        "expert": [snapshots[expert]],
     }[kind]
 
 
-def play_mixture(
-    spec: TeamSpec, members: list[Snapshot], transitions: int, seed: int, label: str, workers: int | None = None
+def run_mixture(
+    spec: TeamSpec, snapshots: list[Snapshot], transitions: int, seed: int, label: str, workers: int | None = None
 ) -> Trajectories:
-    """Episodes of sampled actions, equally many of every snapshot, at least ``transitions`` steps in all.
+    """Runs equally many episodes of each snapshot, with sampled actions and at least ``transitions`` steps in total.
 
-    Every snapshot's turn has random streams of its own, so that the number of processes does not change the result.
+    Each snapshot has its own random streams in each round, so the number of processes does not change the result.
 
     Args:
-        spec: the team whose data it shall be; it may share out the same robot otherwise than the snapshots' team.
-        members: the snapshots.
-        transitions: least number of steps.
-        seed: of environments and actions.
-        label: what the progress bar says.
-        workers: processes; None for one per core.
+        spec: the team of the dataset. It may assign the robot's actuators differently from the snapshots' team.
+        snapshots: the snapshots.
+        transitions: minimum number of steps.
+        seed: seed of environments and actions.
+        label: label of the progress bar.
+        workers: number of processes; None for one per core.
     """
-    episodes = min(max(transitions // (len(members) * spec.horizon), 1), MOST_EPISODES)
-    longest = len(members) * episodes * spec.horizon
-    kept: list[Episode] = []
-    total = turn = 0
+    episodes = min(max(transitions // (len(snapshots) * spec.horizon), 1), MAX_EPISODES)
+    max_round_steps = len(snapshots) * episodes * spec.horizon
+    collected: list[Episode] = []
+    total = rounds_done = 0
     with progress_bar(label, transitions) as advance, _pool(workers or cpu_count() or 1) as run:
         while total < transitions:
-            # As many rounds as are needed for sure; every round is one turn of every snapshot.
-            rounds = -(-(transitions - total) // longest)
-            turns = [
-                (member.path, episodes, (seed, turn + r, i)) for r in range(rounds) for i, member in enumerate(members)
+            # The minimum number of rounds that can still be needed. A round runs each snapshot once.
+            rounds = -(-(transitions - total) // max_round_steps)
+            tasks = [
+                (snapshot.path, episodes, (seed, rounds_done + r, i))
+                for r in range(rounds)
+                for i, snapshot in enumerate(snapshots)
             ]
-            for played in run(_take_turn, turns):
-                kept += played
-                steps = sum(len(episode[1]) for episode in played)
+            for finished in run(_run_snapshot, tasks):
+                collected += finished
+                steps = sum(len(episode[1]) for episode in finished)
                 total += steps
                 advance(steps)
-            turn += rounds
-    found = as_trajectories(kept)
-    return replace(found, action=_as_another_team(found.action, members[0].spec, spec))
+            rounds_done += rounds
+    trajectories = as_trajectories(collected)
+    return replace(trajectories, action=_reassign_actuators(trajectories.action, snapshots[0].spec, spec))
 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[Any]:
+    """Yields a ``map`` function that runs in ``workers`` processes, or in this process if there is only one."""
     if workers == 1:
         yield map
         return
@@ -162,36 +167,37 @@ def _pool(workers: int) -> Iterator[Any]:
         with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
             yield pool.map
     except BrokenProcessPool as error:
-        raise RuntimeError(f"a process that plays the snapshots ended unexpectedly; {GUARD}") from error
+        raise RuntimeError(f"a worker process of the snapshots ended unexpectedly; {MAIN_GUARD_HINT}") from error
 
 
-def _take_turn(turn: tuple[Path, int, tuple[int, ...]]) -> list[Episode]:
-    path, episodes, key = turn
+def _run_snapshot(task: tuple[Path, int, tuple[int, ...]]) -> list[Episode]:
+    """Runs episodes of a snapshot, given its path, the number of episodes and the key of its random streams."""
+    path, episodes, key = task
     snapshot = Snapshot.read(path)
-    env = VectorTeamEnv(snapshot.spec, episodes, workers=1)  # every turn has a process already
+    env = VectorTeamEnv(snapshot.spec, episodes, workers=1)  # the snapshots already run in parallel
     try:
-        behaviour = SampledTeam(snapshot.actor(), snapshot.spec, keyed_generator("cpu", *key))
-        with default_matmul():  # a dataset is the same whoever asked for it
+        behaviour = StochasticTeam(snapshot.actor(), snapshot.spec, keyed_generator("cpu", *key))
+        with default_matmul():  # the contents must not depend on the caller's matrix library
             return run_episodes(env, behaviour, np.arange(episodes), np.random.default_rng(key))
     finally:
         env.close()
 
 
-def _as_another_team(action: Tensor, old: TeamSpec, new: TeamSpec) -> Tensor:
-    """Joint actions ``(N, A, U)`` of one sharing of a robot's actuators as those of another."""
+def _reassign_actuators(action: Tensor, old: TeamSpec, new: TeamSpec) -> Tensor:
+    """Converts joint actions ``(N, A, U)`` from one assignment of a robot's actuators to another."""
     before, after = actuators_of(old), actuators_of(new)
     if before == after:
         return action
-    return torch.from_numpy(shared_out(put_together(action.numpy(), before), new, after))
+    return torch.from_numpy(split_action(merge_actions(action.numpy(), before), new, after))
 
 
-class SampledTeam:
-    """A team that explores, as a behaviour for one batch of episodes.
+class StochasticTeam:
+    """A behaviour that samples actions from a team's policies, for one batch of episodes.
 
     Args:
-        actor: its policies.
-        spec: the team.
-        generator: source of its actions.
+        actor: the policies.
+        spec: the team's specification.
+        generator: random generator of the actions.
     """
 
     def __init__(self, actor: TeamActor, spec: TeamSpec, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""The episodes of a Minari HDF5 file, read key by key into one array each."""
+"""Reads the episodes of a Minari HDF5 file, one array per key."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ import numpy as np
 from momalit.core.errors import UserError
 
 NAME = re.compile(r"episode_(\d+)")
-BOOKKEEPING = 2**18  # bytes of a file's bookkeeping kept in memory; every array is opened once or twice
+METADATA_CACHE = 2**18  # bytes; a small cache is enough, because each array is opened only once or twice
 
 
 class Episodes:
-    """The episode groups of an open file, in the order of their numbers or in another.
+    """The episode groups of an open file, in the order of their numbers or in a given order.
 
     Args:
         path: for messages.
-        file: the open file; needed as long as anything is read.
-        arrange: of the number of episodes E, gives the order in which to read them, a permutation of 0 to E - 1.
+        file: the open file. It must stay open until everything is read.
+        episode_order: maps the number of episodes E to the order in which they are read, a permutation of 0 to E - 1;
+            None for the order of their numbers.
 
     Raises:
         UserError: there are no episodes, or an episode has no rewards or no steps.
     """
 
-    def __init__(self, path: Path, file: h5py.File, arrange: Callable[[int], Sequence[int]] | None = None) -> None:
+    def __init__(
+        self, path: Path, file: h5py.File, episode_order: Callable[[int], Sequence[int]] | None = None
+    ) -> None:
         self.path = path
         self._file = file
-        _keep_little(file)
+        _limit_metadata_cache(file)
         numbers = sorted(int(match[1]) for name in file if (match := NAME.fullmatch(name)))
         if not numbers:
             raise UserError(f"{path}: found keys {list(file)[:5]}, expected groups episode_0, episode_1, ...")
-        self.order = list(range(len(numbers)) if arrange is None else arrange(len(numbers)))
-        self.names = [f"episode_{numbers[place]}" for place in self.order]
+        self.order = list(range(len(numbers)) if episode_order is None else episode_order(len(numbers)))
+        self.names = [f"episode_{numbers[i]}" for i in self.order]
         self._ids = [h5py.h5g.open(file.id, name.encode()) for name in self.names]
         self.lengths: list[int] = []
         for i, name in enumerate(self.names):
@@ -47,24 +50,25 @@ class Episodes:
 
     @property
     def n_steps(self) -> int:
+        """Number of steps of all episodes."""
         return sum(self.lengths)
 
     def keys(self, group: str) -> list[str]:
-        """Names inside a group of the first episode.
+        """Names of the members of a group of the first episode.
 
         Raises:
-            UserError: it is missing or no group.
+            UserError: the group is missing or is an array.
         """
-        where = f"{self.names[0]}/{group}"
-        if where not in self._file:
-            raise UserError(f"{self.path}: {where} is missing, found {', '.join(self._file[self.names[0]])}")
-        found = self._file[where]
+        name = f"{self.names[0]}/{group}"
+        if name not in self._file:
+            raise UserError(f"{self.path}: {name} is missing, found {', '.join(self._file[self.names[0]])}")
+        found = self._file[name]
         if not isinstance(found, h5py.Group):
-            raise UserError(f"{self.path}: {where} is one array {found.shape}, expected a group keyed by agent")
+            raise UserError(f"{self.path}: {name} is one array {found.shape}, expected a group keyed by agent")
         return list(found)
 
     def is_group(self, key: str) -> bool:
-        """Whether the key is a group in the first episode."""
+        """Whether a key is a group in the first episode."""
         return isinstance(self._file.get(f"{self.names[0]}/{key}"), h5py.Group)
 
     def width(self, key: str) -> int:
@@ -80,30 +84,30 @@ class Episodes:
         columns: slice = slice(None),
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """One key of all episodes.
+        """Reads one key of all episodes.
 
         Args:
             key: path within the episode.
-            extra: rows an episode has beyond its steps: 1 for observations.
-            width: number of columns expected; None takes that of the first episode.
-            dtype: of the result; None keeps the file's.
-            columns: those to keep; the others are not looked at.
-            out: where to put the result, of its shape and of the type wanted; None makes room.
+            extra: number of rows per episode beyond its number of steps: 1 for observations.
+            width: expected number of columns; None for that of the first episode.
+            dtype: type of the result; None for that of the file.
+            columns: columns to return. The others are not checked.
+            out: array for the result, with its shape and type; None allocates one.
 
         Returns:
-            ``(sum of rows, number of columns)``, all finite.
+            ``(total number of rows, number of columns)``, all finite.
 
         Raises:
             UserError: a key is missing, is not numeric, has another shape, or holds a value that is not finite.
         """
         if width is None:
             width = self.width(key)
-        kept = len(range(width)[columns])
+        n_columns = len(range(width)[columns])
         n_rows = self.n_steps + extra * len(self.names)
         if out is None:
-            out = np.empty((n_rows, kept), self._open(0, key).dtype if dtype is None else dtype)
+            out = np.empty((n_rows, n_columns), self._open(0, key).dtype if dtype is None else dtype)
         array = out
-        wrong = np.zeros(n_rows, bool)
+        invalid = np.zeros(n_rows, bool)
         end = 0
         for i, length in enumerate(self.lengths):
             source = self._open(i, key)
@@ -111,30 +115,30 @@ class Episodes:
             if not shape or shape[0] != length + extra or int(np.prod(shape[1:], dtype=np.int64)) != width:
                 expected = (length + extra, width) if width != 1 else (length + extra,)
                 raise UserError(f"{self.path}: {self.names[i]}/{key} has shape {shape}, expected {expected}")
-            kind = source.dtype
-            if kind.kind not in "biuf":
-                raise UserError(f"{self.path}: {self.names[i]}/{key} has type {kind}, expected numbers")
+            file_dtype = source.dtype
+            if file_dtype.kind not in "biuf":
+                raise UserError(f"{self.path}: {self.names[i]}/{key} has type {file_dtype}, expected numbers")
             if dtype is None:
-                array = array.astype(np.result_type(array, kind), copy=False)
+                array = array.astype(np.result_type(array, file_dtype), copy=False)
             begin, end = end, end + shape[0]
             rows = array[begin:end]
-            # Straight to its place where nothing need be converted or left out, so that nothing is there twice.
-            direct = kind == array.dtype and kept == width and rows.flags.c_contiguous
-            piece = rows if direct else np.empty((len(rows), width), kind)
-            if piece.size:
-                source.read(h5py.h5s.ALL, h5py.h5s.ALL, piece)
+            # Reads directly into the result if there is nothing to convert or select, which avoids a copy.
+            direct = file_dtype == array.dtype and n_columns == width and rows.flags.c_contiguous
+            buffer = rows if direct else np.empty((len(rows), width), file_dtype)
+            if buffer.size:
+                source.read(h5py.h5s.ALL, h5py.h5s.ALL, buffer)
             if not direct:
-                rows[:] = piece[:, columns]
+                rows[:] = buffer[:, columns]
             if array.dtype.kind == "f":
-                wrong[begin:end] = ~np.isfinite(rows).all(1)
-        self.refuse(key, wrong, array, "finite numbers", extra)
+                invalid[begin:end] = ~np.isfinite(rows).all(1)
+        self.raise_if_any(key, invalid, array, "finite numbers", extra)
         return array
 
-    def refuse(self, key: str, wrong: np.ndarray, values: np.ndarray, expected: str, extra: int = 0) -> None:
-        """Raises a UserError that names the first row where ``wrong`` ``(rows,)`` holds, if there is one."""
-        if not wrong.any():
+    def raise_if_any(self, key: str, invalid: np.ndarray, values: np.ndarray, expected: str, extra: int = 0) -> None:
+        """Raises a UserError that names the first row where ``invalid`` ``(rows,)`` is True, if any."""
+        if not invalid.any():
             return
-        row = int(np.flatnonzero(wrong)[0])
+        row = int(np.flatnonzero(invalid)[0])
         ends = np.cumsum(np.asarray(self.lengths) + extra)
         episode = int(np.searchsorted(ends, row, side="right"))
         step = row - (int(ends[episode - 1]) if episode else 0)
@@ -142,24 +146,24 @@ class Episodes:
         bad = found[~np.isfinite(found)] if found.dtype.kind == "f" and not np.isfinite(found).all() else found
         raise UserError(
             f"{self.path}: {self.names[episode]}/{key} at step {step}: found {bad[0].item()}, expected {expected}"
-            f" ({int(wrong.sum())} such rows)"
+            f" ({int(invalid.sum())} such rows)"
         )
 
     def _open(self, i: int, key: str) -> Any:
-        """The low-level handle: reading through h5py's objects took half as long again."""
+        """Opens an array as a low-level handle. Reading through h5py's objects takes 1.5 times as long."""
         try:
             found = h5py.h5o.open(self._ids[i], key.encode())
         except KeyError:
-            near = ", ".join(self._file[self.names[i]])
-            raise UserError(f"{self.path}: {self.names[i]}/{key} is missing, the episode has {near}") from None
+            present = ", ".join(self._file[self.names[i]])
+            raise UserError(f"{self.path}: {self.names[i]}/{key} is missing, the episode has {present}") from None
         if not isinstance(found, h5py.h5d.DatasetID):
             raise UserError(f"{self.path}: {self.names[i]}/{key} is a group, expected an array")
         return found
 
 
-def _keep_little(file: h5py.File) -> None:
-    """Bounds what HDF5 keeps of the file: by itself it took a fifth of the memory of a million transitions."""
+def _limit_metadata_cache(file: h5py.File) -> None:
+    """Limits HDF5's metadata cache, which otherwise takes a fifth of the memory of a million transitions."""
     cache = file.id.get_mdc_config()
     cache.set_initial_size = True
-    cache.min_size = cache.initial_size = cache.max_size = BOOKKEEPING
+    cache.min_size = cache.initial_size = cache.max_size = METADATA_CACHE
     file.id.set_mdc_config(cache)

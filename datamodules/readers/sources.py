@@ -1,4 +1,4 @@
-"""Finds what is to be imported: a file, a Minari dataset's directory, or a Minari dataset by name."""
+"""Finds the source of an import: a file, a Minari dataset's directory, or a Minari dataset by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from datamodules.readers.team_dataset import locate
+from datamodules.readers.team_dataset import find_data_file
 from datamodules.writer import METADATA_FILE
 from momalit.core.errors import UserError
 
@@ -21,14 +21,14 @@ MINARI_ID = re.compile(r"[-\w][-\w/]*-v\d+")
 
 
 def find_source(source: str | Path) -> Path:
-    """The HDF5 file that is meant: a path, or a Minari dataset's name, which is downloaded if it is not there.
+    """Finds the HDF5 file of a path or of a Minari dataset's name. A missing Minari dataset is downloaded.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such file, or the download fails.
     """
     path = Path(source).expanduser()
     if path.exists():
-        return locate(path)
+        return find_data_file(path)
     if not MINARI_ID.fullmatch(str(source)):
         raise UserError(
             f"source: found no file {str(source)!r}, expected an HDF5 file in D4RL's layout, a Minari dataset's"
@@ -40,22 +40,22 @@ def find_source(source: str | Path) -> Path:
 
         logger.info("downloading %s to %s", source, root)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # Minari prints what it does
+            with contextlib.redirect_stdout(io.StringIO()):  # Minari prints its progress
                 minari.download_dataset(str(source))
-        except Exception as error:  # of whichever client Minari uses: what went wrong is for the user to read
+        except Exception as error:  # the type depends on Minari's storage client
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
                 f"source: found no {source} in {root}, and it cannot be downloaded ({reason}), expected a file, a"
-                " directory or a dataset that Minari has"
+                " directory or the name of a dataset on Minari's server"
             ) from error
-    return locate(root / source)
+    return find_data_file(root / source)
 
 
 def file_digest(path: Path) -> str:
     """SHA-256, in hex, of a file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -65,7 +65,7 @@ def file_digest(path: Path) -> str:
 
 
 def source_name(path: Path) -> str:
-    """What a source is called: its Minari dataset's name, or the file's."""
+    """Name of a source: the identifier of its Minari dataset, or else the file name without suffix."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return str(json.loads((path.parent / METADATA_FILE).read_text())["dataset_id"])
     return path.stem

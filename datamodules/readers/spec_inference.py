@@ -1,4 +1,4 @@
-"""The team of a dataset that does not say it: from its columns, its action spaces, and any environment named."""
+"""Infers the team of a dataset without a specification, from its columns, action spaces and environment."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from datamodules.readers.hdf5_episodes import Episodes
 from momalit.core.errors import UserError
 from momalit.core.team import STATE, AgentSpec, TeamSpec
 from momalit.envs.factory import make_env
-from momalit.envs.spaces import MASK, OBSERVATION, action_part, same_kind, widths
+from momalit.envs.spaces import MASK, OBSERVATION, action_layout, all_discrete, observation_widths
 from momalit.envs.spec_from_env import declared_horizon, index_map, team_spec
 
 
 def inferred_spec(episodes: Episodes, metadata: Mapping[str, Any]) -> tuple[TeamSpec, dict[str, np.ndarray]]:
-    """Infers a team.
+    """Infers the specification of a team.
 
-    Columns that are equal in every row are the same state dimension. Bounds and numbers of choices are those of the
-    metadata's action space; without one, whole-number actions count as choices. The horizon is the longest episode.
+    Columns that are equal in every row are the same state dimension. Action bounds and numbers of discrete actions come
+    from the metadata's action space; without one, integer actions are discrete. The horizon is the longest episode.
 
     Args:
         episodes: the data.
-        metadata: Minari's, or nothing.
+        metadata: Minari's metadata; may be empty.
 
     Returns:
-        the specification and the rows it was made from, per agent and for the state.
+        the specification, and the arrays it was inferred from, by agent and for the state.
 
     Raises:
-        UserError: the layout is not keyed by agent, or action bounds are unknown.
+        UserError: the arrays are not keyed by agent, or action bounds are unknown.
     """
-    agents = sorted(episodes.keys("actions"), key=_natural)
+    agents = sorted(episodes.keys("actions"), key=_natural_sort_key)
     present = episodes.keys("observations")
     for agent in agents:
         if agent not in present:
             raise UserError(
                 f"{episodes.path}: {episodes.names[0]}/observations/{agent} is missing, found {', '.join(present)},"
-                " expected one for every agent in actions"
+                " expected one for each agent in actions"
             )
     rows: dict[str, np.ndarray] = {}
-    split: dict[str, int] = {}
+    n_observed: dict[str, int] = {}
     if STATE in present and STATE not in agents:
         rows[STATE] = episodes.read(f"observations/{STATE}", extra=1)
     observation_spaces = _spaces(metadata, "observation_space")
     for agent in agents:
-        rows[agent], split[agent] = _observation(episodes, agent, observation_spaces.get(agent))
+        rows[agent], n_observed[agent] = _observation(episodes, agent, observation_spaces.get(agent))
     parts = {agent: _action_part(episodes, agent, space) for agent, space in _action_spaces(agents, metadata).items()}
-    discrete = same_kind(str(episodes.path), {agent: part[0] for agent, part in parts.items()})
-    sources, observes, legal = index_map(rows, split)
+    discrete = all_discrete(str(episodes.path), {agent: part[0] for agent, part in parts.items()})
+    sources, observes, legal = index_map(rows, n_observed)
     spec = TeamSpec(
         task=str(metadata.get("dataset_id") or episodes.path.stem),
         agents=tuple(AgentSpec(agent, observes[agent], *parts[agent][1:], legal[agent]) for agent in agents),
@@ -67,74 +67,76 @@ def inferred_spec(episodes: Episodes, metadata: Mapping[str, Any]) -> tuple[Team
 
 
 def state_columns(spec: TeamSpec, rows: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The state ``(rows, S)`` assembled from what ``spec.sources`` names."""
+    """Assembles the state ``(rows, S)`` from the columns listed in ``spec.sources``."""
     return np.stack([rows[key][:, column] for key, column in spec.sources], axis=1)
 
 
 def action_starts(spec: TeamSpec, metadata: Mapping[str, Any] | None) -> dict[str, int]:
-    """The number that stands for every agent's first choice in the dataset."""
+    """Number that encodes the first discrete action of each agent in the dataset."""
     found = _action_spaces(spec.names, metadata or {})
     return {agent: int(getattr(space, "start", 0)) for agent, space in found.items()}
 
 
 def with_env(spec: TeamSpec, env: Mapping[str, Any], path: Path) -> TeamSpec:
-    """The dataset's specification with another environment, or other settings of its own.
+    """The dataset's specification with another environment or other settings.
 
     Args:
-        spec: the dataset's.
-        env: settings, and ``name`` unless the dataset names one.
-        path: for messages.
+        spec: the dataset's specification.
+        env: settings of the environment, and ``name`` unless the dataset names one.
+        path: path of the dataset, for messages.
 
     Raises:
-        UserError: no environment is named, or it is not that of the data.
+        UserError: no environment is named, or it does not fit the data.
     """
     settings = {**(spec.env or {}), **env}
     if settings == spec.env:
         return spec
     name = settings.pop("name", None)
     if name is None:
-        raise UserError(f"data.env: found {dict(env)!r}, but {path} names no environment, expected env.name as well")
-    live = make_env(name, **settings)
+        raise UserError(f"data.env: found {dict(env)!r}, but {path} names no environment, expected env.name too")
+    instance = make_env(name, **settings)
     try:
         if spec.env is not None:
-            found = team_spec(live, name, settings)
-            spec.require_same(replace(found, agents=_seeing_alike(found, spec)), f"dataset {path}", f"env {name}")
+            found = team_spec(instance, name, settings)
+            comparable = replace(found, agents=_with_observations_of(found, spec))
+            spec.require_same(comparable, f"dataset {path}", f"env {name}")
             return found
-        _require_fit(spec, live, name, path)
-        horizon = declared_horizon(live) or spec.horizon
+        _require_matching_env(spec, instance, name, path)
+        horizon = declared_horizon(instance) or spec.horizon
         return replace(spec, task=name, horizon=horizon, env={"name": name, **settings})
     finally:
-        live.close()
+        instance.close()
 
 
-def _seeing_alike(found: TeamSpec, spec: TeamSpec) -> tuple[AgentSpec, ...]:
-    """The agents of ``found`` with the eyes of ``spec``: who sees what is free to change, the rest is not."""
+def _with_observations_of(found: TeamSpec, spec: TeamSpec) -> tuple[AgentSpec, ...]:
+    """The agents of ``found`` with the observed columns of ``spec``, because only observability may differ."""
     if found.names != spec.names:
         return found.agents
     return tuple(replace(a, observes=b.observes, legal=b.legal) for a, b in zip(found.agents, spec.agents, strict=True))
 
 
-def _require_fit(spec: TeamSpec, live: Any, name: str, path: Path) -> None:
-    names = tuple(live.possible_agents)
+def _require_matching_env(spec: TeamSpec, instance: Any, name: str, path: Path) -> None:
+    names = tuple(instance.possible_agents)
     if set(names) != set(spec.names):
-        raise UserError(f"env {name} does not fit {path}: its agents are {names}, expected {spec.names}")
+        raise UserError(f"env {name} does not fit {path}: found agents {names}, expected {spec.names}")
     for agent in spec.agents:
-        part = action_part(agent.name, live.action_space(agent.name))[1:]
+        part = action_layout(agent.name, instance.action_space(agent.name))[1:]
         if part != (agent.action_size, agent.low, agent.high):
+            kind = "discrete actions" if spec.discrete else f"components in {agent.low}..{agent.high}"
             raise UserError(
-                f"env {name} does not fit {path}: {agent.name} acts in {live.action_space(agent.name)}, expected"
-                f" {agent.action_size} {'choices' if spec.discrete else f'components in {agent.low}..{agent.high}'}"
+                f"env {name} does not fit {path}: {agent.name} has {instance.action_space(agent.name)}, expected"
+                f" {agent.action_size} {kind}"
             )
-        found = widths(agent.name, live.observation_space(agent.name))
+        found = observation_widths(agent.name, instance.observation_space(agent.name))
         if found != (len(agent.observes), len(agent.legal)):
             raise UserError(
-                f"env {name} does not fit {path}: {agent.name} observes {found[0]} columns and {found[1]} of mask,"
+                f"env {name} does not fit {path}: {agent.name} has {found[0]} observation and {found[1]} mask columns,"
                 f" expected {len(agent.observes)} and {len(agent.legal)}"
             )
 
 
 def _observation(episodes: Episodes, agent: str, space: spaces.Space[Any] | None) -> tuple[np.ndarray, int]:
-    """An agent's columns, those of its action mask last, and how many are observation."""
+    """Columns of an agent's observation and then of its action mask, and the number of observation columns."""
     key = f"observations/{agent}"
     if episodes.is_group(key):
         found = set(episodes.keys(key))
@@ -144,14 +146,14 @@ def _observation(episodes: Episodes, agent: str, space: spaces.Space[Any] | None
                 f" {OBSERVATION} and {MASK}"
             )
         inner = space[OBSERVATION] if isinstance(space, spaces.Dict) else None
-        seen = _one_hot(episodes.read(f"{key}/{OBSERVATION}", extra=1), inner)
-        return np.concatenate([seen, episodes.read(f"{key}/{MASK}", extra=1)], axis=1), seen.shape[1]
-    seen = _one_hot(episodes.read(key, extra=1), space)
-    return seen, seen.shape[1]
+        observed = _one_hot(episodes.read(f"{key}/{OBSERVATION}", extra=1), inner)
+        return np.concatenate([observed, episodes.read(f"{key}/{MASK}", extra=1)], axis=1), observed.shape[1]
+    observed = _one_hot(episodes.read(key, extra=1), space)
+    return observed, observed.shape[1]
 
 
 def _one_hot(values: np.ndarray, space: spaces.Space[Any] | None) -> np.ndarray:
-    """Discrete observations as the environment's flattening has them; others as they are."""
+    """One-hot vectors of discrete observations, as the environment flattens them. Others are returned unchanged."""
     if not isinstance(space, spaces.Discrete):
         return values
     index = values[:, 0].astype(np.int64) - int(space.start)
@@ -161,8 +163,9 @@ def _one_hot(values: np.ndarray, space: spaces.Space[Any] | None) -> np.ndarray:
 def _action_part(
     episodes: Episodes, agent: str, space: spaces.Space[Any] | None
 ) -> tuple[bool, int, tuple[float, ...], tuple[float, ...]]:
+    """Whether an agent's actions are discrete, its action size, and its lower and upper bounds."""
     if space is not None:
-        return action_part(agent, space)
+        return action_layout(agent, space)
     values = episodes.read(f"actions/{agent}", dtype=None)
     if values.dtype.kind in "iu" and values.shape[1] == 1:
         return True, int(values.max()) + 1, (), ()
@@ -177,7 +180,7 @@ def _action_spaces(agents: Any, metadata: Mapping[str, Any]) -> dict[str, spaces
 
 
 def _spaces(metadata: Mapping[str, Any], key: str) -> dict[str, spaces.Space[Any]]:
-    """The spaces per agent that Minari's metadata holds under ``key``; none where it holds no such."""
+    """Spaces by agent that Minari's metadata holds under ``key``. Empty if there are none."""
     if key not in metadata:
         return {}
     text = metadata[key]
@@ -188,6 +191,6 @@ def _spaces(metadata: Mapping[str, Any], key: str) -> dict[str, spaces.Space[Any
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {}
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts ``agent_2`` before ``agent_10``."""
+def _natural_sort_key(name: str) -> list[tuple[int, str]]:
+    """Sort key that places ``agent_2`` before ``agent_10``."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,4 +1,4 @@
-"""Model-free methods to compare with."""
+"""Model-free baselines."""
 
 from momalit.baselines.bc import BCModule
 from momalit.baselines.cql import ICQLModule

@@ -1,4 +1,4 @@
-"""Behaviour cloning: every agent imitates its own part of the log."""
+"""Behaviour cloning (BC): each agent imitates its own actions in the dataset."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class BCModule(OfflineLearner):
     """Maximises the likelihood of each agent's actions given its own history.
 
     Args:
-        spec: the team (the command line links it to the data).
+        spec: the team (set from the dataset on the command line).
         width: units of the linear layers.
-        gru_size: units of the GRUs; 0 for none, which decides by the present observation alone.
-        share_parameters: one network for all agents.
-        lr: learning rate at the start, annealed to zero by a half cosine.
+        gru_size: units of the GRUs; 0 for policies that depend on the current observation only.
+        share_parameters: whether all agents share one network.
+        lr: initial learning rate, annealed to zero by a half cosine.
         window: steps per training window.
         burn_in: real steps of burn-in before each window.
-        batch_size: windows per minibatch, in all processes together.
-        top_fraction: share of the training episodes, those with the highest returns, that is cloned; 1 for all.
-        initial_std: deviation of continuous actions at the start, as a share of half their range.
-        min_std: least deviation.
+        batch_size: windows per minibatch, over all processes.
+        top_fraction: fraction of the training episodes to clone, those with the highest returns; 1 for all.
+        initial_std: initial standard deviation of continuous actions, as a fraction of half their range.
+        min_std: lower bound of the standard deviation, in the same units.
     """
 
     title = "behaviour cloning"
@@ -61,48 +61,48 @@ class BCModule(OfflineLearner):
         if not 0 < top_fraction <= 1:
             raise UserError(f"model.top_fraction: found {top_fraction}, expected a number above 0 and up to 1")
         self.actor = TeamActor(self.spec, width, gru_size, share_parameters, initial_std, min_std)
-        self._cloned: Trajectories | None = None
+        self._selected: Trajectories | None = None
 
     def setup(self, stage: str) -> None:
-        """Takes the statistics of the training split, and picks the episodes to clone."""
+        """Computes the statistics of the training split and selects the episodes to clone."""
         super().setup(stage)
         if stage == "fit":
-            train: Trajectories = self.data.train.to("cpu")  # where this module still is
+            train: Trajectories = self.data.train.to("cpu")  # the module is still on the CPU
             number = max(round(self.hparams["top_fraction"] * len(train.lengths)), 1)
             best = train.returns.argsort(descending=True, stable=True)[:number]
-            self._cloned = train if number == len(train.lengths) else train.select(best.sort().values)
+            self._selected = train if number == len(train.lengths) else train.select(best.sort().values)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self._cloned = self.training_data.to(self.data.train.reward.device)
+        self._selected = self.training_data.to(self.data.train.reward.device)
 
     @property
     def training_data(self) -> Trajectories:
-        """The episodes that are cloned."""
-        assert self._cloned is not None, "set when fitting begins"
-        return self._cloned
+        """The episodes to clone."""
+        assert self._selected is not None, "set by setup('fit')"
+        return self._selected
 
     @property
     def windows_per_epoch(self) -> int:
-        """As many as cover the cloned episodes once, from random beginnings."""
+        """Number of windows with as many steps as the selected episodes. They start at random transitions."""
         return max(len(self.training_data) // self.hparams["window"], 1)
 
     @property
     def windows_per_batch(self) -> int:
         return self.hparams["batch_size"]
 
-    def starts(self, random: torch.Generator) -> Tensor:
-        """Different transitions for all windows of the epoch."""
-        return torch.randperm(len(self.training_data), generator=random)[: self.windows_per_epoch]
+    def sample_starts(self, generator: torch.Generator) -> Tensor:
+        """Samples the first transitions of the epoch's windows, without replacement."""
+        return torch.randperm(len(self.training_data), generator=generator)[: self.windows_per_epoch]
 
     def make_batch(self, index: Tensor) -> Windows:
         return self.training_data.windows(index, self.hparams["burn_in"], self.hparams["window"])
 
     def training_step(self, batch: Windows, _: int) -> Tensor:
-        """Negative log-likelihood per valid step and agent."""
-        past = batch.sequence.state.shape[0] - batch.action.shape[0]
-        hidden_state = self.actor.hidden_states(batch.sequence)[:, past:]
-        policy = self.actor.distribution(hidden_state, batch.sequence.state[past:])
+        """Returns the negative log-likelihood per valid step and agent."""
+        burn_in = batch.sequence.state.shape[0] - batch.action.shape[0]
+        hidden_state = self.actor.hidden_states(batch.sequence)[:, burn_in:]
+        policy = self.actor.distribution(hidden_state, batch.sequence.state[burn_in:])
         loss = reweight(-masked_mean(policy.log_prob(batch.action), batch.valid), batch.weight)
         self.record({"loss": loss})
         return loss

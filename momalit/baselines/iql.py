@@ -1,4 +1,4 @@
-"""Implicit Q-learning, by one agent that sees and does everything."""
+"""Implicit Q-learning with one joint agent that observes the whole state and takes all actions."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from momalit.training.hyperparameters import plain_arguments
 
 
 class ImplicitQLearner(ValueLearner):
-    """Implicit Q-learning (Kostrikov, Nair, Levine, 2022) for whatever agents learn.
+    """Implicit Q-learning (Kostrikov, Nair, Levine, 2022), for decentralised agents or one joint agent.
 
-    V is fitted to an upper expectile of the twin target Qs of the log's own actions, Q to ``r + γ V(s')``, and the
-    policies to the log's actions, weighted by their advantages. No action outside the log is ever valued.
+    V is fitted to an expectile of the Q-values of the dataset's actions (the minimum of the twin target networks), and
+    Q to ``r + γ V(s')``. The policies are trained on the dataset's actions, weighted by their advantages. Actions
+    outside the dataset are never evaluated.
 
     Args:
-        spec: the team (the command line links it to the data).
-        expectile: τ.
+        spec: the team (set from the dataset on the command line).
+        expectile: τ, in (0, 1).
         temperature: β of the weights ``exp(β (Q - V))``.
         max_weight: upper bound of the weights.
-        mixer: how the agents' values make the team's.
+        mixer: how the agents' values are combined into team values (see ``MAIQLModule``).
         **kwargs: see ``ValueLearner``.
     """
 
@@ -52,51 +53,52 @@ class ImplicitQLearner(ValueLearner):
         sizes = self.hparams["width"], self.gru_size
         self.q = MixedValues(self.team, 2, *sizes, of_actions=True, mixer=mixer)
         self.v = MixedValues(self.team, 1, *sizes, of_actions=False, mixer=mixer)
-        self.q_target = self.target_of(self.q)
+        self.q_target = self.make_target(self.q)
 
     def q_of_dataset_actions(self, network: MixedValues, batch: Minibatch) -> Tensor:
-        """The twins' values of the log's actions, ``(2, T, B, 1 or A)``."""
+        """Returns the twin Q-values of the dataset's actions, ``(2, T, B, 1 or A)``."""
         hidden_state = network.hidden_states(batch.inputs, batch.keep, batch.first, batch.last)
-        values = network.actions(hidden_state, batch.scaled.unsqueeze(0)).squeeze(1)
+        values = network.action_values(hidden_state, batch.scaled_action.unsqueeze(0)).squeeze(1)
         return self.scale.value(network.mix(values, batch.context[:-1]))
 
-    def v_of(self, batch: Minibatch, begin: int, end: int) -> Tensor:
-        """Values of the states at the times from ``begin`` to before ``end``, ``(end - begin, B, 1 or A)``."""
+    def state_values(self, batch: Minibatch, begin: int, end: int) -> Tensor:
+        """Returns the values of the states at time steps ``begin`` to ``end - 1``, ``(end - begin, B, 1 or A)``."""
         hidden_state = self.v.hidden_states(batch.inputs, batch.keep, begin, end)
         context = batch.context[begin - batch.first : end - batch.first]
-        return self.scale.value(self.v.mix(self.v.states(hidden_state), context)[0])
+        return self.scale.value(self.v.mix(self.v.state_values(hidden_state), context)[0])
 
     def losses(self, batch: Minibatch) -> dict[str, Tensor]:
         if self.gru_size:
-            v = self.v_of(batch, batch.first, batch.last + 1)
-            v, following = v[:-1], v[1:].detach()
-        else:  # without a memory successors are values of their own, and need no backward pass
-            v = self.v_of(batch, batch.first, batch.last)
+            v = self.state_values(batch, batch.first, batch.last + 1)
+            v, next_v = v[:-1], v[1:].detach()
+        else:  # without a GRU, the values of the next states are computed separately, without gradient
+            v = self.state_values(batch, batch.first, batch.last)
             with torch.no_grad():
-                following = self.v_of(batch, batch.first + 1, batch.last + 1)
+                next_v = self.state_values(batch, batch.first + 1, batch.last + 1)
         with torch.no_grad():
-            held = self.q_of_dataset_actions(self.q_target, batch).amin(0)
-            target = self.bootstrapped(batch, following)
-        value = masked_mean(expectile_loss(held - v, self.hparams["expectile"]), batch.valid)
+            target_q = self.q_of_dataset_actions(self.q_target, batch).amin(0)
+            td_target = self.td_target(batch, next_v)
+        value_loss = masked_mean(expectile_loss(target_q - v, self.hparams["expectile"]), batch.valid)
         q = self.q_of_dataset_actions(self.q, batch)
-        critic = masked_mean((q - target).square().sum(0), batch.valid)
-        weight = advantage_weights(held - v.detach(), self.hparams["temperature"], self.hparams["max_weight"])
-        known = self.hidden_states(self.policy, batch, batch.first, batch.last)
-        policy = self.policy.distribution(known, batch.state[:-1])
-        cloning = -masked_mean(weight * policy.log_prob(batch.action), batch.valid)
+        q_loss = masked_mean((q - td_target).square().sum(0), batch.valid)
+        weight = advantage_weights(target_q - v.detach(), self.hparams["temperature"], self.hparams["max_weight"])
+        hidden_state = self.hidden_states(self.policy, batch, batch.first, batch.last)
+        policy = self.policy.distribution(hidden_state, batch.state[:-1])
+        policy_loss = -masked_mean(weight * policy.log_prob(batch.action), batch.valid)
         self.record({"weight": masked_mean(weight, batch.valid), "v": masked_mean(v, batch.valid)})
-        return {"value": value, "critic": critic, "policy": cloning}
+        return {"value": value_loss, "critic": q_loss, "policy": policy_loss}
 
 
 class IQLModule(ImplicitQLearner):
-    """Implicit Q-learning by one agent that sees the whole state and takes all actions: centralised execution.
+    """Implicit Q-learning with one joint agent that observes the whole state and takes all actions.
 
-    What no decentralised team can be expected to beat for want of coordination, only for want of good offline learning.
+    Execution is centralised, so the method has no coordination problem. A decentralised team can outperform it only
+    through better offline learning.
 
     Args:
-        spec: the team (the command line links it to the data).
-        expectile: τ, which part of the distribution of values V aims at.
-        temperature: β of the weights exp(β (Q - V)); 0 clones the log.
+        spec: the team (set from the dataset on the command line).
+        expectile: τ; V is the τ-expectile of the Q-values of the dataset's actions.
+        temperature: β of the weights exp(β (Q - V)); 0 is behaviour cloning.
         max_weight: upper bound of the weights.
         **kwargs: see ``ValueLearner``.
     """
@@ -123,7 +125,7 @@ class IQLModule(ImplicitQLearner):
 
     @property
     def joint_agent(self) -> JointActor:
-        """The one agent, as the team knows it."""
+        """The actor of the joint agent."""
         return cast(JointActor, self.actor)
 
     @property
@@ -131,4 +133,4 @@ class IQLModule(ImplicitQLearner):
         return self.joint_agent.alone
 
     def encode(self, segments: Segments) -> Minibatch:
-        return super().encode(self.joint_agent.actions.of(segments))
+        return super().encode(self.joint_agent.actions.join_segments(segments))

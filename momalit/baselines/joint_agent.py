@@ -1,4 +1,4 @@
-"""A team as one agent that sees the whole state and takes every action."""
+"""A team as one joint agent that observes the whole state and takes all actions."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from momalit.core.team import AgentSpec, TeamSpec
 from momalit.nn.actors import TeamActor
 from momalit.nn.distributions import TeamCategorical, TeamDistribution
 
-MOST_CHOICES = 4096
+MAX_JOINT_ACTIONS = 4096
 
 
 def joint_team_spec(spec: TeamSpec) -> TeamSpec:
-    """The same task for one agent.
+    """Returns the specification of the same task with one joint agent.
 
-    Continuous actions are put side by side. Discrete ones become a choice among all combinations: only a distribution
-    over combinations can say "all left or all right", which is what one agent that does everything can do and agents
-    that choose apart cannot, however much each of them sees.
+    Continuous actions are concatenated. Discrete ones become one discrete action for each combination. A distribution
+    over combinations can represent "all left or all right". Independent distributions per agent cannot, no matter how
+    much each agent observes.
 
     Raises:
         UserError: there are more than 4,096 combinations.
     """
     if spec.discrete:
         size = math.prod(agent.action_size for agent in spec.agents)
-        if size > MOST_CHOICES:
+        if size > MAX_JOINT_ACTIONS:
             raise UserError(
-                f"model.class_path: a centralised method chooses among all combinations of the team's choices; found"
-                f" {size:,} of them, expected at most {MOST_CHOICES:,} (fewer agents, or momalit.baselines.MAIQLModule)"
+                f"model.class_path: found {size:,} combinations of the agents' discrete actions, expected at most"
+                f" {MAX_JOINT_ACTIONS:,} for a centralised method (use fewer agents or momalit.baselines.MAIQLModule)"
             )
         low: tuple[float, ...] = ()
         high: tuple[float, ...] = ()
@@ -45,7 +45,7 @@ def joint_team_spec(spec: TeamSpec) -> TeamSpec:
 
 
 class JointActions(nn.Module):
-    """Translates between the actions of the agents ``(..., A, U)`` and those of the one agent ``(..., 1, J)``."""
+    """Converts between the agents' actions ``(..., A, U)`` and the joint agent's action ``(..., 1, J)``."""
 
     choices: Tensor
     strides: Tensor
@@ -56,26 +56,29 @@ class JointActions(nn.Module):
         self.discrete, self.shape = spec.discrete, (spec.n_agents, spec.action_size)
         sizes = [agent.action_size for agent in spec.agents]
         if spec.discrete:
-            # Every combination as the choice of each agent, (J, A); the last agent's choice changes fastest.
-            every = torch.cartesian_prod(*(torch.arange(size) for size in sizes)).reshape(-1, spec.n_agents)
+            # Each agent's action in every combination, (J, A). The last agent's action changes fastest.
+            choices = torch.cartesian_prod(*(torch.arange(size) for size in sizes)).reshape(-1, spec.n_agents)
             strides = torch.tensor([math.prod(sizes[i + 1 :]) for i in range(len(sizes))])
-            self.register_buffer("choices", every, persistent=False)
+            self.register_buffer("choices", choices, persistent=False)
             self.register_buffer("strides", strides, persistent=False)
         else:
             slots = torch.nonzero(spec.action_mask().flatten()).squeeze(1)
             self.register_buffer("slots", slots, persistent=False)
 
     def join(self, action: Tensor) -> Tensor:
-        """``(..., A, U)`` -> ``(..., 1, J)``; a one-hot action of zeros, "none yet", stays zero."""
+        """Converts ``(..., A, U)`` to ``(..., 1, J)``.
+
+        An action of zeros (no previous action) remains zero if actions are discrete, too.
+        """
         if not self.discrete:
             return action.flatten(-2)[..., self.slots].unsqueeze(-2)
-        number = (action.argmax(-1) * self.strides).sum(-1, keepdim=True)
-        chosen = action.sum((-1, -2), keepdim=False).unsqueeze(-1) > 0
+        index = (action.argmax(-1) * self.strides).sum(-1, keepdim=True)
+        nonzero = action.sum((-1, -2), keepdim=False).unsqueeze(-1) > 0
         joint = action.new_zeros(*action.shape[:-2], len(self.choices))
-        return joint.scatter(-1, number, chosen.to(action.dtype)).unsqueeze(-2)
+        return joint.scatter(-1, index, nonzero.to(action.dtype)).unsqueeze(-2)
 
     def split(self, joint: Tensor) -> Tensor:
-        """``(..., 1, J)`` -> ``(..., A, U)``, the inverse of ``join``."""
+        """Converts ``(..., 1, J)`` to ``(..., A, U)``. It is the inverse of ``join``."""
         agents, size = self.shape
         joint = joint.squeeze(-2)
         if not self.discrete:
@@ -85,15 +88,15 @@ class JointActions(nn.Module):
         one_hot = torch.nn.functional.one_hot(self.choices, size).to(joint.dtype)
         return (joint @ one_hot.flatten(1)).unflatten(-1, self.shape)
 
-    def of(self, batch: Segments) -> Segments:
-        """A minibatch as the one agent knows it."""
+    def join_segments(self, batch: Segments) -> Segments:
+        """Returns a minibatch with the joint agent's actions."""
         sequence = replace(batch.sequence, previous_action=self.join(batch.sequence.previous_action))
         return replace(batch, sequence=sequence, action=self.join(batch.action))
 
 
 @dataclass(frozen=True)
 class JointDistribution:
-    """What the one agent does, in terms of the agents; log-probability and entropy are ``(..., 1)``."""
+    """The joint agent's policy over the agents' actions. Log-probability and entropy are ``(..., 1)``."""
 
     joint: TeamDistribution
     actions: JointActions
@@ -114,11 +117,11 @@ class JointDistribution:
 
 
 class JointActor(nn.Module):
-    """A ``TeamActor`` of the one agent that acts for the team, with a ``TeamActor``'s interface.
+    """Wraps the policy of the joint agent, with the interface of the team's ``TeamActor``.
 
     Args:
         spec: the team.
-        actor: the policy of ``joint_team_spec(spec)``.
+        actor: the joint agent's policy, for ``joint_team_spec(spec)``.
     """
 
     low: Tensor
@@ -137,30 +140,30 @@ class JointActor(nn.Module):
 
     @property
     def inputs(self) -> nn.Module:
-        """What the policy reads."""
+        """The module that computes the policy's inputs."""
         return self.alone.inputs
 
     def distribution(self, hidden_state: Tensor, state: Tensor) -> JointDistribution:
-        """What the team does, given the memory ``(1, ..., H)`` and the state ``(..., S)``."""
+        """Returns the joint policy, given the hidden state ``(1, ..., H)`` and the state ``(..., S)``."""
         policy = self.alone.distribution(hidden_state, state)
         if isinstance(policy, TeamCategorical) and self.legal_index is not None:
-            allowed = (state[..., self.legal_index.clamp(min=0)] > 0.5) | (self.legal_index < 0)
-            each = torch.arange(allowed.shape[-2], device=allowed.device)
+            valid = (state[..., self.legal_index.clamp(min=0)] > 0.5) | (self.legal_index < 0)
+            agents = torch.arange(valid.shape[-2], device=valid.device)
             policy = TeamCategorical.from_scores(
-                policy.logits, allowed[..., each, self.actions.choices].all(-1)[..., None, :]
+                policy.logits, valid[..., agents, self.actions.choices].all(-1)[..., None, :]
             )
         return JointDistribution(policy, self.actions)
 
     def hidden_states(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
-        """The memory after every time of a sequence, ``(1, T, B, H)``."""
+        """Returns the hidden states after each time step of a sequence, ``(1, T, B, H)``."""
         joint = replace(sequence, previous_action=self.actions.join(sequence.previous_action))
         return self.alone.hidden_states(joint, h)
 
     def forward(self, sequence: Sequence, h: Tensor | None = None) -> tuple[JointDistribution, Tensor]:
-        """Distribution at every time of a sequence, over ``(T, B, A, U)``, and the memories."""
+        """Returns the distribution over ``(T, B, A, U)`` at each time step of a sequence, and the hidden states."""
         hidden_state = self.hidden_states(sequence, h)
         return self.distribution(hidden_state, sequence.state), hidden_state
 
     def clip(self, action: Tensor) -> Tensor:
-        """The action as an environment takes it: within bounds, zero in padding."""
+        """Clips actions to their bounds, which are 0 in padding."""
         return action if self.discrete else action.clamp(self.low, self.high)

@@ -1,4 +1,4 @@
-"""Implicit Q-learning by a team: values per agent, mixed, and decentralised policies."""
+"""Multi-agent implicit Q-learning: agents' values are mixed into team values, and policies are decentralised."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from momalit.training.hyperparameters import plain_arguments
 class MAIQLModule(ImplicitQLearner):
     """Multi-agent implicit Q-learning: centralised training, decentralised execution (Barde et al., 2024).
 
-    Every agent has its own Q and V on its own history, which two mixers for the twin Qs and one for V, conditioned on
-    the state, make the team's. All policies are fitted to the log by the team's advantage.
+    Each agent has its own Q and V, which depend on its own history. Mixers conditioned on the state combine the agents'
+    values into team values: one mixer for each of the twin Q-networks, and one for V. All policies are trained on the
+    dataset's actions, weighted by the team's advantage.
 
     Args:
-        spec: the team (the command line links it to the data).
-        expectile: τ, which part of the distribution of values V aims at.
-        temperature: β of the weights exp(β (Q - V)); 0 clones the log.
+        spec: the team (set from the dataset on the command line).
+        expectile: τ; V is the τ-expectile of the Q-values of the dataset's actions.
+        temperature: β of the weights exp(β (Q - V)); 0 is behaviour cloning.
         max_weight: upper bound of the weights.
         mixer: ``qmix``, ``vdn``, ``linear``, or ``none`` for independent learners.
         **kwargs: see ``ValueLearner``.

@@ -1,4 +1,4 @@
-"""What all baselines have in common: they learn from minibatches of pieces of the log."""
+"""Base class of the baselines, which learn from minibatches of trajectory windows from the dataset."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from momalit.training.epoch_means import Means
 
 
 class OfflineLearner(TeamPolicyModule):
-    """Draws windows of real trajectories, with the real steps before each as burn-in.
+    """Samples windows of real trajectories, each with the preceding real steps as burn-in.
 
-    The stream of an epoch depends on seed and epoch only, so that a run that is continued sees what it would have seen.
-    It is the same in every process, which takes its share of each minibatch.
+    The minibatches of an epoch depend only on the seed and the epoch, so a resumed run gets the same minibatches as an
+    uninterrupted one. All ranks sample the same minibatches, and each rank processes its own part of every minibatch.
 
     Args:
         spec: the team.
@@ -36,59 +36,59 @@ class OfflineLearner(TeamPolicyModule):
         super().__init__(spec)
         self._means = Means()
 
-    # --- what a method says ----------------------------------------------------------------------------------------
+    # --- defined by each method ------------------------------------------------------------------------------------
     @property
     def training_data(self) -> Trajectories:
-        """The part of the log that is learnt from."""
+        """The trajectories to learn from."""
         return self.data.train
 
     @property
     def windows_per_epoch(self) -> int:
-        """Number of windows, in all processes together."""
+        """Number of windows per epoch, over all processes."""
         raise NotImplementedError
 
     @property
     def windows_per_batch(self) -> int:
-        """Number of windows in a minibatch, in all processes together."""
+        """Number of windows per minibatch, over all processes."""
         raise NotImplementedError
 
-    def starts(self, random: torch.Generator) -> Tensor:
-        """The transitions ``(windows_per_epoch,)`` that windows begin with, drawn by ``random`` (a CPU's)."""
+    def sample_starts(self, generator: torch.Generator) -> Tensor:
+        """Samples the first transition of each window, ``(windows_per_epoch,)``, with a CPU generator."""
         raise NotImplementedError
 
     def make_batch(self, index: Tensor) -> Windows:
-        """The windows that begin with transitions ``index`` ``(B,)``."""
+        """Returns the windows that start at the transitions ``index`` ``(B,)``."""
         raise NotImplementedError
 
     # --- minibatches -----------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
-        """Takes the statistics of the training split."""
+        """Computes the statistics of the training split."""
         super().setup(stage)
         if stage == "fit":
-            self.actor.inputs.standardizer.fit(self.data.train.state.to("cpu"))  # where this module still is
+            self.actor.inputs.standardizer.fit(self.data.train.state.to("cpu"))  # the module is still on the CPU
 
     def train_dataloader(self) -> DataLoader:
         number, _ = count_batches(self.windows_per_epoch, self.windows_per_batch, self.trainer.world_size)
-        return self.stream(number, self._draw)
+        return self.stream(number, self._batches)
 
-    def _draw(self) -> Iterator[Windows]:
-        order = self.starts(keyed_generator("cpu", torch.initial_seed(), self.current_epoch, 0, 4))
+    def _batches(self) -> Iterator[Windows]:
+        order = self.sample_starts(keyed_generator("cpu", torch.initial_seed(), self.current_epoch, 0, 4))
         order = order.to(self.training_data.reward.device)
         for parts in process_chunks(order, self.windows_per_batch, self.trainer.world_size):
             windows = self.make_batch(parts[self.global_rank])
             if len(parts) > 1:
-                # What the others' parts hold is known here too, so nothing need be exchanged.
+                # This rank can count the valid steps of all ranks itself, so no communication is needed.
                 valid = self.training_data.remaining(parts).clamp(max=len(windows.valid)).sum(1).float()
                 windows = replace(windows, weight=valid[self.global_rank] / valid.mean())
             yield windows
 
-    def randomness(self, device: torch.device | str, purpose: int) -> torch.Generator:
-        """This epoch's random numbers for one purpose in this process."""
+    def epoch_generator(self, device: torch.device | str, purpose: int) -> torch.Generator:
+        """Returns a generator seeded for the current epoch, this rank and one purpose."""
         return keyed_generator(device, torch.initial_seed(), self.current_epoch, self.global_rank, purpose)
 
-    # --- bookkeeping -----------------------------------------------------------------------------------------------
+    # --- metrics ---------------------------------------------------------------------------------------------------
     def record(self, values: Mapping[str, Tensor]) -> None:
-        """Adds scalars to the epoch's means, logged as ``train/<name>``."""
+        """Adds scalars to the epoch's means, which are logged as ``train/<name>``."""
         self._means.add(values)
 
     def on_train_epoch_end(self) -> None:
@@ -105,10 +105,10 @@ class OfflineLearner(TeamPolicyModule):
 
 
 def require_at_least(least: float, **numbers: float) -> None:
-    """Refuses settings of the model that are too small.
+    """Checks that settings of the model are not too small.
 
     Raises:
-        UserError: naming the first one.
+        UserError: a setting is too small. The message has the name of the first one.
     """
     for name, number in numbers.items():
         if number < least:
@@ -116,10 +116,10 @@ def require_at_least(least: float, **numbers: float) -> None:
 
 
 def require_between(low: float, high: float, **numbers: float) -> None:
-    """Refuses settings of the model that are not strictly between two numbers.
+    """Checks that settings of the model are strictly between two numbers.
 
     Raises:
-        UserError: naming the first one.
+        UserError: a setting is not. The message has the name of the first one.
     """
     for name, number in numbers.items():
         if not low < number < high:

@@ -1,4 +1,4 @@
-"""OMAR by independent learners: conservative values, and policies pulled to the best action that a search finds."""
+"""OMAR with independent learners: conservative values, and policies regularised towards the best action of a search."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from momalit.training.hyperparameters import plain_arguments
 
 
 class IOMARModule(ConservativeLearner):
-    """Independent OMAR (Pan et al., 2022): the Qs of CQL, and deterministic policies.
+    """Independent OMAR (Pan et al., 2022): the Q-networks of CQL, and deterministic policies.
 
-    Gradients of conservative values lead policies into local optima; so each policy is also pulled towards the best
-    action of a cross-entropy search over its Q. Actions are measured in units of half their range, and the actions that
-    the regulariser and the targets look at are the policies' with Gaussian noise.
+    Gradient ascent on conservative values can end in local optima. Each policy is therefore also regularised towards
+    the best action that the cross-entropy method (CEM) finds for its Q-network. Actions are in units of half their
+    range. The regulariser and the targets of CQL use the policies' actions with Gaussian noise.
 
     Args:
-        spec: the team (the command line links it to the data); continuous actions only.
+        spec: the team (set from the dataset on the command line); continuous actions only.
         cql_alpha: α, weight of the regulariser.
-        n_action_samples: actions drawn from each of the uniform distribution, π(o) and π(o').
-        initial_noise: deviation of that noise.
-        omar_coefficient: weight of the pull, from 0 to 1; the Q's has the rest.
-        cem_iterations: of the search.
-        cem_samples: actions per iteration.
-        cem_elites: best of them that the next iteration is drawn around.
+        n_action_samples: number of actions sampled from each of the uniform distribution, π(o) and π(o').
+        initial_noise: standard deviation of that noise.
+        omar_coefficient: weight w of the regularisation, from 0 to 1; the Q-values have the weight 1 - w.
+        cem_iterations: iterations of the search.
+        cem_samples: actions sampled per iteration.
+        cem_elites: number of best actions to which the next iteration's Gaussian is fitted.
         **kwargs: see ``ValueLearner``.
     """
 
@@ -65,36 +65,36 @@ class IOMARModule(ConservativeLearner):
         self.actor.raw_std.requires_grad_(False)
 
     def policy_loss(self, batch: Minibatch, policy: TeamDistribution, hidden_state: Tensor) -> dict[str, Tensor]:
-        """``-(1 - w) Q_1(o, π(o)) + w (π(o) - â)²`` with the action â that the search found (there, eq. 5)."""
+        """Returns ``-(1 - w) Q_1(o, π(o)) + w (π(o) - â)²`` with the best action â found (Pan et al., eq. 5)."""
         action = self.actor.inputs.scaled(policy.mode)
-        first = hidden_state[: self.team.n_agents]
-        value = self.scale.value(self.q.actions(first, action.unsqueeze(0), frozen=True)[0, 0])
-        best = self.search(first, action.detach())
-        pull = squared_distance(action, best, batch.valid, self.actor.mask)
+        hidden_state = hidden_state[: self.team.n_agents]  # of the first Q-networks
+        value = self.scale.value(self.q.action_values(hidden_state, action.unsqueeze(0), frozen=True)[0, 0])
+        best = self.search(hidden_state, action.detach())
+        regularisation = squared_distance(action, best, batch.valid, self.actor.mask)
         weight = self.hparams["omar_coefficient"]
-        return {"policy": weight * pull - (1 - weight) * masked_mean(value, batch.valid)}
+        return {"policy": weight * regularisation - (1 - weight) * masked_mean(value, batch.valid)}
 
     @torch.no_grad()
     def search(self, hidden_state: Tensor, action: Tensor) -> Tensor:
-        """The best action seen by the cross-entropy method, at least as good as ``action``.
+        """Returns the best action found by the cross-entropy method, or ``action`` if that is better.
 
         Args:
-            memory: what the first Qs know, ``(A, T, B, H)``.
-            action: the policies', scaled, ``(T, B, A, U)``.
+            hidden_state: hidden states of the first Q-networks, ``(A, T, B, H)``.
+            action: scaled actions of the policies, ``(T, B, A, U)``.
 
         Returns:
-            ``(T, B, A, U)``, scaled.
+            scaled actions ``(T, B, A, U)``.
         """
-        mean, deviation = torch.zeros_like(action), torch.ones_like(action)
-        best, worth = action, self.q.actions(hidden_state, action.unsqueeze(0))[0, 0]
+        mean, std = torch.zeros_like(action), torch.ones_like(action)
+        best, best_value = action, self.q.action_values(hidden_state, action.unsqueeze(0))[0, 0]
         for _ in range(self.hparams["cem_iterations"]):
             shape = (self.hparams["cem_samples"], *action.shape)
-            drawn = mean + deviation * torch.randn(shape, generator=self.noise, device=action.device)
-            drawn = drawn.clamp(-1, 1) * self.actor.mask
-            values = self.q.actions(hidden_state, drawn)[0]
-            mean, deviation = elite_moments(drawn, values, self.hparams["cem_elites"])
+            samples = mean + std * torch.randn(shape, generator=self.noise, device=action.device)
+            samples = samples.clamp(-1, 1) * self.actor.mask
+            values = self.q.action_values(hidden_state, samples)[0]
+            mean, std = elite_moments(samples, values, self.hparams["cem_elites"])
             value, index = values.max(0)
-            found = drawn.gather(0, index[None, ..., None].expand(1, *action.shape))[0]
-            best = torch.where((value > worth).unsqueeze(-1), found, best)
-            worth = torch.maximum(value, worth)
+            candidate = samples.gather(0, index[None, ..., None].expand(1, *action.shape))[0]
+            best = torch.where((value > best_value).unsqueeze(-1), candidate, best)
+            best_value = torch.maximum(value, best_value)
         return best

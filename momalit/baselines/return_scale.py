@@ -1,4 +1,4 @@
-"""The units in which values are learnt."""
+"""Scaling of rewards and values, so that hyper-parameters transfer between tasks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from momalit.core.trajectories import Trajectories
 
 
 class ReturnScale(nn.Module):
-    """Makes one temperature, or one weight of a regulariser, mean the same on every task.
+    """Scales rewards and values so that a temperature or a regularisation weight has the same effect on every task.
 
-    Rewards are multiplied so that the returns of the log's episodes span the task's horizon, 1 per step. On tasks of
-    1,000 steps that is what IQL's authors do for locomotion (Kostrikov et al., 2022, section 5.2), whose temperature
-    is used here. The order of policies is not changed by it.
+    Rewards are multiplied by a factor such that the range of the dataset's episode returns equals the task's horizon,
+    i.e. 1 per step. For tasks of 1,000 steps, this is the scaling of the IQL authors for locomotion (Kostrikov et al.,
+    2022, section 5.2), whose temperature is used here. The scaling does not change the ranking of policies.
 
-    Networks give values in units of ``spread`` about ``center``, so that they begin where the values of the log are.
-    This is a matter of initialisation and step size only: the losses are taken in units of scaled reward.
+    Value networks output ``(value - center) / spread``, so their initial values are close to those of the dataset. This
+    affects only initialisation and step size, because losses are computed in units of scaled reward.
     """
 
     factor: Tensor
@@ -30,28 +30,29 @@ class ReturnScale(nn.Module):
 
     @torch.no_grad()
     def fit(self, data: Trajectories, horizon: int, discount: float) -> None:
-        """Takes the statistics of the training split.
+        """Computes the factor, center and spread from the training split.
 
         Args:
-            data: the log.
-            horizon: steps after which the task's environment cuts an episode.
+            data: the training split.
+            horizon: number of steps after which the task's environment truncates an episode.
             discount: γ below 1.
         """
-        span = data.returns.max() - data.returns.min()
-        self.factor.copy_(torch.where(span > 1e-6, horizon / span.clamp(min=1e-6), 1.0))
-        # Past a time limit the log's mean reward is taken to go on, as learnt values take it to go on.
+        return_range = data.returns.max() - data.returns.min()
+        self.factor.copy_(torch.where(return_range > 1e-6, horizon / return_range.clamp(min=1e-6), 1.0))
+        # After a truncation, the dataset's mean reward is assumed to continue for ever, because learned values
+        # bootstrap there.
         remaining = data.length - data.step
-        cut = data.truncated[torch.arange(len(data)) + remaining - 1]
-        onward = data.reward.mean() / (1 - discount)
-        values = self.factor * (data.discounted_returns(discount) + cut * discount**remaining * onward)
+        truncated = data.truncated[torch.arange(len(data)) + remaining - 1]
+        tail = data.reward.mean() / (1 - discount)
+        values = self.factor * (data.discounted_returns(discount) + truncated * discount**remaining * tail)
         self.center.copy_(values.mean())
-        deviation = values.std(correction=0)
-        self.spread.copy_(torch.where(deviation > 1e-3, deviation, 1.0))
+        std = values.std(correction=0)
+        self.spread.copy_(torch.where(std > 1e-3, std, 1.0))
 
     def reward(self, reward: Tensor) -> Tensor:
-        """Scaled rewards."""
+        """Returns scaled rewards."""
         return self.factor * reward
 
     def value(self, output: Tensor) -> Tensor:
-        """Values in units of scaled reward, from what a network gives."""
+        """Converts network outputs to values in units of scaled reward."""
         return self.center + self.spread * output

@@ -1,4 +1,4 @@
-"""What the methods with values have in common: memory, units, minibatches, target networks, optimiser."""
+"""Base class of the baselines with value functions: minibatches, scaling, target networks and optimiser."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from momalit.core.records import Segments
 from momalit.core.team import TeamSpec
 from momalit.functional.value_learning import bootstrapped_target
 from momalit.nn.actors import TeamActor
-from momalit.nn.recurrent_trunk import recall
+from momalit.nn.recurrent_trunk import run_with_burn_in
 from momalit.training.hyperparameters import plain_arguments
 
-MEMORY = 128
+DEFAULT_GRU_SIZE = 128  # for agents that do not observe the whole state
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Minibatch:
-    """What a gradient step looks at: H times of burn-in, T steps, and the last successor.
+    """The data of a gradient step: H time steps of burn-in, T steps, and the next state of the last step.
 
     Args:
-        inputs: what the agents' networks read, ``(A, H + T + 1, B, F)``.
-        keep: ``(H + T + 1, B)``.
-        state: raw, ``(T + 1, B, S)``.
-        context: the same, standardised, for mixers.
-        action: as in the log, ``(T, B, A, U)``.
-        scaled: the same with bounds moved to -1 and 1.
+        inputs: inputs of the agents' networks, ``(A, H + T + 1, B, F)``.
+        keep: ``(H + T + 1, B)``, as in ``Sequence``.
+        state: raw states, ``(T + 1, B, S)``.
+        context: standardised states for the mixers, ``(T + 1, B, S)``.
+        action: the dataset's actions, ``(T, B, A, U)``.
+        scaled_action: the same actions with the bounds scaled to -1 and 1.
         reward: scaled, ``(T, B)``.
         terminated: ``(T, B)``.
         valid: ``(T, B)``.
@@ -48,41 +48,41 @@ class Minibatch:
     state: Tensor
     context: Tensor
     action: Tensor
-    scaled: Tensor
+    scaled_action: Tensor
     reward: Tensor
     terminated: Tensor
     valid: Tensor
 
     @property
     def first(self) -> int:
-        """Time of the first step, H."""
+        """Time index of the first step, H."""
         return self.inputs.shape[1] - self.valid.shape[0] - 1
 
     @property
     def last(self) -> int:
-        """Time of the last successor, H + T."""
+        """Time index of the last next state, H + T."""
         return self.inputs.shape[1] - 1
 
 
 class ValueLearner(OfflineLearner):
-    """Learns values and policies from minibatches of transitions, with rewards from the log and no environment.
+    """Learns values and policies from minibatches of the dataset's transitions, without an environment.
 
-    One epoch is ``steps`` gradient steps, and one loss serves values and policies, which share no weights. The time
-    limit ends nothing: values follow it.
+    An epoch has ``steps_per_epoch`` gradient steps. A single loss trains values and policies, which share no weights.
+    Targets bootstrap after a time limit, because it is no termination.
 
     Args:
-        spec: the team (the command line links it to the data).
-        width: units of the linear layers, two of them.
-        gru_size: units of the GRUs; 0 for none; None for 128 where an agent sees less than the state, else 0.
-        window: steps per window of the log, for networks with a memory; others learn from single transitions.
+        spec: the team (set from the dataset on the command line).
+        width: units of each of the two linear layers.
+        gru_size: units of the GRUs; 0 for none. None means 128 if an agent observes only part of the state, else 0.
+        window: steps per trajectory window. Networks without a GRU learn from single transitions.
         burn_in: real steps of burn-in before each window.
-        batch_size: transitions per minibatch, in all processes together.
+        batch_size: transitions per minibatch, over all processes.
         steps_per_epoch: gradient steps per epoch.
         lr: learning rate.
         discount: γ.
-        target_update_rate: share of the way that target networks go to the learning ones in a step.
-        initial_std: deviation of continuous actions at the start, as a share of half their range.
-        min_std: least deviation.
+        target_update_rate: step size of the Polyak averaging of target networks, above 0 and up to 1.
+        initial_std: initial standard deviation of continuous actions, as a fraction of half their range.
+        min_std: lower bound of the standard deviation, in the same units.
     """
 
     deterministic: ClassVar[bool] = False
@@ -104,7 +104,7 @@ class ValueLearner(OfflineLearner):
     ) -> None:
         arguments = plain_arguments(locals())
         super().__init__(spec)
-        if self.deterministic:  # the deviations are not among its settings
+        if self.deterministic:  # such a method has no options for the standard deviation
             arguments = {name: value for name, value in arguments.items() if name not in ("initial_std", "min_std")}
         self.save_hyperparameters(arguments)
         require_at_least(1, width=width, window=window, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
@@ -118,7 +118,7 @@ class ValueLearner(OfflineLearner):
         self.team = self.learner_spec()
         everything = set(range(self.team.state_size))
         if gru_size is None:
-            gru_size = 0 if all(set(agent.observes) == everything for agent in self.team.agents) else MEMORY
+            gru_size = 0 if all(set(agent.observes) == everything for agent in self.team.agents) else DEFAULT_GRU_SIZE
         self.gru_size = gru_size
         self.window, self.burn_in = (window, burn_in) if gru_size else (1, 0)
         self.scale = ReturnScale()
@@ -126,11 +126,11 @@ class ValueLearner(OfflineLearner):
         self._targets: list[tuple[nn.Module, nn.Module]] = []
 
     def learner_spec(self) -> TeamSpec:
-        """The agents that learn; a centralised method makes the team one."""
+        """Returns the specification of the agents that learn. A centralised method returns that of one joint agent."""
         return self.spec
 
     def to_team_actor(self, policy: TeamActor) -> Any:
-        """What acts in the environment, given the policies of the agents that learn."""
+        """Returns the actor that acts in the environment, given the policies of the agents that learn."""
         return policy
 
     @property
@@ -139,24 +139,24 @@ class ValueLearner(OfflineLearner):
         return self.actor
 
     def losses(self, batch: Minibatch) -> dict[str, Tensor]:
-        """The parts of the loss by name; their sum is minimised."""
+        """Returns the terms of the loss by name. Their sum is minimised."""
         raise NotImplementedError
 
     def require_continuous(self) -> None:
-        """Refuses teams that choose.
+        """Checks that the team has continuous actions.
 
         Raises:
-            UserError: naming the method and what to use instead.
+            UserError: it has discrete ones. The message suggests other methods.
         """
         if self.spec.discrete:
             raise UserError(
-                f"model.class_path: {type(self).__name__} needs continuous actions, found the discrete ones of"
-                f" {self.spec.task}; expected e.g. momalit.baselines.MAIQLModule or momalit.baselines.ICQLModule"
+                f"model.class_path: found {type(self).__name__} for the discrete actions of {self.spec.task}, expected"
+                " a method that supports them, e.g. momalit.baselines.MAIQLModule or momalit.baselines.ICQLModule"
             )
 
     # --- minibatches -----------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
-        """Takes the statistics of the training split."""
+        """Computes the statistics of the training split."""
         super().setup(stage)
         if stage == "fit":
             self.scale.fit(self.data.train, self.spec.horizon, self.hparams["discount"])
@@ -169,18 +169,18 @@ class ValueLearner(OfflineLearner):
     def windows_per_batch(self) -> int:
         return max(self.hparams["batch_size"] // self.window, 1)
 
-    def starts(self, random: torch.Generator) -> Tensor:
-        """Uniformly drawn transitions, with replacement."""
-        return torch.randint(len(self.training_data), (self.windows_per_epoch,), generator=random)
+    def sample_starts(self, generator: torch.Generator) -> Tensor:
+        """Samples transitions uniformly, with replacement."""
+        return torch.randint(len(self.training_data), (self.windows_per_epoch,), generator=generator)
 
     def make_batch(self, index: Tensor) -> Segments:
         return self.training_data.segments(index, self.burn_in, self.window)
 
     def on_train_epoch_start(self) -> None:
-        self.noise = self.randomness(self.device, 5)
+        self.noise = self.epoch_generator(self.device, 5)
 
     def encode(self, segments: Segments) -> Minibatch:
-        """What the networks read, computed once for all of them."""
+        """Computes the inputs that all networks share."""
         sequence, inputs = segments.sequence, self.policy.inputs
         state = sequence.state[-len(segments.valid) - 1 :]
         return Minibatch(
@@ -189,7 +189,7 @@ class ValueLearner(OfflineLearner):
             state=state,
             context=inputs.standardizer(state),
             action=segments.action,
-            scaled=inputs.scaled(segments.action),
+            scaled_action=inputs.scaled(segments.action),
             reward=self.scale.reward(segments.reward),
             terminated=segments.terminated,
             valid=segments.valid,
@@ -202,32 +202,32 @@ class ValueLearner(OfflineLearner):
         return torch.stack(list(losses.values())).sum()
 
     def hidden_states(self, policy: TeamActor, batch: Minibatch, begin: int, end: int) -> Tensor:
-        """Memories of policies at the times from ``begin`` to before ``end``, ``(A, end - begin, B, H)``."""
-        return recall(policy.trunk, self.gru_size > 0, batch.inputs, batch.keep, begin, end)
+        """Returns hidden states of policies at time steps ``begin`` to ``end - 1``, ``(A, end - begin, B, H)``."""
+        return run_with_burn_in(policy.trunk, self.gru_size > 0, batch.inputs, batch.keep, begin, end)
 
-    def bootstrapped(self, batch: Minibatch, following: Tensor) -> Tensor:
-        """Targets of values from those of the successors, ``(T, B, ...)``."""
-        return bootstrapped_target(batch.reward, batch.terminated, following, self.hparams["discount"])
+    def td_target(self, batch: Minibatch, next_value: Tensor) -> Tensor:
+        """Returns ``r + γ V(s')``, given the values of the next states ``(T, B, ...)``."""
+        return bootstrapped_target(batch.reward, batch.terminated, next_value, self.hparams["discount"])
 
-    def target_of(self, network: Network) -> Network:
-        """A slow copy of ``network`` that follows it after every step."""
+    def make_target(self, network: Network) -> Network:
+        """Returns a target network, a copy of ``network`` that is updated towards it after every gradient step."""
         target = copy.deepcopy(network).requires_grad_(False)
         self._targets.append((network, target))
         return target
 
     @torch.no_grad()
     def update_targets(self) -> None:
-        """Moves the target networks (Polyak averaging)."""
+        """Updates the target networks by Polyak averaging."""
         rate = self.hparams["target_update_rate"]
         for network, target in self._targets:
-            for new, old in zip(network.parameters(), target.parameters(), strict=True):
-                old.lerp_(new, rate)
+            for online, slow in zip(network.parameters(), target.parameters(), strict=True):
+                slow.lerp_(online, rate)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """A step of the optimiser, then one of the target networks."""
+        """Takes a step of the optimiser, then updates the target networks."""
         super().optimizer_step(*args, **kwargs)
         self.update_targets()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(learning, self.hparams["lr"], fused=self.fused)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, self.hparams["lr"], fused=self.fused)

@@ -1,6 +1,6 @@
 """The command line: ``python main.py COMMAND ...`` or, where the library is installed, ``momalit COMMAND ...``.
 
-This module starts at once: PyTorch and Lightning are imported only by a command that needs them.
+This module imports quickly: only the commands that need PyTorch and Lightning import them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from importlib.util import find_spec
 from momalit.core.errors import UserError
 
 COMMANDS = {
-    "fit": "train a team; MOMA-PPO trains its world model first, or finds it in the cache",
+    "fit": "train a team; MOMA-PPO first trains its world model or loads it from the cache",
     "validate": "evaluate a checkpoint on the validation seeds",
     "test": "evaluate a checkpoint on the test seeds",
-    "predict": "write what a checkpoint predicts to predictions.npz",
-    "collect": "make a dataset of a built-in task from a seed",
-    "import": "make a team's dataset of a single agent's, from D4RL or Minari",
+    "predict": "write a checkpoint's predictions on the test trajectories to predictions.npz",
+    "collect": "collect a dataset on a built-in task",
+    "import": "convert a single-agent dataset (D4RL or Minari) into a team's dataset",
     "study": "run a grid of tasks, datasets, methods and seeds",
-    "cross-play": "play teams whose agents come from different runs",
-    "report": "compare the runs of a study: tables, figures, a page",
+    "cross-play": "evaluate teams whose agents come from different runs",
+    "report": "compare the runs of a study in tables and figures",
 }
 
-OWN = {  # commands that are no training: where they live
+NON_TRAINING_COMMANDS = {  # command -> module and function in ``momalit.cli.commands``
     "collect": ("collect", "run_collect"),
     "import": ("import_dataset", "run_import"),
     "study": ("study", "run_study"),
@@ -52,57 +52,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: the words after the program's name; those of the process by default.
+        argv: the arguments after the program's name. Default: ``sys.argv[1:]``.
 
     Returns:
-        the exit code: 0, or 2 after a mistake of the user's, which is told in one line on standard error.
-        Any other failure is an exception.
+        the exit code: 0, or 2 after a user's mistake, which is explained in one line on standard error.
+        Any other failure raises an exception.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview())
-        return 0 if words else 2
-    if words[0] in ("-V", "--version"):
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
         from momalit.training.run_directory import library_version
 
         sys.stdout.write(f"momalit {library_version()}\n")
         return 0
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # a user's own callbacks and environments lie where the command is given
+    if (working_directory := os.getcwd()) not in sys.path:
+        sys.path.append(working_directory)  # users' callbacks and environments can be imported from there
     try:
-        return _dispatch(words[0], words[1:])
+        return _dispatch(arguments[0], arguments[1:])
     except UserError as error:
         line = str(error)
     except ArgumentError as error:
         from momalit.cli.error_messages import one_line
 
         line = one_line(error.message)
-    except SystemExit as stop:  # --help and --print_config end here, and so does an interrupted fit
+    except SystemExit as stop:  # raised by --help, --print_config and an interrupted fit
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     sys.stderr.write(f"error: {' '.join(line.split())}\n")
     return 2
 
 
 def overview() -> str:
-    """The text of ``--help``."""
+    """Returns the text of ``--help``."""
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     return (
         "usage: python main.py COMMAND [--config NAME_OR_FILE ...] [--KEY VALUE ...]\n\n"
-        "Teams of agents trained from logs alone.\n\n"
+        "Trains teams of agents on offline datasets with MOMA-PPO and baselines.\n\n"
         f"commands:\n{commands}\n\n"
         f"examples:\n{EXAMPLES}\n\n"
-        "python main.py COMMAND --help lists the command's options; --print_config added to a command shows every\n"
-        "setting that it would use; --version tells the version. Computing on the CPU takes one thread, or\n"
-        "$OMP_NUM_THREADS of them; datasets and trained world models are kept in $MOMALIT_HOME (~/.cache/momalit).\n"
+        "python main.py COMMAND --help lists the options of a command. With --print_config, fit, validate, test and\n"
+        "predict print all their settings and exit. --version prints the version. The CPU uses one thread, or\n"
+        "$OMP_NUM_THREADS threads. Datasets and trained world models are stored in $MOMALIT_HOME (default:\n"
+        "~/.cache/momalit).\n"
     )
 
 
 def _require_packages() -> None:
-    """Tells who runs another Python than the project's that it is another one.
+    """Checks that this Python has the packages that every command needs.
 
     Raises:
-        UserError: a package that everything needs is missing.
+        UserError: a package is missing.
     """
     missing = [name for name in ("torch", "lightning", "jsonargparse", "rich") if find_spec(name) is None]
     if missing:
@@ -112,7 +113,7 @@ def _require_packages() -> None:
         )
 
 
-def _dispatch(command: str, words: list[str]) -> int:
+def _dispatch(command: str, arguments: list[str]) -> int:
     _require_packages()
     from momalit.cli.console import console_logging
 
@@ -120,13 +121,13 @@ def _dispatch(command: str, words: list[str]) -> int:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
         raise UserError(f"command: found '{command}', {hint}")
-    if command in OWN:
-        module, name = OWN[command]
+    if command in NON_TRAINING_COMMANDS:
+        module, name = NON_TRAINING_COMMANDS[command]
         with console_logging():
-            getattr(import_module(f"momalit.cli.commands.{module}"), name)(words)
+            getattr(import_module(f"momalit.cli.commands.{module}"), name)(arguments)
     else:
         from momalit.cli.training_cli import TrainingCLI
 
-        with console_logging():  # after the import, in which Lightning makes its loggers talkative
-            TrainingCLI.start(command, words)
+        with console_logging():  # after the import, during which Lightning sets its loggers' levels
+            TrainingCLI.start(command, arguments)
     return 0

@@ -1,4 +1,4 @@
-"""Checkpoints on the command line: which file is meant, and whose settings win."""
+"""Checkpoints on the command line: finds the file, and combines its settings with the configured ones."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from momalit.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
-WORDS = ("last", "best")
-NOT_SETTINGS = ("spec", "world_model", "warm_start")  # what belongs to the data, and files that may have gone
+CHECKPOINT_NAMES = ("last", "best")
+IGNORED_SETTINGS = ("spec", "world_model", "warm_start")  # given by the data, and files that may be gone
 
 
-def option(words: Sequence[str], name: str) -> str | None:
-    """Value of ``--name VALUE`` or ``--name=VALUE`` on a command line; the last one counts."""
-    found = None
-    for position, word in enumerate(words):
-        if word == f"--{name}" and position + 1 < len(words):
-            found = words[position + 1]
-        elif word.startswith(f"--{name}="):
-            found = word.partition("=")[2]
-    return found
+def option_value(arguments: Sequence[str], name: str) -> str | None:
+    """Returns the value of ``--name VALUE`` or ``--name=VALUE``, or None. The last occurrence counts."""
+    value = None
+    for position, argument in enumerate(arguments):
+        if argument == f"--{name}" and position + 1 < len(arguments):
+            value = arguments[position + 1]
+        elif argument.startswith(f"--{name}="):
+            value = argument.partition("=")[2]
+    return value
 
 
-def resolve(ckpt_path: str, run: RunDirectory | None, may_be_missing: bool = False) -> str | None:
-    """The file that ``--ckpt_path`` means.
+def resolve_checkpoint(ckpt_path: str, run: RunDirectory | None, may_be_missing: bool = False) -> str | None:
+    """Returns the path of the checkpoint that ``--ckpt_path`` names.
 
     Args:
         ckpt_path: a path, or ``last`` or ``best`` of the run.
         run: the run of ``--run_dir``.
-        may_be_missing: whether a run that was interrupted before its first checkpoint may be continued.
+        may_be_missing: whether to return None for a run that was interrupted before its first checkpoint.
 
     Raises:
         UserError: there is no such file.
     """
-    if ckpt_path in WORDS:
+    if ckpt_path in CHECKPOINT_NAMES:
         if run is None:
-            raise UserError(f"--ckpt_path: '{ckpt_path}' needs the run it belongs to, expected --run_dir DIR beside it")
+            raise UserError(f"--ckpt_path: found '{ckpt_path}' without a run, expected --run_dir DIR as well")
         path = run.checkpoint(ckpt_path)
         if path.is_file():
             return str(path)
@@ -55,83 +55,88 @@ def resolve(ckpt_path: str, run: RunDirectory | None, may_be_missing: bool = Fal
             return None
         raise UserError(f"--ckpt_path: found no {path}, expected the directory of a run that has saved a checkpoint")
     if not Path(ckpt_path).is_file():
-        near = difflib.get_close_matches(ckpt_path, WORDS, n=1)
+        near = difflib.get_close_matches(ckpt_path, CHECKPOINT_NAMES, n=1)
         hint = f"did you mean {near[0]}?" if near else "expected a checkpoint's path, last or best"
         raise UserError(f"--ckpt_path: found no file '{ckpt_path}', {hint}")
     return ckpt_path
 
 
 def stored_settings(path: str, class_path: str) -> dict[str, Any]:
-    """The model's settings in a checkpoint.
+    """Returns the model's settings in a checkpoint.
 
     Args:
         path: the checkpoint.
-        class_path: the class that the configuration asks for.
+        class_path: the configured model class.
 
     Raises:
-        UserError: the checkpoint cannot be read or is of another class.
+        UserError: the checkpoint cannot be read or belongs to another class.
     """
     content = read_checkpoint(path)
     method = content.get("momalit", {}).get("method")
-    wanted = class_path.rpartition(".")[2]
-    if method is not None and method != wanted:
-        raise UserError(f"--ckpt_path: {path} is a checkpoint of {method}, expected one of {wanted}")
+    configured = class_path.rpartition(".")[2]
+    if method is not None and method != configured:
+        raise UserError(f"--ckpt_path: {path} is a checkpoint of {method}, expected one of {configured}")
     stored = {key: value for key, value in content.get("hyper_parameters", {}).items() if not key.startswith("_")}
-    foreign = sorted(set(stored) - {"spec", *class_settings(class_path)})
-    if foreign:
+    unknown = sorted(set(stored) - {"spec", *class_settings(class_path)})
+    if unknown:
         raise UserError(
-            f"--ckpt_path: {path} is of another method than {wanted}, which has no {', '.join(foreign[:3])}"
+            f"--ckpt_path: {path} is a checkpoint of another method, which has {', '.join(unknown[:3])}; expected one"
+            f" of {configured}"
         )
-    return {key: value for key, value in stored.items() if key not in NOT_SETTINGS}
+    return {key: value for key, value in stored.items() if key not in IGNORED_SETTINGS}
 
 
-def given_on_command_line(words: Sequence[str], group: str = "model") -> set[str]:
-    """Settings of ``group`` that the command line names, as dotted names below it."""
+def given_on_command_line(arguments: Sequence[str], group: str = "model") -> set[str]:
+    """Returns the names of the settings of ``group`` on the command line, e.g. ``pessimism.lambda_all``."""
     names = set()
-    for word in words:
-        if word.startswith(f"--{group}."):
-            names.add(word.partition("=")[0].removeprefix(f"--{group}.").removeprefix("init_args."))
+    for argument in arguments:
+        if argument.startswith(f"--{group}."):
+            names.add(argument.partition("=")[0].removeprefix(f"--{group}.").removeprefix("init_args."))
     return names
 
 
-def merge(configured: Mapping[str, Any], stored: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
-    """What the checkpoint changes in the configured settings; each difference is logged in one line.
+def overrides(configured: Mapping[str, Any], stored: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    """Returns the configured settings that the checkpoint overrides, and logs each difference in one line.
 
-    The command line wins over the checkpoint, and the checkpoint over configuration files and defaults.
+    The command line overrides the checkpoint. The checkpoint overrides configuration files and defaults.
 
     Args:
-        configured: the model's settings as parsed.
-        stored: those in the checkpoint.
-        given: names of those given on the command line.
+        configured: the model's settings after parsing.
+        stored: the settings in the checkpoint.
+        given: names of the settings given on the command line.
 
     Returns:
-        the settings to change.
+        the settings to change and their new values, nested as in ``configured``.
     """
     changes: dict[str, Any] = {}
-    flat, base = _flat(stored), _flat(configured)
-    for name, value in flat.items():
-        if name.partition(".")[0] not in configured or (name in base and _equal(base[name], value)):
+    flat_stored, flat_configured = _flatten(stored), _flatten(configured)
+    for name, value in flat_stored.items():
+        if name.partition(".")[0] not in configured or (
+            name in flat_configured and _equal(flat_configured[name], value)
+        ):
             continue
         if name in given or name.partition(".")[0] in given:
-            logger.info("model.%s: %s from the command line (checkpoint: %s)", name, base.get(name), value)
+            logger.info("model.%s: %s from the command line (checkpoint: %s)", name, flat_configured.get(name), value)
         else:
-            if name in base:
-                logger.info("model.%s: %s from the checkpoint (configuration: %s)", name, value, base[name])
+            if name in flat_configured:
+                logger.info("model.%s: %s from the checkpoint (configuration: %s)", name, value, flat_configured[name])
             _set(changes, name, value)
     return changes
 
 
-def changed_rates(configured: Mapping[str, Any], stored: Mapping[str, Any], given: set[str]) -> dict[float, float]:
-    """Learning rates that the command line changes: what they were in the checkpoint -> what they shall be."""
+def changed_learning_rates(
+    configured: Mapping[str, Any], stored: Mapping[str, Any], given: set[str]
+) -> dict[float, float]:
+    """Returns the learning rates that the command line changes: value in the checkpoint -> new value."""
     names = [name for name in given if name.split("_")[-1] == "lr" and isinstance(stored.get(name), float)]
     return {stored[name]: configured[name] for name in names if stored[name] != configured[name]}
 
 
-class NewRates(Callback):
-    """Puts learning rates from the command line in place of those that a checkpoint's optimisers remember.
+class ReplaceLearningRates(Callback):
+    """Replaces learning rates in a checkpoint's optimiser states by those from the command line.
 
     Args:
-        rates: old initial rate -> new one; schedules go on from where they were, in proportion.
+        rates: old initial learning rate -> new one. Schedules continue at their position, scaled by the ratio.
     """
 
     def __init__(self, rates: Mapping[float, float]) -> None:
@@ -157,8 +162,8 @@ class NewRates(Callback):
 
 
 @contextmanager
-def fitting(path: str | None, model: pl.LightningModule) -> Iterator[None]:
-    """Tells people, not programmers, that a checkpoint's networks have other sizes than the settings ask for."""
+def explain_load_errors(path: str | None, model: pl.LightningModule) -> Iterator[None]:
+    """Turns errors in loading a state dict into a UserError, e.g. if network sizes differ from the settings."""
     try:
         yield
     except RuntimeError as error:
@@ -168,14 +173,14 @@ def fitting(path: str | None, model: pl.LightningModule) -> Iterator[None]:
         raise UserError(f"--ckpt_path: {path} does not fit the configured {type(model).__name__} ({detail})") from error
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
+            flat |= _flatten(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _set(settings: dict[str, Any], name: str, value: Any) -> None:

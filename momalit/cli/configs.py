@@ -1,4 +1,4 @@
-"""Finding configurations by name, and reading a command line's ``--config`` options."""
+"""Finds configuration files by name and reads the ``--config`` options of a command line."""
 
 from __future__ import annotations
 
@@ -14,55 +14,57 @@ from momalit.core.errors import UserError
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def shipped() -> Path:
-    """The folder of the configurations that come with the library: the repository's, or the installed package's."""
-    beside = PACKAGE.parent / "configs"
-    return beside if beside.is_dir() else PACKAGE / "configs"
+def directory() -> Path:
+    """Returns the folder of the built-in configurations, in the repository or else in the installed package."""
+    in_repository = PACKAGE.parent / "configs"
+    return in_repository if in_repository.is_dir() else PACKAGE / "configs"
 
 
 STUDIES = "studies/"
 
 
 def names() -> list[str]:
-    """Names of all shipped configurations, e.g. ``baselines/bc.yaml``, without studies."""
+    """Returns the names of all built-in configurations except studies, e.g. ``baselines/bc.yaml``."""
     return [name for name in _files() if not name.startswith(STUDIES)]
 
 
 def studies() -> list[str]:
-    """Names of all shipped studies, e.g. ``studies/agreement_icg.yaml``."""
+    """Returns the names of all built-in studies, e.g. ``studies/agreement_icg.yaml``."""
     return [name for name in _files() if name.startswith(STUDIES)]
 
 
 def _files() -> list[str]:
-    return sorted(path.relative_to(shipped()).as_posix() for path in shipped().rglob("*.yaml"))
+    return sorted(path.relative_to(directory()).as_posix() for path in directory().rglob("*.yaml"))
 
 
 def find(name: str, known: Sequence[str] | None = None, what: str = "--config") -> Path:
-    """The file meant by ``name``: one where you stand, else one that is shipped; ``.yaml`` may be left out.
+    """Returns the path of the file ``name``. Files in the working directory precede built-in ones.
 
     Args:
-        name: as it was given.
-        known: names to suggest; those of all configurations by default.
-        what: is looked for, for the message.
+        name: name or path of the file, with or without ``.yaml``.
+        known: names to suggest if there is no such file. Default: all configurations except studies.
+        what: option or argument at the start of the error message.
 
     Raises:
-        UserError: there is none, with the nearest names.
+        UserError: there is no such file. The message suggests the nearest names.
     """
     short = name.removeprefix("./").removeprefix("configs/")
-    for candidate in (Path(name), shipped() / short, Path(f"{name}.yaml"), shipped() / f"{short}.yaml"):
+    for candidate in (Path(name), directory() / short, Path(f"{name}.yaml"), directory() / f"{short}.yaml"):
         if candidate.is_file():
             return candidate.resolve()
     known = names() if known is None else known
-    by_stem = [other for other in known if Path(other).stem == Path(short).stem]
-    near = by_stem or difflib.get_close_matches(short, known, n=3, cutoff=0.4) or known
-    raise UserError(f"{what}: found no file '{name}', neither here nor in {shipped()}; nearest: {', '.join(near)}")
+    same_stem = [other for other in known if Path(other).stem == Path(short).stem]
+    nearest = same_stem or difflib.get_close_matches(short, known, n=3, cutoff=0.4) or known
+    raise UserError(
+        f"{what}: found no file '{name}' in the working directory or in {directory()}; nearest: {', '.join(nearest)}"
+    )
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The settings in a file.
+    """Returns the settings in a file.
 
     Raises:
-        UserError: it is no YAML mapping, with the line.
+        UserError: the file is not a YAML mapping. The message has the line of a syntax error.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -76,30 +78,30 @@ def read(path: Path) -> dict[str, Any]:
     return content or {}
 
 
-def split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Separates the configurations of a command line from its other words.
+def split_arguments(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Separates the ``--config`` options of a command line from its other arguments.
 
-    Options win over configurations wherever they stand, so the caller puts the files first.
+    Other options override configurations regardless of their position, so the caller puts the files first.
 
     Returns:
-        the files in their order, and the other words.
+        the files in their order, and the other arguments.
 
     Raises:
         UserError: a configuration is missing or cannot be read.
     """
     files: list[str] = []
     others: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        option, equals, value = word.partition("=")
+    rest = iter(arguments)
+    for argument in rest:
+        option, equals, value = argument.partition("=")
         if option not in ("--config", "-c"):
-            others.append(word)
+            others.append(argument)
         elif equals:
             files.append(value)
         else:
             following = next(rest, None)
             if following is None or following.startswith("--"):
-                raise UserError("--config: found no name after it, expected one such as icg.yaml")
+                raise UserError("--config: found no value, expected a name or path, e.g. icg.yaml")
             files.append(following)
     paths = [find(name) for name in files]
     for path in paths:

@@ -1,13 +1,16 @@
-"""Turns jsonargparse's explanations of a mistake, which are many lines long, into one line."""
+"""Condenses jsonargparse's error messages, which have many lines, into one line."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 import re
+from argparse import ArgumentError
 from collections.abc import Iterable, Sequence
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
+
+from momalit.core.errors import UserError
 
 KEY = re.compile(r'Parser key "([^"]+)"')
 CLASS = re.compile(r"Problem with given class_path '([^']+)':\s*(.*)")
@@ -23,12 +26,24 @@ LITERALS = re.compile(r"Literal\[([^\]]*)\]")
 PLAIN_TYPE = re.compile(r"<class '(?:[\w.]*\.)?(\w+)'>")
 
 
+def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Parses the arguments of a command that is no training.
+
+    Raises:
+        UserError: an argument is invalid.
+    """
+    try:
+        return parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise UserError(one_line(error.message, [action.dest for action in parser._actions])) from error
+
+
 def one_line(message: str, keys: Sequence[str] = ()) -> str:
-    """The mistake in one line that names the key, what was found and what was expected.
+    """Returns an error message of one line with the key, what was found and what was expected.
 
     Args:
-        message: what jsonargparse says.
-        keys: all keys that the command accepts, for "did you mean".
+        message: the message of jsonargparse.
+        keys: all keys that the command accepts, to suggest the nearest.
     """
     path = ".".join(KEY.findall(message))
     described = CLASS.findall(message)
@@ -37,7 +52,7 @@ def one_line(message: str, keys: Sequence[str] = ()) -> str:
         found = match.group(1)
         return f"{found}: no such setting{_nearest(found.lstrip('-'), keys)}"
     if message.startswith("unrecognized arguments:"):
-        return f"{message.partition(': ')[2]}: unexpected; options begin with --, and a command line has one command"
+        return f"{message.partition(': ')[2]}: unexpected argument, expected one command and options that begin with --"
     if match := UNKNOWN.search(message):
         found = match.group(1)
         owner = path if class_path.startswith("momalit.cli.") or not class_path else class_path
@@ -46,14 +61,14 @@ def one_line(message: str, keys: Sequence[str] = ()) -> str:
         missing = [name.partition("fit.")[2] or name for name in match.group(1).split(", ")]
         return f"{', '.join(_join(path, name) for name in missing)}: missing, a value is required"
     if match := EXPECTED.search(message):
-        return f"{path}: found {_shown(match.group(2))}, expected {_types(match.group(1))}"
+        return f"{path}: found {_quoted(match.group(2))}, expected {_types(match.group(1))}"
     if reason and not reason.startswith(("Does not validate", "Parser key")):
         return f"{path}.class_path: found '{class_path}', which cannot be used ({reason})"
     innermost = message[message.rfind('Parser key "') :]
     if (types := SUBTYPES.search(innermost)) and (value := VALUE.search(innermost)):
         nested = NESTED.search(value.group(1))
         found = nested.group(2) if nested else value.group(1)
-        return f"{path}: found {_shown(found)}, expected {_types(types.group(1))}"
+        return f"{path}: found {_quoted(found)}, expected {_types(types.group(1))}"
     text = " ".join(PLAIN_TYPE.sub(r"\1", message).split())
     return text if len(text) <= 400 else text[:397] + "..."
 
@@ -63,12 +78,12 @@ def _join(key: str, name: str) -> str:
 
 
 def _nearest(found: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(found, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    nearest = difflib.get_close_matches(found, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def class_settings(class_path: str) -> list[str]:
-    """Names of a class's settings, those it hands on to its base classes too; none if it cannot be imported."""
+    """Returns the names of a class's settings, including inherited ones; empty if the class cannot be imported."""
     module, _, name = class_path.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
@@ -83,6 +98,6 @@ def _types(text: str) -> str:
     return " or ".join(LITERALS.sub(lambda found: found.group(1).replace("'", ""), part) for part in parts)
 
 
-def _shown(value: str) -> str:
+def _quoted(value: str) -> str:
     value = value.strip()
     return value if value[:1] in "'\"[{" else f"'{value}'"

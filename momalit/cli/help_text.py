@@ -1,4 +1,4 @@
-"""Makes ``COMMAND --help`` readable: Lightning's descriptions are paragraphs of reStructuredText."""
+"""Shortens ``COMMAND --help``: Lightning's descriptions are paragraphs of reStructuredText."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import re
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-# What a line of our own says better.
-OWN_WORDS = {
-    "config": "a configuration: a file, or the name of one that ships; later ones win",
-    "seed_everything": "seed of everything random",
-    "model": "the method: a class path, and its settings as --model.NAME VALUE",
-    "data": "what is learnt from: a class path, and its settings as --data.NAME VALUE",
-    "ckpt_path": "a checkpoint, or last or best of --run_dir; fit goes on from it, the others evaluate it",
+DESCRIPTIONS = {  # replace those of Lightning
+    "config": "configuration: a file or the name of a built-in one; if there are several, later ones override",
+    "seed_everything": "random seed",
+    "model": "the method: a class path; its settings are --model.NAME VALUE",
+    "data": "the data module: a class path; its settings are --data.NAME VALUE",
+    "ckpt_path": "a checkpoint's path, or last or best in --run_dir; fit resumes from it, other commands evaluate it",
     "weights_only": "load tensors and plain values only",
-    "verbose": "show the results",
-    "return_predictions": "always so here: the predictions are saved",
+    "verbose": "ignored; the command always shows its results",
+    "return_predictions": "ignored; the predictions are always saved",
 }
 TITLES = {"trainer": "trainer", "model": "model", "data": "data", "evaluation": "evaluation in the real environment"}
 
 
-def tidy(parser: LightningArgumentParser, command: str) -> None:
-    """Gives every option of a command's parser a description of one sentence."""
+def simplify_help(parser: LightningArgumentParser, command: str) -> None:
+    """Shortens the description of every trainer option to one sentence, and replaces the ``DESCRIPTIONS``."""
     parser.usage = f"python main.py {command} [--config NAME_OR_FILE ...] [--KEY VALUE ...]"
     for action in parser._actions:
-        if action.dest in OWN_WORDS:
-            action.help = OWN_WORDS[action.dest]
+        if action.dest in DESCRIPTIONS:
+            action.help = DESCRIPTIONS[action.dest]
         elif isinstance(action.help, str) and action.dest.startswith("trainer."):
             action.help = _first_sentence(action.help)
     for group in parser._action_groups:

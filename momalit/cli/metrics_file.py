@@ -1,4 +1,4 @@
-"""MetricsFile: ``metrics.csv``, one row per epoch, the same bytes for the same seed."""
+"""MetricsFile: a logger that writes ``metrics.csv``, with one row per epoch and the same bytes for the same seed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-LEFT_OUT = ("time/", "speed/", "test/")  # clocks differ between equal runs; tests belong to results.json
+EXCLUDED = ("time/", "speed/", "test/")  # times differ between equal runs; test metrics are in results.json
 
 
 class MetricsFile(Logger):
-    """Everything logged in an epoch in one row; a metric logged several times keeps its last value.
+    """Writes all metrics of an epoch to one row. If a metric is logged several times, the last value is written.
 
     Args:
-        path: the file. Rows that are there already stay, so that a continued run continues its file.
+        path: the file. A resumed run first calls ``truncate``, which reads the existing rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +27,7 @@ class MetricsFile(Logger):
         self.path = path
         self._columns = ["epoch", "step"]
         self._rows: list[dict[str, str]] = []
-        self._offset = 0  # where the last row begins
+        self._offset = 0  # byte offset of the last row
 
     @property
     def name(self) -> str:
@@ -48,39 +48,39 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Hyper-parameters are in ``config.yaml`` and in every checkpoint."""
+        """Does nothing: hyper-parameters are in ``config.yaml`` and in every checkpoint."""
 
     @rank_zero_only
-    def keep_until(self, epoch: int) -> None:
-        """Takes over the rows before ``epoch`` from the file; later ones are trained again."""
+    def truncate(self, epoch: int) -> None:
+        """Keeps only the file's rows before ``epoch``; the later epochs are trained again."""
         self._rows, self._columns = [], ["epoch", "step"]
         if self.path.is_file() and epoch:
             with self.path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 self._columns = list(reader.fieldnames or self._columns)
-                # A program that was killed may have left half a row, of an epoch that is trained again.
+                # A killed process may leave an incomplete last row, whose epoch is trained again.
                 self._rows = [row for row in reader if None not in row.values() and int(row["epoch"]) < epoch]
         if self.path.parent.is_dir():
             self._rewrite()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Adds to the row of the metrics' epoch."""
-        new = {name: repr(float(value)) for name, value in metrics.items() if not name.startswith(LEFT_OUT)}
+        """Adds metrics to the row of their epoch. Ignores them if ``epoch`` is missing or nothing else remains."""
+        new = {name: repr(float(value)) for name, value in metrics.items() if not name.startswith(EXCLUDED)}
         if "epoch" not in new or len(new) == 1:
             return
         epoch = str(int(metrics["epoch"]))
-        same = bool(self._rows) and self._rows[-1]["epoch"] == epoch
-        row = {**(self._rows[-1] if same else {}), **new, "epoch": epoch, "step": str(step)}
-        self._rows[len(self._rows) - same :] = [row]
-        more = sorted(set(row) - set(self._columns))
-        if more:
-            # Sorted among themselves: the order in which callbacks happen to log must not change the file.
-            self._columns = [*self._columns[:2], *sorted({*self._columns[2:], *more})]
-        if more or not self.path.is_file():
+        same_epoch = bool(self._rows) and self._rows[-1]["epoch"] == epoch
+        row = {**(self._rows[-1] if same_epoch else {}), **new, "epoch": epoch, "step": str(step)}
+        self._rows[len(self._rows) - same_epoch :] = [row]
+        new_columns = sorted(set(row) - set(self._columns))
+        if new_columns:
+            # Sorted, so that the order in which callbacks log does not change the file.
+            self._columns = [*self._columns[:2], *sorted({*self._columns[2:], *new_columns})]
+        if new_columns or not self.path.is_file():
             self._rewrite()
         else:
-            self._write_last(appended=not same)
+            self._write_last(appended=not same_epoch)
 
     def _write_last(self, appended: bool) -> None:
         with self.path.open("r+", newline="", encoding="utf-8") as file:

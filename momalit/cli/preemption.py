@@ -1,4 +1,4 @@
-"""Preemption: a machine that is taken away costs nothing but the epoch under way."""
+"""Preemption: stops training at the end of the epoch in which a termination signal arrives."""
 
 from __future__ import annotations
 
@@ -20,60 +20,60 @@ logger = logging.getLogger(__name__)
 
 
 class Preemption(Callback):
-    """Ends training after the epoch in which a signal came, when its checkpoint has been written.
+    """Stops training at the end of the epoch in which a signal arrives, after the epoch's checkpoint is saved.
 
-    The signals are SIGTERM and, in a job of SLURM that may be requeued, the one that it sends ahead of the time limit
-    (``#SBATCH --signal=SIGUSR1@SECONDS``): then the job is put into the queue again. It is enough that one process
-    gets the signal. A machine that goes before the epoch has ended costs that epoch, which is trained again.
+    The signals are SIGTERM and, in a SLURM job that may be requeued, the one that SLURM sends before the time limit
+    (``#SBATCH --signal=SIGUSR1@SECONDS``). After the latter the job is requeued. One process that receives the signal
+    stops all of them. If the machine disappears during the epoch, a resumed run trains that epoch again.
 
-    Lightning's own handlers save or communicate wherever the signal finds each process, between two collectives of
-    the others; so these take their place while training. What it asks the first process before every batch, whether
-    such a signal came, is not asked then.
+    The signal handlers replace Lightning's during training. Lightning's would save or communicate at different points
+    in different processes, possibly between two collective operations. Lightning's broadcast before every batch, which
+    asks whether rank 0 received SIGTERM, is disabled.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the signals; the trainer gives them back when it has finished."""
+        """Installs the signal handlers. The trainer restores the previous ones after ``fit``."""
         self.received = None
         if threading.current_thread() is not threading.main_thread():
             return
 
-        def note(number: int, _: FrameType | None) -> None:
+        def record_signal(number: int, _: FrameType | None) -> None:
             first, self.received = self.received is None, number
             launcher: Any = trainer.strategy.launcher
             if first and launcher is not None and getattr(launcher, "procs", None):
-                launcher.kill(number)  # to the processes that this one started
+                launcher.kill(number)  # forwards the signal to the processes that this one started
 
-        for number in {signal.SIGTERM, *self._requeueing(trainer)}:
-            signal.signal(number, note)
+        for number in {signal.SIGTERM, *self._requeue_signals(trainer)}:
+            signal.signal(number, record_signal)
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # All processes end after the same epoch, whichever of them got the signal.
+        # All processes stop after the same epoch, even if only one received the signal.
         numbers = {number for number in gather_objects(self.received) if number is not None}
         if numbers:
-            self.received = min(numbers & self._requeueing(trainer) or numbers)
+            self.received = min(numbers & self._requeue_signals(trainer) or numbers)
             trainer.should_stop = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ends the program, as one that a signal ended.
+        """Exits with code 128 + signal number, like a program that was ended by the signal.
 
         Raises:
-            SystemExit: a signal came.
+            SystemExit: a signal was received.
         """
         if self.received is None:
             return
         name = signal.Signals(self.received).name
-        logger.warning("%s: training ends after epoch %d, whose checkpoint is kept", name, trainer.current_epoch)
-        if trainer.is_global_zero and self.received in self._requeueing(trainer):
+        logger.warning("%s: training stops after epoch %d; its checkpoint is saved", name, trainer.current_epoch)
+        if trainer.is_global_zero and self.received in self._requeue_signals(trainer):
             _requeue()
         raise SystemExit(128 + self.received)
 
     @staticmethod
-    def _requeueing(trainer: pl.Trainer) -> set[int]:
-        """The signal after which the job is put into SLURM's queue again, if there is one."""
+    def _requeue_signals(trainer: pl.Trainer) -> set[int]:
+        """Returns the signal after which the SLURM job is requeued, or an empty set if there is none."""
         environment = getattr(trainer.strategy, "cluster_environment", None) or getattr(
             trainer._accelerator_connector, "cluster_environment", None
         )
@@ -92,6 +92,6 @@ def _requeue() -> None:
     except OSError as error:
         problem = f"scontrol: {error.strerror}"
     if problem:
-        logger.warning("job %s could not be put into the queue again (%s)", job, problem)
+        logger.warning("SLURM job %s could not be requeued (%s)", job, problem)
     else:
-        logger.info("job %s is in the queue again", job)
+        logger.info("SLURM job %s is requeued", job)

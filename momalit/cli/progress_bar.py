@@ -1,4 +1,4 @@
-"""EpochProgress: one bar for the whole training, with the number that matters; plain lines without a terminal."""
+"""EpochProgress: a progress bar that counts epochs and shows a metric; without a terminal, it logs lines instead."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from momalit.cli.console import console
 
 logger = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LINES = 10.0  # at least; the last epoch is always logged
 
 
 class EpochProgress(ProgressBar):
-    """Shows epochs done, and the monitored metric now and at its best.
+    """Shows the number of finished epochs, and the latest and best values of the monitored metric.
 
     Args:
-        title: what is trained.
-        monitor: name of the metric, or None for those logged with ``prog_bar=True``.
-        mode: ``max`` or ``min``: which way is better.
+        title: name of what is trained, e.g. ``world model``.
+        monitor: name of the metric. None shows the metrics that are logged with ``prog_bar=True``.
+        mode: ``max`` or ``min``: whether larger or smaller values of the metric are better.
     """
 
     def __init__(self, title: str, monitor: str | None, mode: str = "max") -> None:
@@ -31,11 +31,11 @@ class EpochProgress(ProgressBar):
         self.title, self.monitor, self.mode = title, monitor, mode
         self.best: float | None = None
         self._bar: Progress | None = None
-        self._began = self._said = 0.0
+        self._started = self._last_line = 0.0
         self._enabled = True
 
     def state_dict(self) -> dict[str, Any]:
-        """The best so far, which a continued run shows again."""
+        """Returns the best value so far, which a resumed run shows again."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -48,29 +48,29 @@ class EpochProgress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._began = self._said = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         if not self._enabled or not console.is_terminal:
             return
         columns = ("{task.description}", BarColumn(), "{task.completed:.0f}/{task.total:.0f}")
         self._bar = Progress(
-            *columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[number]}"), console=console
+            *columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[metrics]}"), console=console
         )
         self._bar.start()
         total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
-        self._task = self._bar.add_task(self.title, total=total, completed=trainer.current_epoch, number="")
+        self._task = self._bar.add_task(self.title, total=total, completed=trainer.current_epoch, metrics="")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        number = self._number(trainer)
+        metrics = self._metrics(trainer)
         done = trainer.current_epoch + 1
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, number=number)
+            self._bar.update(self._task, completed=done, metrics=metrics)
             return
         now = time.monotonic()
-        if self._enabled and (now - self._said >= SECONDS_BETWEEN_LINES or done == trainer.max_epochs):
-            self._said = now
-            of = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
-            detail = f", {number}" if number else ""
-            logger.info("%s: epoch %d%s, %.0f s%s", self.title, done, of, now - self._began, detail)
+        if self._enabled and (now - self._last_line >= SECONDS_BETWEEN_LINES or done == trainer.max_epochs):
+            self._last_line = now
+            total = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+            detail = f", {metrics}" if metrics else ""
+            logger.info("%s: epoch %d%s, %.0f s%s", self.title, done, total, now - self._started, detail)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop()
@@ -82,7 +82,7 @@ class EpochProgress(ProgressBar):
         self._stop()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """What ``trainer.print`` says."""
+        """Logs the text of ``trainer.print``."""
         if self._enabled:
             logger.info(" ".join(map(str, args)))
 
@@ -91,12 +91,12 @@ class EpochProgress(ProgressBar):
             self._bar.stop()
             self._bar = None
 
-    def _number(self, trainer: pl.Trainer) -> str:
+    def _metrics(self, trainer: pl.Trainer) -> str:
         if self.monitor is None:
             return ", ".join(f"{k} {float(v):.4g}" for k, v in trainer.progress_bar_metrics.items())
         value = trainer.callback_metrics.get(self.monitor)
         if value is None:
             return ""
-        now = float(value)
-        self.best = now if self.best is None else (max if self.mode == "max" else min)(self.best, now)
-        return f"{self.monitor} {now:.4g} (best {self.best:.4g})"
+        latest = float(value)
+        self.best = latest if self.best is None else (max if self.mode == "max" else min)(self.best, latest)
+        return f"{self.monitor} {latest:.4g} (best {self.best:.4g})"

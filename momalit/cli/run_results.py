@@ -1,4 +1,4 @@
-"""What a command leaves behind: ``results.json``, figures of an evaluation, predictions."""
+"""Writes and shows the results of a command: ``results.json``, metrics of an evaluation, predictions."""
 
 from __future__ import annotations
 
@@ -18,54 +18,57 @@ from momalit.training.run_directory import RunDirectory, versions, write_json
 
 
 def dataset_record(datamodule: Any) -> dict[str, Any]:
-    """What ``run.json`` says about the data."""
+    """Returns the entry ``dataset`` of ``run.json``."""
     return {name: getattr(datamodule, name, None) for name in ("dataset", "env", "path", "fingerprint", "provenance")}
 
 
-def report(
+def evaluate_and_save(
     trainer: pl.Trainer, model: pl.LightningModule, datamodule: Any, run: RunDirectory, seed: int | None, started: float
 ) -> None:
-    """Evaluates what was trained and writes ``results.json``.
+    """Tests the trained model, writes ``results.json`` and shows the metrics.
 
     Args:
-        trainer: that has just finished.
-        model: what it trained.
-        datamodule: what on.
+        trainer: the trainer, which has finished ``fit``.
+        model: the trained module.
+        datamodule: the data it was trained on.
         run: the run's directory.
-        seed: of the run.
-        started: when it began, in seconds since the epoch.
+        seed: the run's seed.
+        started: start time of the command, in seconds since 1970.
     """
     if isinstance(model, TeamPolicyModule):
         from callbacks.final_report import final_report
 
         final_report(trainer, model, datamodule, run.path, seed, started)
         return
-    held_out = _numbers(trainer.callback_metrics)
-    tested = trainer.test(model, datamodule=datamodule, verbose=False)
-    figures = {**held_out, **{name: value for part in tested for name, value in part.items()}}
+    fit_metrics = _as_floats(trainer.callback_metrics)
+    test_metrics = trainer.test(model, datamodule=datamodule, verbose=False)
+    metrics = {**fit_metrics, **{name: value for part in test_metrics for name, value in part.items()}}
     if trainer.is_global_zero:
-        content = {"model": type(model).__name__, "seed": seed, "metrics": figures, "versions": versions()}
+        content = {"model": type(model).__name__, "seed": seed, "metrics": metrics, "versions": versions()}
         write_json(run.path / "results.json", content)
-        show(figures)
+        show(metrics)
 
 
-def save_figures(command: str, figures: Mapping[str, float], checkpoint: str, run: RunDirectory) -> Path:
-    """Writes the figures of ``validate`` or ``test`` to ``<command>.json`` and shows them."""
+def save_metrics(command: str, metrics: Mapping[str, float], checkpoint: str, run: RunDirectory) -> Path:
+    """Writes the metrics of ``validate`` or ``test`` to ``<command>.json``, shows them, and returns the file's path."""
     run.path.mkdir(parents=True, exist_ok=True)
     path = run.path / f"{command}.json"
-    write_json(path, {"checkpoint": str(checkpoint), "metrics": dict(figures), "versions": versions()})
-    show(figures)
+    write_json(path, {"checkpoint": str(checkpoint), "metrics": dict(metrics), "versions": versions()})
+    show(metrics)
     return path
 
 
 def save_predictions(outputs: Sequence[Mapping[str, torch.Tensor]], run: RunDirectory) -> Path:
-    """Writes the batches' predictions, joined along their first axis, to ``predictions.npz``.
+    """Writes the predictions of all batches, concatenated along the first axis, to ``predictions.npz``.
+
+    Returns:
+        the file's path.
 
     Raises:
-        UserError: nothing was predicted.
+        UserError: there are no predictions.
     """
     if not outputs:
-        raise UserError("data.test_fraction: holds out 0 trajectories, expected some to predict")
+        raise UserError("data.test_fraction: found 0 test trajectories, expected at least 1 for predict")
     run.path.mkdir(parents=True, exist_ok=True)
     path = run.path / "predictions.npz"
     arrays = {name: torch.cat([part[name] for part in outputs]).float().cpu().numpy() for name in outputs[0]}
@@ -75,14 +78,14 @@ def save_predictions(outputs: Sequence[Mapping[str, torch.Tensor]], run: RunDire
     return path
 
 
-def show(figures: Mapping[str, float]) -> None:
-    """A table of figures for people."""
+def show(metrics: Mapping[str, float]) -> None:
+    """Prints a table of metrics."""
     table = Table("metric", "value")
     table.columns[1].justify = "right"
-    for name, value in figures.items():
+    for name, value in metrics.items():
         table.add_row(name, f"{value:.4g}")
     console.print(table)
 
 
-def _numbers(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
+def _as_floats(metrics: Mapping[str, torch.Tensor]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}

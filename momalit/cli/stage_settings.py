@@ -1,4 +1,4 @@
-"""The stages before the policies as groups of settings: ``world_model:`` and ``warm_start:``."""
+"""The stages that precede policy training, as groups of settings: ``world_model:`` and ``warm_start:``."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ WARM_START = Stage(
 
 
 def _settings_type(name: str, stage: Stage, max_epochs: int) -> Any:
-    """A dataclass of the stage's own settings, which the command line reads like any other group.
+    """Makes a dataclass of the stage's settings, which becomes a group of command-line options.
 
     Args:
-        name: what the module variable that takes it is called: jsonargparse imports it by that name.
-        stage: whose module's constructor gives names, types, defaults and descriptions.
-        max_epochs: default number of epochs.
+        name: name of the dataclass. This module must have a variable of that name, from which jsonargparse imports it.
+        stage: the stage. Its module's constructor has the names, types, defaults and descriptions of the settings.
+        max_epochs: default maximum number of epochs.
     """
     hints = get_type_hints(stage.kind.__init__)
     fields: list[tuple[str, Any, Any]] = [
@@ -44,58 +44,59 @@ def _settings_type(name: str, stage: Stage, max_epochs: int) -> Any:
         for key, parameter in inspect.signature(stage.kind).parameters.items()
         if key != "spec" and key not in stage.inherits
     ]
-    made = make_dataclass(name, [*fields, ("max_epochs", int, field(default=max_epochs))])
-    made.__doc__ = f"{inspect.getdoc(stage.kind)}\n    max_epochs: most passes over the data.\n"
-    made.__module__ = __name__
-    return made
+    settings_type = make_dataclass(name, [*fields, ("max_epochs", int, field(default=max_epochs))])
+    settings_type.__doc__ = f"{inspect.getdoc(stage.kind)}\n    max_epochs: maximum number of epochs.\n"
+    settings_type.__module__ = __name__
+    return settings_type
 
 
 WorldModelSettings = _settings_type("WorldModelSettings", WORLD_MODEL, 60)
 WarmStartSettings = _settings_type("WarmStartSettings", WARM_START, 20)
 
 
-def prepare(
+def run_stages(
     model: pl.LightningModule,
     datamodule: Any,
     config: Namespace,
     run: RunDirectory,
     ckpt_path: str | None,
 ) -> None:
-    """Gives policies that learn in a world model what they lack; other modules need nothing.
+    """Trains the world model and the warm start of MOMA-PPO, or finds them in the cache. Ignores other models.
 
     Args:
-        model: about to be trained.
-        datamodule: what it is trained on.
+        model: the module that is trained afterwards. Its hyper-parameters receive the checkpoints' paths.
+        datamodule: the data.
         config: the command's settings.
-        run: its directory.
-        ckpt_path: the checkpoint that training continues from, which holds the world model already.
+        run: the run's directory.
+        ckpt_path: the checkpoint that training resumes from. It contains the world model, so no stage runs.
     """
     if not isinstance(model, MOMAPPOModule):
         return
     if ckpt_path is not None:
         model.on_load_checkpoint(read_checkpoint(ckpt_path))
         return
-    made = {}
+    results = {}
     for stage, group in ((WORLD_MODEL, config["world_model"]), (WARM_START, config["warm_start"])):
         if model.hparams[stage.key] is not None:
-            logger.info("%s: %s, as asked for", stage.title, model.hparams[stage.key])
+            logger.info("%s: using %s", stage.title, model.hparams[stage.key])
         elif group is not None:
             settings = settings_of(stage, _plain(group), model.hparams)
             if config["trainer"]["fast_dev_run"]:
                 settings["max_epochs"] = 1
 
-            def make(
-                own: RunDirectory, stage: Stage, module: pl.LightningModule, n: int = settings["max_epochs"]
+            def make_trainer(
+                stage_run: RunDirectory, stage: Stage, module: pl.LightningModule, n: int = settings["max_epochs"]
             ) -> Any:
-                return stage_trainer(config["trainer"], own, stage.title, module, n)
+                return stage_trainer(config["trainer"], stage_run, stage.title, module, n)
 
-            made[stage.key] = find_or_train(
-                stage, settings, datamodule, _seed(config), str(config["trainer"]["precision"]), run, home(), make
+            precision = str(config["trainer"]["precision"])
+            results[stage.key] = find_or_train(
+                stage, settings, datamodule, _seed(config), precision, run, home(), make_trainer
             )
-            model.hparams[stage.key] = made[stage.key]["path"]
-    if made:
-        rank_zero_only(run.update)(stages=made)
-        if _seed(config) is not None:  # so that a trained and a found world model give the same policies
+            model.hparams[stage.key] = results[stage.key]["path"]
+    if results:
+        rank_zero_only(run.update)(stages=results)
+        if _seed(config) is not None:  # policies must not depend on whether a stage was trained or cached
             seed_everything(_seed(config), workers=True, verbose=False)
 
 

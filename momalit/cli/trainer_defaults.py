@@ -1,4 +1,4 @@
-"""What a trainer gets unless the configuration gives its own: loggers, checkpoints, a progress bar."""
+"""Default loggers, checkpoints and progress bar of a trainer. Those in the configuration replace them."""
 
 from __future__ import annotations
 
@@ -18,91 +18,94 @@ from momalit.cli.progress_bar import EpochProgress
 from momalit.core.errors import UserError
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.run_directory import RunDirectory
-from momalit.training.trainer_checks import require_kept
+from momalit.training.trainer_checks import require_precision_on_device
 from momalit.world_model.module import WorldModelModule
 
 SHARED_WITH_STAGES = ("accelerator", "devices", "strategy", "precision", "num_nodes", "deterministic")
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """The last or the best of a run: of a kind of its own, so that configurations may add others with like settings."""
+    """Saves the last or the best checkpoint of a run.
+
+    It is a separate class because Lightning rejects two ModelCheckpoints of the same class and settings.
+    """
 
 
-class ContinuedMetrics(Callback):
-    """Continues the metrics file where the checkpoint was made: later rows are trained again."""
+class ResumeMetricsFile(Callback):
+    """Removes the rows of ``metrics.csv`` after the checkpoint when training starts; those epochs are trained again."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
-                logger.keep_until(trainer.current_epoch)
+                logger.truncate(trainer.current_epoch)
 
 
 def default_loggers(run: RunDirectory) -> list[Logger]:
-    """``metrics.csv`` and TensorBoard's events; no file is made before something is logged."""
-    board = TensorBoardLogger(run.path, name="", version="tensorboard", default_hp_metric=False)
-    return [MetricsFile(run.path / "metrics.csv"), board]
+    """Returns the loggers for ``metrics.csv`` and TensorBoard. They create files when something is logged."""
+    tensorboard = TensorBoardLogger(run.path, name="", version="tensorboard", default_hp_metric=False)
+    return [MetricsFile(run.path / "metrics.csv"), tensorboard]
 
 
 def monitor_of(model: pl.LightningModule) -> tuple[str, str]:
-    """What the best checkpoint is chosen by, and whether more (``max``) or less (``min``) of it is better."""
+    """Returns the metric of the best checkpoint, and whether it is maximised (``max``) or minimised (``min``)."""
     if isinstance(model, WorldModelModule):
         return "val/error", "min"
     return "eval/return", "max"
 
 
 def default_callbacks(
-    run: RunDirectory, title: str, monitor: tuple[str, str] | None, progress: bool = True, keep: bool = True
+    run: RunDirectory, title: str, monitor: tuple[str, str] | None, progress: bool = True, save: bool = True
 ) -> list[Callback]:
-    """Checkpoints, progress bar and bookkeeping.
+    """Returns the callbacks for checkpoints, progress bar, preemption and the metrics file.
 
     Args:
         run: the run's directory.
-        title: what is trained, for people.
-        monitor: metric and mode of the best checkpoint; None keeps the last one only.
-        progress: whether there is a progress bar.
-        keep: whether there are checkpoints.
+        title: name of what is trained, shown by the progress bar.
+        monitor: metric and mode of the best checkpoint. None saves only the last checkpoint.
+        progress: whether to show a progress bar.
+        save: whether to save checkpoints.
     """
     checkpoints = []
-    if keep and monitor:  # first, so that the last one stores what the best is
+    if save and monitor:  # before "last", so that last.ckpt contains the up-to-date state of "best"
         checkpoints.append(_checkpoint(run.checkpoints, "best", *monitor))
-    if keep:
+    if save:
         checkpoints.append(_checkpoint(run.checkpoints, "last", None, "min"))
     bar = [EpochProgress(title, *(monitor or (None, "min")))] if progress else []
-    return [ContinuedMetrics(), *bar, Preemption(), *checkpoints]
+    return [ResumeMetricsFile(), *bar, Preemption(), *checkpoints]
 
 
-def drop_replaced(chosen: list[Callback], defaults: list[Callback]) -> list[Callback]:
-    """The defaults whose place the configuration has not taken.
+def drop_replaced(configured: list[Callback], defaults: list[Callback]) -> list[Callback]:
+    """Returns the default callbacks that the configured callbacks do not replace.
 
-    A progress bar takes the place of ours, and a checkpoint that watches a metric that of the best. The last one stays,
-    which an interrupted run goes on from.
+    A configured progress bar replaces the default one. A configured ModelCheckpoint with a monitored metric replaces
+    the best checkpoint. The last checkpoint is never replaced, because an interrupted run resumes from it.
     """
-    bar = any(isinstance(callback, ProgressBar) for callback in chosen)
-    best = any(isinstance(callback, ModelCheckpoint) and callback.monitor for callback in chosen)
+    has_bar = any(isinstance(callback, ProgressBar) for callback in configured)
+    has_best = any(isinstance(callback, ModelCheckpoint) and callback.monitor for callback in configured)
     return [
         callback
         for callback in defaults
-        if not (bar and isinstance(callback, ProgressBar))
-        and not (best and isinstance(callback, ModelCheckpoint) and callback.monitor)
+        if not (has_bar and isinstance(callback, ProgressBar))
+        and not (has_best and isinstance(callback, ModelCheckpoint) and callback.monitor)
     ]
 
 
 def stage_trainer(
     trainer: Mapping[str, Any], run: RunDirectory, title: str, model: pl.LightningModule, max_epochs: int
 ) -> pl.Trainer:
-    """A trainer for a stage, on the same devices and in the same precision as the policies'.
+    """Makes a trainer for a stage, with the same devices and precision as the policies' trainer.
 
     Args:
         trainer: the settings of the policies' trainer.
-        run: the stage's own directory.
-        title: what is trained, for people.
-        model: what is trained.
-        max_epochs: most epochs.
+        run: the stage's directory.
+        title: name of what is trained, shown by the progress bar.
+        model: the module that is trained.
+        max_epochs: maximum number of epochs.
     """
     monitor = None if isinstance(model, TeamPolicyModule) else monitor_of(model)
     progress = trainer["enable_progress_bar"] is not False
     return pl.Trainer(
-        **_shared(trainer),
+        **_shared_settings(trainer),
         default_root_dir=run.path,
         max_epochs=max_epochs,
         logger=default_loggers(run),
@@ -114,31 +117,31 @@ def stage_trainer(
 
 
 def require_devices(trainer: Mapping[str, Any]) -> None:
-    """Refuses devices that are not there and number formats that they lack, before anything is made for them.
+    """Rejects devices that do not exist and precisions that they do not support, before the run directory is created.
 
     Args:
         trainer: the settings of the policies' trainer.
 
     Raises:
-        UserError: with Lightning's reason.
+        UserError: a setting is not supported. The message has Lightning's reason.
     """
     try:
-        tried = pl.Trainer(
-            **_shared(trainer), logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        trial = pl.Trainer(
+            **_shared_settings(trainer), logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False,
         )  # fmt: skip
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"trainer: {error}") from error
-    require_kept(trainer["precision"], str(tried.precision))
+    require_precision_on_device(trainer["precision"], str(trial.precision))
 
 
-def _shared(trainer: Mapping[str, Any]) -> dict[str, Any]:
-    """What the trainers of all stages have in common."""
-    return {key: _made(key, trainer[key]) for key in SHARED_WITH_STAGES if trainer[key] is not None}
+def _shared_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments that the trainers of all stages share."""
+    return {key: _instantiate(key, trainer[key]) for key in SHARED_WITH_STAGES if trainer[key] is not None}
 
 
-def _made(key: str, setting: Any) -> Any:
-    """The setting itself, or an object of its own where a class is configured (a strategy serves one trainer only)."""
+def _instantiate(key: str, setting: Any) -> Any:
+    """Returns the setting, or a new object if it configures a class: a strategy works with one trainer only."""
     if not isinstance(setting, Namespace):
         return setting
     parser = ArgumentParser(exit_on_error=False)
@@ -153,6 +156,6 @@ def _checkpoint(directory: Path, name: str, monitor: str | None, mode: str) -> R
         monitor=monitor,
         mode=mode,
         save_top_k=1,
-        save_on_train_epoch_end=True,  # after the epoch's validation, when the epoch is complete
+        save_on_train_epoch_end=True,  # the epoch is complete and its validation is done
         enable_version_counter=False,
     )

@@ -1,4 +1,4 @@
-"""TrainingCLI: LightningCLI with run directories, stages, and checkpoints that do not override the command line."""
+"""TrainingCLI: LightningCLI with run directories and stages, where the command line overrides checkpoints."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from callbacks import Evaluation
 from datamodules.names import is_name
 from momalit.cli import COMMANDS, checkpoint_settings, configs
 from momalit.cli.error_messages import class_settings, one_line
-from momalit.cli.help_text import tidy
-from momalit.cli.run_results import dataset_record, report, save_figures, save_predictions
-from momalit.cli.stage_settings import WARM_START, WORLD_MODEL, WarmStartSettings, WorldModelSettings, prepare
+from momalit.cli.help_text import simplify_help
+from momalit.cli.run_results import dataset_record, evaluate_and_save, save_metrics, save_predictions
+from momalit.cli.stage_settings import WARM_START, WORLD_MODEL, WarmStartSettings, WorldModelSettings, run_stages
 from momalit.cli.trainer_defaults import (
     default_callbacks,
     default_loggers,
@@ -45,16 +45,16 @@ TRAINER_DEFAULTS = {"enable_model_summary": False, "num_sanity_val_steps": 0}
 
 
 class TrainingCLI(LightningCLI):
-    """One command on one configuration; making the object runs it.
+    """Runs a training or evaluation command. Constructing the object runs the command.
 
     Args:
         command: ``fit``, ``validate``, ``test`` or ``predict``.
-        files: configurations, the first of which names the run.
-        words: the other words of the command line, which win over the files.
+        files: configuration files; later ones override. The first one gives the run its name.
+        arguments: the other command-line arguments, which override the files.
     """
 
-    def __init__(self, command: str, files: Sequence[Path], words: Sequence[str]) -> None:
-        self.command, self.files, self.words = command, list(files), list(words)
+    def __init__(self, command: str, files: Sequence[Path], arguments: Sequence[str]) -> None:
+        self.command, self.files, self.arguments = command, list(files), list(arguments)
         self.started = time.time()
         self.run: RunDirectory
         shared = {"allow_abbrev": False, "exit_on_error": False}
@@ -63,55 +63,55 @@ class TrainingCLI(LightningCLI):
             pl.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_callback=None,  # the run directory saves it
+            save_config_callback=None,  # RunDirectory.begin saves the configuration
             seed_everything_default=0,
             trainer_defaults=TRAINER_DEFAULTS,
             auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,  # the modules save their own, plain hyper-parameters
+            load_from_checkpoint_support=False,  # the modules save their hyper-parameters themselves
             parser_kwargs={
                 "prog": "momalit",
                 **shared,
                 **{c: {**shared, "description": COMMANDS[c]} for c in TRAINING},
             },
-            args=[command, *(f"--config={path}" for path in self.files), *self.words],
+            args=[command, *(f"--config={path}" for path in self.files), *self.arguments],
         )
 
     @classmethod
-    def start(cls, command: str, words: Sequence[str]) -> None:
-        """Runs a command; with no configuration it takes that of the run or checkpoint it is given.
+    def start(cls, command: str, arguments: Sequence[str]) -> None:
+        """Runs a command. Without ``--config`` it uses the configuration of ``--run_dir`` or ``--ckpt_path``.
 
         Raises:
-            UserError: something that was asked for is impossible.
+            UserError: an argument, file or setting is invalid.
         """
         configure_cpu()
-        files, others = configs.split(words)
+        files, others = configs.split_arguments(arguments)
         if not files and not {"-h", "--help"} & set(others):
             files = [_config_of_run(command, others)]
         cls(command, files, others)
 
     # --- parsing ---------------------------------------------------------------------------------------------------
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what LightningCLI does not know: run directory, stages, evaluation."""
+        """Adds the options that LightningCLI does not have: run directory, stages and evaluation."""
         parser.add_argument(
-            "--run_dir", type=str | None, default=None, help="directory of the run (default: runs/CONFIG/TIME-SEED)"
+            "--run_dir", type=str | None, default=None, help="directory of the run; if null, runs/CONFIG/TIME-SEED"
         )
         for stage, kind in ((WORLD_MODEL, WorldModelSettings), (WARM_START, WarmStartSettings)):
             parser.add_argument(
-                f"--{stage.key}", type=kind | None, default=kind(), help=f"settings of the {stage.title}"
+                f"--{stage.key}", type=kind | None, default=kind(), help=f"settings of the {stage.title} stage"
             )
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.link_arguments("data.spec", "model.init_args.spec", compute_fn=TeamSpec.to_dict, apply_on="instantiate")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        tidy(parser, subcommand)
+        simplify_help(parser, subcommand)
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses, and turns what jsonargparse finds wrong into one line.
+        """Parses the arguments.
 
         Raises:
-            UserError: a word or a key makes no sense.
+            UserError: an argument or key is invalid.
         """
         try:
             self.config = parser.parse_args(args)
@@ -127,18 +127,18 @@ class TrainingCLI(LightningCLI):
         return keys
 
     def _parse_ckpt_path(self) -> None:
-        """Finds the checkpoint, and lets its settings stand below the command line's (Lightning's stand above)."""
+        """Finds the checkpoint and merges its settings. Unlike in Lightning, the command line overrides them."""
         config = self.config[self.command]
-        given = config.get("run_dir") or os.environ.get(INHERITED)
-        run, path = (RunDirectory(Path(given)) if given else None), config["ckpt_path"]
+        run_dir = config.get("run_dir") or os.environ.get(INHERITED)
+        run, path = (RunDirectory(Path(run_dir)) if run_dir else None), config["ckpt_path"]
         if path is None and self.command != "fit":
             if run is None:
                 raise UserError(f"{self.command}: found no checkpoint, expected --ckpt_path PATH or --run_dir DIR")
             path = "best" if run.checkpoint("best").is_file() else "last"
-        self.continued, self.new_rates = path is not None, {}
+        self.resuming, self.new_learning_rates = path is not None, {}
         if path is None:
             return
-        config["ckpt_path"] = checkpoint_settings.resolve(path, run, may_be_missing=self.command == "fit")
+        config["ckpt_path"] = checkpoint_settings.resolve_checkpoint(path, run, may_be_missing=self.command == "fit")
         if config["ckpt_path"] is None:
             return
         if run is None and (around := RunDirectory.around(config["ckpt_path"])) is not None and self.command != "fit":
@@ -146,9 +146,9 @@ class TrainingCLI(LightningCLI):
         model = config["model"]
         stored = checkpoint_settings.stored_settings(config["ckpt_path"], model["class_path"])
         configured = model["init_args"].as_dict()
-        given_here = checkpoint_settings.given_on_command_line(self.words)
-        changes = checkpoint_settings.merge(configured, stored, given_here)
-        self.new_rates = checkpoint_settings.changed_rates(configured, stored, given_here)
+        given = checkpoint_settings.given_on_command_line(self.arguments)
+        changes = checkpoint_settings.overrides(configured, stored, given)
+        self.new_learning_rates = checkpoint_settings.changed_learning_rates(configured, stored, given)
         if changes:
             update = {"class_path": model["class_path"], "init_args": changes}
             try:
@@ -156,10 +156,10 @@ class TrainingCLI(LightningCLI):
             except ArgumentError as error:
                 raise UserError(f"--ckpt_path: {one_line(error.message)}") from error
 
-    # --- making ----------------------------------------------------------------------------------------------------
+    # --- instantiation ---------------------------------------------------------------------------------------------
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
-        self._forget_settings_of_another_dataset(config["data"]["init_args"])
+        self._drop_env_of_other_dataset(config["data"]["init_args"])
         for stage, kind in ((WORLD_MODEL, "world model"), (WARM_START, "team")):
             given = config["model"]["init_args"].get(stage.key)
             if given is not None and not Path(given).is_file():
@@ -170,23 +170,23 @@ class TrainingCLI(LightningCLI):
         seed = config["seed_everything"]
         self.seed = None if seed is False else int(seed)
         self.run = RunDirectory.choose(config["run_dir"], _run_name(self.files), self.seed)
-        if self.command == "fit" and not self.continued and INHERITED not in os.environ:
+        if self.command == "fit" and not self.resuming and INHERITED not in os.environ:
             self.run.require_free()
         require_devices(config["trainer"])
 
-    def _forget_settings_of_another_dataset(self, data: Any) -> None:
-        """A configuration's task settings belong to its own dataset, not to a file named on the command line."""
-        given = checkpoint_settings.given_on_command_line(self.words, "data")
-        named = "dataset" in given and not any(name.partition(".")[0] == "env" for name in given)
-        if named and data.get("env") and not is_name(data["dataset"]):
-            logger.info("data.env: %s is left out, because %s names its own", dict(data["env"]), data["dataset"])
+    def _drop_env_of_other_dataset(self, data: Any) -> None:
+        """Drops the configuration's ``data.env`` if the command line names a dataset file, which has its own."""
+        given = checkpoint_settings.given_on_command_line(self.arguments, "data")
+        other_dataset = "dataset" in given and not any(name.partition(".")[0] == "env" for name in given)
+        if other_dataset and data.get("env") and not is_name(data["dataset"]):
+            logger.info("data.env: ignoring %s; %s has its own settings", dict(data["env"]), data["dataset"])
             data["env"] = None
 
     def instantiate_classes(self) -> None:
-        """Makes data, model and trainer.
+        """Makes data module, model and trainer.
 
         Raises:
-            UserError: a class refuses its settings; jsonargparse wraps that in its own exception.
+            UserError: a class rejects its settings. jsonargparse wraps this exception in others.
         """
         try:
             super().instantiate_classes()
@@ -197,11 +197,11 @@ class TrainingCLI(LightningCLI):
             if cause is None:
                 raise
             raise cause from None
-        if isinstance(self.model, ResumableModule):  # at once, not when the stages before have been trained
+        if isinstance(self.model, ResumableModule):  # checked now, before the stages are trained
             self.model.require_trainer(self.trainer, fitting=self.command == "fit")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Gives the trainer loggers, checkpoints and a progress bar, where the configuration gives none."""
+        """Makes the trainer, with default loggers, checkpoints and progress bar unless the configuration has others."""
         config = self._get(self.config_init, "trainer")
         fit = self.command == "fit"
         if config["logger"] in (None, True):
@@ -209,14 +209,14 @@ class TrainingCLI(LightningCLI):
         if config["default_root_dir"] is None:
             config["default_root_dir"] = str(self.run.path)
         if fit:
-            chosen = config["callbacks"] or []
-            chosen = chosen if isinstance(chosen, list) else [chosen]
+            configured = config["callbacks"] or []
+            configured = configured if isinstance(configured, list) else [configured]
             title = type(self.model).__name__.removesuffix("Module")
-            progress, keep = (config[f"enable_{what}"] is not False for what in ("progress_bar", "checkpointing"))
-            defaults = default_callbacks(self.run, title, monitor_of(self.model), progress, keep)
-            if self.new_rates:
-                defaults.append(checkpoint_settings.NewRates(self.new_rates))
-            config["callbacks"] = [*chosen, *drop_replaced(chosen, defaults)]
+            progress, save = (config[f"enable_{what}"] is not False for what in ("progress_bar", "checkpointing"))
+            defaults = default_callbacks(self.run, title, monitor_of(self.model), progress, save)
+            if self.new_learning_rates:
+                defaults.append(checkpoint_settings.ReplaceLearningRates(self.new_learning_rates))
+            config["callbacks"] = [*configured, *drop_replaced(configured, defaults)]
         elif config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = False
         try:
@@ -226,14 +226,14 @@ class TrainingCLI(LightningCLI):
 
     # --- running ---------------------------------------------------------------------------------------------------
     def fit(self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:
-        """Trains what must come first, then the model, then writes the results."""
+        """Runs the stages, trains the model, evaluates it and writes the results."""
         config = self.config[self.command]
-        with self._recorded(datamodule):
-            prepare(model, datamodule, config, self.run, ckpt_path)
-            with checkpoint_settings.fitting(ckpt_path, model):
+        with self._run_record(datamodule):
+            run_stages(model, datamodule, config, self.run, ckpt_path)
+            with checkpoint_settings.explain_load_errors(ckpt_path, model):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
             if not config["trainer"]["fast_dev_run"]:
-                report(self.trainer, model, datamodule, self.run, self.seed, self.started)
+                evaluate_and_save(self.trainer, model, datamodule, self.run, self.seed, self.started)
 
     def validate(self, model: pl.LightningModule, datamodule: Any, **kwargs: Any) -> None:
         """Evaluates on the validation seeds."""
@@ -246,30 +246,30 @@ class TrainingCLI(LightningCLI):
     def predict(self, model: pl.LightningModule, datamodule: Any, **kwargs: Any) -> None:
         """Writes ``predictions.npz`` to the run directory."""
         kwargs.pop("return_predictions", None)
-        with checkpoint_settings.fitting(kwargs["ckpt_path"], model):
+        with checkpoint_settings.explain_load_errors(kwargs["ckpt_path"], model):
             outputs: Any = self.trainer.predict(model, datamodule=datamodule, return_predictions=True, **kwargs)
         if self.trainer.is_global_zero:
             logger.info("the predictions are in %s", save_predictions(outputs or [], self.run))
 
     def _evaluate(self, command: str, model: pl.LightningModule, datamodule: Any, kwargs: dict[str, Any]) -> None:
         kwargs["verbose"] = False
-        with checkpoint_settings.fitting(kwargs["ckpt_path"], model):
-            figures = getattr(self.trainer, command)(model, datamodule=datamodule, **kwargs)
+        with checkpoint_settings.explain_load_errors(kwargs["ckpt_path"], model):
+            per_dataloader = getattr(self.trainer, command)(model, datamodule=datamodule, **kwargs)
         if self.trainer.is_global_zero:
-            merged = {name: value for part in figures for name, value in part.items()}
-            logger.info("the results are in %s", save_figures(command, merged, kwargs["ckpt_path"], self.run))
+            metrics = {name: value for part in per_dataloader for name, value in part.items()}
+            logger.info("the results are in %s", save_metrics(command, metrics, kwargs["ckpt_path"], self.run))
 
     @contextmanager
-    def _recorded(self, datamodule: Any) -> Iterator[None]:
-        """Makes the run directory, now that every class could be made, and keeps its ``run.json``."""
-        if not self.trainer.is_global_zero:  # the first process keeps the record
+    def _run_record(self, datamodule: Any) -> Iterator[None]:
+        """Creates the run directory and keeps the status in ``run.json`` up to date, on rank 0 only."""
+        if not self.trainer.is_global_zero:
             yield
             return
         run, config = self.run, self.config[self.command].clone()
         for key in ("config", "run_dir", "ckpt_path"):
             config.pop(key, None)
-        words = [self.command, *(f"--config={path}" for path in self.files), *self.words]
-        record: dict[str, Any] = {"command": words, "seed": self.seed, "threads": torch.get_num_threads()}
+        command = [self.command, *(f"--config={path}" for path in self.files), *self.arguments]
+        record: dict[str, Any] = {"command": command, "seed": self.seed, "threads": torch.get_num_threads()}
         record["dataset"] = dataset_record(datamodule)
         run.begin({**run.record, **record}, self._parser(self.command).dump(config, skip_unset=False))
         os.environ[INHERITED] = str(run.path.resolve())
@@ -277,7 +277,7 @@ class TrainingCLI(LightningCLI):
             yield
         except (KeyboardInterrupt, SystemExit):
             run.update(status="interrupted")
-            logger.info("interrupted; go on with: fit --run_dir %s --ckpt_path last", run.path)
+            logger.info("interrupted; resume with: fit --run_dir %s --ckpt_path last", run.path)
             raise
         except BaseException:
             run.update(status="failed")
@@ -285,28 +285,33 @@ class TrainingCLI(LightningCLI):
         finally:
             del os.environ[INHERITED]
         run.update(status="finished", seconds=round(time.time() - self.started, 1))
-        logger.info("the run is in %s", run.path)
+        logger.info("run finished; its directory is %s", run.path)
 
 
 def _class_path(setting: Any) -> str:
-    """What a setting names that is a word, or a class with its own settings."""
+    """Returns a setting as a string; if it configures a class, the class path."""
     return str(setting["class_path"]) if isinstance(setting, Namespace) else str(setting)
 
 
 def _run_name(files: Sequence[Path]) -> str:
-    """What runs of a configuration are kept under, e.g. ``reacher`` or ``world_model/reacher``."""
+    """Returns the folder in ``runs/`` for the first configuration, e.g. ``reacher`` or ``world_model/reacher``."""
     first = files[0]
-    inside = first.is_relative_to(configs.shipped())
-    return (first.relative_to(configs.shipped()).with_suffix("") if inside else Path(first.stem)).as_posix()
+    built_in = first.is_relative_to(configs.directory())
+    return (first.relative_to(configs.directory()).with_suffix("") if built_in else Path(first.stem)).as_posix()
 
 
-def _config_of_run(command: str, words: Sequence[str]) -> Path:
-    """The configuration that a run directory or checkpoint named by ``words`` was made with."""
-    given, ckpt_path = checkpoint_settings.option(words, "run_dir"), checkpoint_settings.option(words, "ckpt_path")
-    run = RunDirectory(Path(given).expanduser()) if given else RunDirectory.around(ckpt_path) if ckpt_path else None
+def _config_of_run(command: str, arguments: Sequence[str]) -> Path:
+    """Returns the configuration file of the run that ``--run_dir`` or ``--ckpt_path`` names.
+
+    Raises:
+        UserError: no run is given, or it has no ``config.yaml``.
+    """
+    run_dir = checkpoint_settings.option_value(arguments, "run_dir")
+    ckpt_path = checkpoint_settings.option_value(arguments, "ckpt_path")
+    run = RunDirectory(Path(run_dir).expanduser()) if run_dir else RunDirectory.around(ckpt_path) if ckpt_path else None
     if run is not None and run.config.is_file():
         return run.config.resolve()
-    if given:
-        raise UserError(f"--config: found none, and --run_dir {given} holds no run whose config.yaml could be used")
+    if run_dir:
+        raise UserError(f"--config: found none, and --run_dir {run_dir} contains no config.yaml of a run")
     known = ", ".join(configs.names())
-    raise UserError(f"--config: found none, expected e.g. {command} --config icg.yaml; there are {known}")
+    raise UserError(f"--config: found none, expected e.g. {command} --config icg.yaml; available: {known}")

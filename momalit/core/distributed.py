@@ -1,4 +1,4 @@
-"""Several processes, one training: who does what share, and what they tell each other."""
+"""Helpers for training in several processes: how work is split and how tensors are exchanged."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from torch import Tensor
 
 
 def is_distributed() -> bool:
-    """Whether this process is one of several that train together."""
+    """Returns whether this process is one of several that train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def process_share(total: int, rank: int, world_size: int) -> int:
-    """How many of ``total`` rows are this process's; the first processes take what is left over."""
+def count_on_rank(total: int, rank: int, world_size: int) -> int:
+    """Returns how many of ``total`` items this process handles. The first ranks handle the remainder, one item each."""
     return total // world_size + (rank < total % world_size)
 
 
 def gather_objects(state: Any) -> list[Any]:
-    """What every process holds, in the order of their ranks, in all of them. Every process must call this.
+    """Gathers an object from every process. All ranks must call this.
 
     Args:
-        state: plain values and tensors; tensors arrive on the CPU.
+        state: plain values and tensors.
+
+    Returns:
+        the objects of all ranks, in rank order and with tensors on the CPU. The result is the same on every rank.
     """
     state = to_cpu(state)
     if not is_distributed():
@@ -35,9 +38,9 @@ def gather_objects(state: Any) -> list[Any]:
 
 
 def to_cpu(state: Any) -> Any:
-    """The same values with all tensors on the CPU, each with memory of its own."""
+    """Returns the same values with every tensor copied to the CPU."""
     if isinstance(state, Tensor):
-        # A view would take the whole of what it looks at along, into the file too.
+        # Pickling or saving a view would include the whole of its base tensor's storage; a copy holds only its values.
         return state.detach().cpu().clone()
     if isinstance(state, dict):
         return {key: to_cpu(value) for key, value in state.items()}
@@ -45,16 +48,17 @@ def to_cpu(state: Any) -> Any:
 
 
 def process_weights(count: Tensor) -> Tensor:
-    """What means over this process's valid steps are worth when gradients are averaged over processes.
+    """Returns the weight of this process's means over valid steps when gradients are averaged over processes.
 
-    Processes have different numbers of valid steps. A mean that each takes of its own, times this weight, averages
-    to the mean over the steps of all. Every process must call this.
+    Processes have different numbers of valid steps. If each process multiplies its own mean by its weight, the average
+    over processes is the mean over the valid steps of all processes. All ranks must call this.
 
     Args:
-        count: valid steps here, in one batch or in each of several, any shape.
+        count: number of valid steps in this process, for one or several batches, any shape.
 
     Returns:
-        of that shape, 1 in a single process: valid steps here over the mean number of valid steps.
+        this process's number of valid steps divided by the mean number over processes, in the shape of ``count``. It is
+        1 in a single process.
     """
     count = count.to(torch.float32)
     if not is_distributed():
@@ -65,12 +69,12 @@ def process_weights(count: Tensor) -> Tensor:
 
 
 def reweight(means: Tensor, weight: Tensor | None) -> Tensor:
-    """Means over valid steps here, times their weight among those of all processes where there are several."""
+    """Multiplies this process's means over valid steps by their weight (see ``process_weights``); None stands for 1."""
     return means if weight is None else means * weight
 
 
 def gather_tensor(values: Tensor) -> Tensor:
-    """The same tensor of every process, with their ranks as the first axis; shapes must agree."""
+    """Stacks the tensors of all ranks along a new first axis. Their shapes must agree, and all ranks must call this."""
     if not is_distributed():
         return values.unsqueeze(0)
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
@@ -79,7 +83,7 @@ def gather_tensor(values: Tensor) -> Tensor:
 
 
 def mean_over_processes(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The means over processes of scalars on one device, all in one exchange. Every process must call this."""
+    """Averages scalars on one device over processes, with a single collective operation. All ranks must call this."""
     if not is_distributed():
         return dict(values)
     means = gather_tensor(torch.stack([value.float() for value in values.values()])).mean(0)

@@ -1,8 +1,8 @@
-"""The one exception that means: the user can mend this."""
+"""The exception for mistakes that the user can correct."""
 
 
 class UserError(ValueError):
-    """A mistake in what was asked for: its message is one line naming the key or file, what was found and what fits.
+    """A mistake in the user's input. The one-line message has the key or file, what was found and what was expected.
 
-    The command line prints the message alone and exits with code 2; from Python it is an ordinary ``ValueError``.
+    The command line prints only the message and exits with code 2. In Python it is an ordinary ``ValueError``.
     """

@@ -1,4 +1,4 @@
-"""Public names that are imported when they are first used."""
+"""Lazy imports: public names are imported when they are first used."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 from momalit.core.errors import UserError
 
 
-def lazy_getattr(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's ``__getattr__``.
+def lazy_getattr(package: str, submodules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Returns a package's ``__getattr__``, which imports public names on first use.
 
     Args:
         package: the package's ``__name__``.
-        homes: for every public name, the submodule that it lives in.
+        submodules: the submodule that defines each public name.
     """
 
-    def find(name: str) -> Any:
-        if name not in homes:
+    def import_name(name: str) -> Any:
+        if name not in submodules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f"{package}.{homes[name]}"), name)
+        return getattr(import_module(f"{package}.{submodules[name]}"), name)
 
-    return find
+    return import_name
 
 
 def import_by_path(path: str) -> Any:
-    """What a dotted path names, e.g. ``momalit.MOMAPPOModule``.
+    """Imports the object with a dotted path, e.g. ``momalit.MOMAPPOModule``.
 
     Raises:
-        UserError: there is no such thing.
+        UserError: the path cannot be imported.
     """
     module, _, name = path.rpartition(".")
     try:

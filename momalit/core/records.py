@@ -1,11 +1,11 @@
-"""The records that flow through everything: tensors with names.
+"""Records of named tensors that the whole library passes around.
 
-Axes are the same everywhere: time ``T`` first, then rows ``B``, then agents ``A``, then features. ``S`` is the state,
-``O`` the padded observation and ``U`` the padded action (a discrete action is its one-hot vector).
+The axes are always in the same order: time ``T``, batch entries ``B``, agents ``A``, features. The size of the state is
+``S``, that of the padded observation ``O`` and that of the padded action ``U``. A discrete action is a one-hot vector.
 
-A recurrent network reads a *sequence*: at each time the state (of which an agent sees its columns), the previous joint
-action (zero at an episode's first step) and ``keep``, 0 where the memory must start afresh: at an episode's first step
-and in the padding before it.
+A recurrent network reads a *sequence*. At each time step it contains the state (each agent observes some of its
+columns), the previous joint action (zero at an episode's first step) and ``keep``. ``keep`` is False where the hidden
+state must be reset: at an episode's first step and in the padding before it.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """A frozen dataclass of tensors (or None) that moves and maps as one."""
+    """A frozen dataclass of tensors (or None) with operations that apply to all of them."""
 
     def map(self, function: Any) -> Self:
-        """Applies ``function`` to every tensor, those of records inside too."""
+        """Returns the record with ``function`` applied to every tensor, including those of nested records."""
         changed: dict[str, Any] = {}
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for entry in fields(self):
+            value = getattr(self, entry.name)
             if isinstance(value, Tensor):
-                changed[each.name] = function(value)
+                changed[entry.name] = function(value)
             elif isinstance(value, TensorRecord):
-                changed[each.name] = value.map(function)
+                changed[entry.name] = value.map(function)
         return replace(self, **changed)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The record on another device."""
+        """Returns the record on another device."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the tensors take."""
-        tensors = [value for each in fields(self) if isinstance(value := getattr(self, each.name), Tensor)]
+        """Number of bytes that the tensors occupy, without those of nested records."""
+        tensors = [value for entry in fields(self) if isinstance(value := getattr(self, entry.name), Tensor)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def floating(self, dtype: torch.dtype) -> Self:
-        """The record with its floats in another format."""
+        """Returns the record with its floating-point tensors converted to ``dtype``."""
         return self.map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
 
 
@@ -54,9 +54,9 @@ class Transitions(TensorRecord):
     Args:
         state: ``(B, S)``.
         action: ``(B, A, U)``.
-        reward: ``(B,)``, the team's.
+        reward: ``(B,)``, the team reward.
         next_state: ``(B, S)``.
-        terminated: ``(B,)`` bool: the task ended in ``next_state``; time limits are not in here.
+        terminated: ``(B,)`` bool: whether ``next_state`` is terminal. Time limits do not count.
     """
 
     state: Tensor
@@ -68,12 +68,12 @@ class Transitions(TensorRecord):
 
 @dataclass(frozen=True)
 class Sequence(TensorRecord):
-    """What recurrent policies read.
+    """The input of recurrent networks.
 
     Args:
         state: ``(T, B, S)``.
         previous_action: ``(T, B, A, U)``.
-        keep: ``(T, B)`` bool: False where the memory starts afresh.
+        keep: ``(T, B)`` bool: False where the hidden state is reset.
     """
 
     state: Tensor
@@ -81,18 +81,18 @@ class Sequence(TensorRecord):
     keep: Tensor
 
     def span(self, begin: int, end: int | None) -> Sequence:
-        """The times from ``begin`` to before ``end``."""
+        """Returns the time steps from ``begin`` up to, but not including, ``end``."""
         return self.map(lambda tensor: tensor[begin:end])
 
 
 @dataclass(frozen=True)
 class Windows(TensorRecord):
-    """Pieces of real trajectories for supervised learning of recurrent policies.
+    """Windows of real trajectories for supervised learning of recurrent policies.
 
     Args:
-        sequence: inputs of ``H + T`` times, the first H for burn-in only.
-        action: ``(T, B, A, U)``, the actions taken at the last T times.
-        valid: ``(T, B)`` bool: False past the end of the trajectory.
+        sequence: inputs of ``H + T`` time steps. The first H are for burn-in only.
+        action: ``(T, B, A, U)``, the actions taken in the last T time steps.
+        valid: ``(T, B)`` bool: False after the end of the trajectory.
         weight: as in ``Rollout``.
     """
 
@@ -104,14 +104,15 @@ class Windows(TensorRecord):
 
 @dataclass(frozen=True)
 class Segments(Windows):
-    """Windows with what followed each action, for learning values.
+    """Windows with rewards, terminations and next states, for learning values.
 
-    The sequence has one time more than in ``Windows``, ``H + T + 1``: the true successor of the last action, at the end
-    of an episode too.
+    The sequence has one time step more than in ``Windows``, ``H + T + 1``. The additional one is the true next state
+    after the last action, also at the end of an episode.
 
     Args:
-        reward: ``(T, B)``, the team's.
-        terminated: ``(T, B)`` bool: the task ended, no value follows; time limits are not in here.
+        reward: ``(T, B)``, the team reward.
+        terminated: ``(T, B)`` bool: whether the next state is terminal, so that its value is 0. Time limits do not
+            count.
     """
 
     reward: Tensor
@@ -120,29 +121,30 @@ class Segments(Windows):
 
 @dataclass(frozen=True)
 class Rollout(TensorRecord):
-    """T steps of B rows, imagined or real, after H steps of burn-in.
+    """T steps of B parallel rollouts, imagined or real, after H steps of burn-in.
 
-    ``state[H + t]`` is the state in which ``action[t]`` was taken, and ``state[H + t + 1]`` is its true successor
-    wherever ``valid[t]``, at the end of an episode too. A real environment that starts a new episode spends one
-    invalid step on it, so the same arithmetic serves both sources.
+    ``action[t]`` was taken in ``state[H + t]``. Wherever ``valid[t]``, ``state[H + t + 1]`` is the true next state,
+    also at the end of an episode. When a real environment starts a new episode, the reset takes one invalid step, so
+    the same computations apply to real and imagined rollouts.
 
     Args:
         state: ``(H + T + 1, B, S)``.
         previous_action: ``(H + T + 1, B, A, U)``.
         keep: ``(H + T + 1, B)`` bool.
-        action: ``(T, B, A, U)``, as sampled (before clipping to bounds).
-        log_prob: ``(T, B, A)`` of that action under the policy that took it.
-        reward: ``(T, B)``, the team's, penalised if imagined.
-        terminated: ``(T, B)`` bool: the task ended, no value follows.
-        truncated: ``(T, B)`` bool: a limit of time cut the episode, the value of the successor follows.
-        stopped: ``(T, B)`` bool: the model was too unsure to go on; a pessimistic value follows.
-        valid: ``(T, B)`` bool: the step counts.
-        advantage: ``(T, B)`` or None until computed.
-        target: ``(T, B)`` value targets in units of reward, or None until computed.
-        hidden_state: ``(n, B, M)``, what n networks (at least the actors) remember when the first action is taken, or
-            None for nothing.
-        weight: what the mean over the valid steps of this minibatch is worth, a scalar, where several processes average
-            theirs; None for 1.
+        action: ``(T, B, A, U)``, as sampled, before clipping to the bounds.
+        log_prob: ``(T, B, A)``, log-probability of that action under the policy that took it.
+        reward: ``(T, B)``, the team reward. It includes the uncertainty penalty if imagined.
+        terminated: ``(T, B)`` bool: whether the next state is terminal, so that its value is 0.
+        truncated: ``(T, B)`` bool: whether a time limit ended the episode. Targets bootstrap from the next state.
+        stopped: ``(T, B)`` bool: whether the rollout stopped because the model was too uncertain. Targets bootstrap
+            from a pessimistic value.
+        valid: ``(T, B)`` bool: whether the step counts.
+        advantage: ``(T, B)``, or None until computed.
+        target: ``(T, B)``, value targets in units of reward, or None until computed.
+        hidden_state: ``(n, B, M)``, hidden states of n networks (at least the actors) before the first action, or None
+            for zero.
+        weight: scalar weight of this minibatch's means over valid steps when several processes average their
+            gradients. None stands for 1.
     """
 
     state: Tensor
@@ -174,26 +176,26 @@ class Rollout(TensorRecord):
 
     @property
     def sequence(self) -> Sequence:
-        """The inputs of the networks at all ``H + T + 1`` times."""
+        """The inputs of the networks at all ``H + T + 1`` time steps."""
         return Sequence(self.state, self.previous_action, self.keep)
 
     def rows(self, index: Tensor) -> Rollout:
-        """Whole trajectories of the rows in ``index`` ``(b,)``."""
+        """Returns the rollouts numbered ``index`` ``(b,)``, with all their time steps."""
         return self.map(lambda tensor: tensor.index_select(1, index))
 
 
 @dataclass(frozen=True)
 class Step(TensorRecord):
-    """What a batch of environments, real or imagined, answers to one joint action.
+    """The result of one joint action in a batch of environments, real or imagined.
 
     Args:
         state: ``(B, S)``, the state after the step.
-        reward: ``(B,)``, the team's; 0 where the step was not real.
-        terminated: ``(B,)`` bool: the task ended in ``state``.
-        truncated: ``(B,)`` bool: a limit of time cut the episode in ``state``.
-        valid: ``(B,)`` bool: False where the row had ended before, so that nothing was stepped.
-        began: ``(B,)`` bool: ``state`` is the first of a new episode.
-        stopped: ``(B,)`` bool: the model was too unsure to go on; never so in a real environment.
+        reward: ``(B,)``, the team reward. It is 0 where ``valid`` is False.
+        terminated: ``(B,)`` bool: whether ``state`` is terminal.
+        truncated: ``(B,)`` bool: whether a time limit ended the episode in ``state``.
+        valid: ``(B,)`` bool: False where the episode had already ended, so that the environment did not take a step.
+        began: ``(B,)`` bool: whether ``state`` is the first of a new episode.
+        stopped: ``(B,)`` bool: whether the model was too uncertain to continue. Always False in a real environment.
     """
 
     state: Tensor

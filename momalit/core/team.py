@@ -1,7 +1,8 @@
-"""TeamSpec: who the agents are, what each sees of the state, what each does.
+"""TeamSpec: the agents of a team, their observations and their actions.
 
-The specification travels with every dataset and checkpoint, so that a policy can be loaded and run with no dataset,
-configuration or environment at hand, and two artefacts that do not belong together are refused by name.
+The specification is stored in every dataset and checkpoint. A policy can therefore be loaded and run without a dataset,
+configuration or environment. If a dataset and a checkpoint do not fit together, the error message names the first
+difference.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from momalit.core.errors import UserError
 
-STATE = "state"  # the key of the global state beside the agents' keys, in datasets and in TeamSpec.sources
+STATE = "state"  # the key of the global state in datasets and in TeamSpec.sources, next to the agents' keys
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,11 @@ class AgentSpec:
 
     Args:
         name: its name in the PettingZoo environment and in the dataset.
-        observes: the columns of the state that make its observation, in order.
-        action_size: action components (continuous) or number of choices (discrete).
+        observes: the columns of the state that form its observation, in order.
+        action_size: number of action components (continuous) or of discrete actions.
         low: lower action bounds, one per component; empty for discrete actions.
         high: upper action bounds, one per component; empty for discrete actions.
-        legal: the columns of the state that hold its action mask (1 = allowed); empty where every action is legal.
+        legal: the columns of the state with its action mask (1 = valid); empty if every action is always valid.
     """
 
     name: str
@@ -43,18 +44,19 @@ class AgentSpec:
 class TeamSpec:
     """A cooperative team and its task.
 
-    Agents' observations and action masks are index maps of the state, so that a model which predicts the state keeps
-    all agents consistent with each other. Agents of different sizes are padded to the largest, with masks from here.
-    A discrete action is its one-hot vector everywhere in the library, so both kinds share one tensor layout.
+    Observations and action masks are defined as columns of the state. A model that predicts the state therefore
+    predicts consistent observations for all agents. Observations and actions are padded to the size of the largest
+    agent; the masks are defined here. Discrete actions are one-hot vectors in the whole library, so discrete and
+    continuous actions have the same tensor layout.
 
     Args:
         task: name of the task, e.g. ``reacher``.
         agents: the agents, in the order of the agent axis of every tensor.
         state_size: number of state dimensions.
-        discrete: whether actions are choices (one-hot vectors) rather than bounded real vectors.
+        discrete: whether actions are discrete (one-hot vectors) rather than bounded real vectors.
         horizon: steps after which the environment truncates an episode.
-        sources: where each state dimension comes from in the environment: (``"state"`` or an agent's name, column).
-        env: name and keyword arguments that make the environment (see ``momalit.envs.make_env``), or None.
+        sources: the origin of each state dimension in the environment: (``"state"`` or an agent's name, column).
+        env: name and keyword arguments from which ``momalit.envs.make_env`` makes the environment, or None.
     """
 
     task: str
@@ -74,7 +76,7 @@ class TeamSpec:
             outside = [i for i in (*agent.observes, *agent.legal) if not 0 <= i < self.state_size]
             if outside:
                 raise UserError(
-                    f"team.agents.{agent.name}: observes state columns {outside}, expected 0..{self.state_size - 1}"
+                    f"team.agents.{agent.name}: found state columns {outside}, expected 0..{self.state_size - 1}"
                 )
             bounds = 0 if self.discrete else agent.action_size
             if len(agent.low) != bounds or len(agent.high) != bounds:
@@ -94,44 +96,44 @@ class TeamSpec:
 
     @property
     def observation_size(self) -> int:
-        """Size of the padded observation: the largest agent's."""
+        """Size of the padded observation, which is that of the largest agent."""
         return max(len(agent.observes) for agent in self.agents)
 
     @property
     def action_size(self) -> int:
-        """Size of the padded action: the largest agent's."""
+        """Size of the padded action, which is that of the largest agent."""
         return max(agent.action_size for agent in self.agents)
 
     @property
     def joint_action_size(self) -> int:
-        """Size of the unpadded joint action ``[a_1..a_n]`` that enters the world model."""
+        """Size of the unpadded joint action ``[a_1..a_n]``, an input of the world model."""
         return sum(agent.action_size for agent in self.agents)
 
     # --- index maps and masks as tensors ---------------------------------------------------------------------------
     def observation_index(self) -> Tensor:
-        """State column of every padded observation slot, long ``(A, O)``; padding points at column 0."""
+        """State column of each observation component, long ``(A, O)``; 0 in padding."""
         return _padded([agent.observes for agent in self.agents], self.observation_size, torch.long)
 
     def observation_mask(self) -> Tensor:
-        """1 where an observation slot is real, float ``(A, O)``."""
+        """1 for observation components, 0 for padding, float ``(A, O)``."""
         return _padded([(1,) * len(agent.observes) for agent in self.agents], self.observation_size, torch.float32)
 
     def action_mask(self) -> Tensor:
-        """1 where an action slot is real, float ``(A, U)``."""
+        """1 for action components, 0 for padding, float ``(A, U)``."""
         return _padded([(1,) * agent.action_size for agent in self.agents], self.action_size, torch.float32)
 
     def action_low(self) -> Tensor:
-        """Lower bounds ``(A, U)``: zero in padding and for one-hot actions."""
+        """Lower bounds ``(A, U)``; 0 in padding and for discrete actions."""
         return _padded([agent.low for agent in self.agents], self.action_size, torch.float32)
 
     def action_high(self) -> Tensor:
-        """Upper bounds ``(A, U)``: zero in padding, one for one-hot actions."""
+        """Upper bounds ``(A, U)``; 0 in padding, 1 for discrete actions."""
         if self.discrete:
             return self.action_mask()
         return _padded([agent.high for agent in self.agents], self.action_size, torch.float32)
 
     def legal_index(self) -> Tensor | None:
-        """State column of every choice's legality bit, long ``(A, U)`` with -1 for "always legal"; None if unused."""
+        """State column of each discrete action's mask, long ``(A, U)``; -1 if always valid. None without masks."""
         if not any(agent.legal for agent in self.agents):
             return None
         rows = [agent.legal or (-1,) * agent.action_size for agent in self.agents]
@@ -139,12 +141,12 @@ class TeamSpec:
 
     # --- saving and comparing --------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python values only, safe for JSON and for ``weights_only`` checkpoints."""
+        """Returns plain Python values, which JSON and ``weights_only`` checkpoints can store."""
         return _plain(asdict(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TeamSpec:
-        """The inverse of ``to_dict``.
+        """Inverse of ``to_dict``.
 
         Raises:
             UserError: a key is missing or unknown.
@@ -158,15 +160,15 @@ class TeamSpec:
             raise UserError(f"team specification: cannot be read ({error})") from error
 
     def require_same(self, other: TeamSpec, mine: str, theirs: str) -> None:
-        """Refuses an artefact made for another team.
+        """Checks that another dataset or checkpoint belongs to the same team.
 
         Args:
-            other: the specification of the other artefact.
-            mine: what carries this specification, for the message, e.g. ``dataset reacher/...``.
-            theirs: what carries the other one, e.g. ``checkpoint best.ckpt``.
+            other: the other specification.
+            mine: the source of this specification for the error message, e.g. ``dataset reacher/...``.
+            theirs: the source of the other one, e.g. ``checkpoint best.ckpt``.
 
         Raises:
-            UserError: naming the first difference.
+            UserError: the specifications differ. The message names the first difference.
         """
         for name in ("task", "names", "state_size", "discrete", "sources", "agents"):
             a, b = getattr(self, name), getattr(other, name)

@@ -1,4 +1,4 @@
-"""The log as it lies in memory: every number of it once, cut into parts and batches without a copy of the whole."""
+"""A dataset in memory. Every value is stored once; splits and batches are made without copying the whole dataset."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from momalit.core.records import Segments, Sequence, TensorRecord, Transitions, 
 
 @dataclass(frozen=True)
 class Trajectories(TensorRecord):
-    """A set of E real trajectories with N transitions in all, one after the other.
+    """A set of E real trajectories with N transitions in total, stored one after the other.
 
-    Each trajectory of length L keeps its L + 1 states in a row, so a successor is the next row and nothing is stored
-    twice. Where a transition lies is found from the trajectories' beginnings, so nothing need be kept per transition.
+    A trajectory of length L has L + 1 consecutive rows in ``state``. The next state of a transition is the next row, so
+    no state is stored twice. The position of a transition is computed from ``first``, so no index is stored per
+    transition.
 
     Args:
         state: ``(N + E, S)``.
@@ -23,8 +24,8 @@ class Trajectories(TensorRecord):
         reward: ``(N,)``.
         terminated: ``(N,)`` bool.
         truncated: ``(N,)`` bool.
-        lengths: ``(E,)`` long, number of transitions of every trajectory, at least 1.
-        first: ``(E,)`` long, index of the first transition of every trajectory.
+        lengths: ``(E,)`` long, number of transitions of each trajectory, at least 1.
+        first: ``(E,)`` long, index of the first transition of each trajectory.
     """
 
     state: Tensor
@@ -43,68 +44,68 @@ class Trajectories(TensorRecord):
     def from_lengths(
         cls, state: Tensor, action: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor, lengths: Tensor
     ) -> Trajectories:
-        """Finds the beginnings; the arguments are as in the class."""
+        """Computes ``first`` from ``lengths``. The arguments are those of the class."""
         return cls(state, action, reward, terminated, truncated, lengths, torch.cumsum(lengths, 0) - lengths)
 
-    # --- where transitions lie -------------------------------------------------------------------------------------
-    def place(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the transitions numbered ``index``, of any shape, lie; that shape is that of the results.
+    # --- positions of transitions ----------------------------------------------------------------------------------
+    def locate(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Locates the transitions numbered ``index``, which may have any shape.
 
         Returns:
-            the row of ``state`` in which each begins; its time within its trajectory, from 0; and the number of
-            transitions of that trajectory.
+            three tensors in the shape of ``index``: the row of ``state`` with the transition's first state, its time
+            step within the trajectory (from 0), and the number of transitions of that trajectory.
         """
-        episode = self._episode(index)
-        return index + episode, index - self.first[episode], self.lengths[episode]
+        trajectory = self._trajectory_of(index)
+        return index + trajectory, index - self.first[trajectory], self.lengths[trajectory]
 
-    def _episode(self, index: Tensor) -> Tensor:
-        """Number of the trajectory that each of the transitions ``index`` belongs to."""
+    def _trajectory_of(self, index: Tensor) -> Tensor:
+        """Returns the number of the trajectory that each transition in ``index`` belongs to."""
         return torch.searchsorted(self.first, index.contiguous(), right=True) - 1
 
-    def _each(self, values: Tensor) -> Tensor:
-        """What holds for a trajectory ``(E,)``, for each of its transitions ``(N,)``."""
+    def _per_transition(self, values: Tensor) -> Tensor:
+        """Repeats one value per trajectory ``(E,)`` for each of its transitions ``(N,)``."""
         return torch.repeat_interleave(values, self.lengths, output_size=len(self))
 
     @property
-    def _every(self) -> Tensor:
+    def _all_indices(self) -> Tensor:
         return torch.arange(len(self), device=self.first.device)
 
     @property
     def row(self) -> Tensor:
-        """The row of ``state`` in which every transition begins, ``(N,)``."""
-        return self._every + self._each(torch.arange(len(self.lengths), device=self.first.device))
+        """The row of ``state`` with each transition's first state, ``(N,)``."""
+        return self._all_indices + self._per_transition(torch.arange(len(self.lengths), device=self.first.device))
 
     @property
     def step(self) -> Tensor:
-        """Time of every transition within its trajectory, from 0, ``(N,)``."""
-        return self._every - self._each(self.first)
+        """Time step of each transition within its trajectory, from 0, ``(N,)``."""
+        return self._all_indices - self._per_transition(self.first)
 
     @property
     def length(self) -> Tensor:
-        """Number of transitions of the trajectory that every transition belongs to, ``(N,)``."""
-        return self._each(self.lengths)
+        """Number of transitions of the trajectory that each transition belongs to, ``(N,)``."""
+        return self._per_transition(self.lengths)
 
     # --- returns ---------------------------------------------------------------------------------------------------
     @property
     def returns(self) -> Tensor:
-        """Undiscounted return of every trajectory, ``(E,)``."""
+        """Undiscounted return of each trajectory, ``(E,)``."""
         total = torch.cat([self.reward.new_zeros(1, dtype=torch.float64), self.reward.cumsum(0, dtype=torch.float64)])
         return (total[self.first + self.lengths] - total[self.first]).to(self.reward.dtype)
 
     def discounted_returns(self, discount: float) -> Tensor:
-        """Discounted return-to-go of every transition, ``(N,)``; nothing is added past a trajectory's end."""
+        """Discounted return-to-go of each transition, ``(N,)``, without bootstrapping at the end of a trajectory."""
         total = self.reward.clone()
-        # All trajectories at once, from their last steps backwards.
-        first, now = self.first, self.first + self.lengths - 1
-        while len(now):
-            goes_on = now > first
-            first, now = first[goes_on], now[goes_on] - 1
-            total[now] = self.reward[now] + discount * total[now + 1]
+        # All trajectories are processed in parallel, from their last steps backwards.
+        first, current = self.first, self.first + self.lengths - 1
+        while len(current):
+            has_previous = current > first
+            first, current = first[has_previous], current[has_previous] - 1
+            total[current] = self.reward[current] + discount * total[current + 1]
         return total
 
-    # --- parts -----------------------------------------------------------------------------------------------------
+    # --- subsets ---------------------------------------------------------------------------------------------------
     def span(self, begin: int, end: int) -> Trajectories:
-        """The trajectories from number ``begin`` to before ``end``, in the same memory."""
+        """Returns the trajectories from number ``begin`` up to, but not including, ``end``, as views."""
         lengths = self.lengths[begin:end]
         skipped = int(self.lengths[:begin].sum())
         steps = slice(skipped, skipped + int(lengths.sum()))
@@ -114,10 +115,10 @@ class Trajectories(TensorRecord):
         )  # fmt: skip
 
     def select(self, episodes: Tensor) -> Trajectories:
-        """The trajectories numbered ``episodes`` (long), in that order, in memory of their own."""
+        """Returns copies of the trajectories numbered ``episodes`` (long), in that order."""
         lengths, first = self.lengths[episodes], self.first[episodes]
-        index = _runs(first, lengths)
-        rows = _runs(first + episodes, lengths + 1)
+        index = _concatenated_ranges(first, lengths)
+        rows = _concatenated_ranges(first + episodes, lengths + 1)
         return Trajectories.from_lengths(
             self.state[rows], self.action[index], self.reward[index], self.terminated[index], self.truncated[index],
             lengths,
@@ -125,60 +126,70 @@ class Trajectories(TensorRecord):
 
     # --- batches ---------------------------------------------------------------------------------------------------
     def transitions(self, index: Tensor) -> Transitions:
-        """The transitions numbered ``index``, of any shape; that shape leads every tensor."""
-        row = index + self._episode(index)
+        """Returns the transitions numbered ``index``. The shape of ``index`` replaces ``B`` in every tensor."""
+        row = index + self._trajectory_of(index)
         return Transitions(
-            _rows(self.state, row),
-            _rows(self.action, index),
+            _gather_rows(self.state, row),
+            _gather_rows(self.action, index),
             self.reward[index],
-            _rows(self.state, row + 1),
+            _gather_rows(self.state, row + 1),
             self.terminated[index],
         )
 
     def sequence(self, index: Tensor, before: int, after: int = 0) -> Sequence:
-        """Inputs around transitions ``index`` ``(B,)``: ``before`` times ahead of each, itself, and ``after`` more.
+        """Returns network inputs around the transitions ``index`` ``(B,)``.
 
-        Times outside the trajectory repeat its edge, with ``keep`` False ahead of its beginning.
+        Time steps outside the trajectory repeat its first or last state, with a previous action of zero and ``keep``
+        False.
+
+        Args:
+            index: ``(B,)``.
+            before: number of time steps before each transition.
+            after: number of time steps after each transition.
 
         Returns:
-            a sequence of ``before + 1 + after`` times.
+            a sequence of ``before + 1 + after`` time steps.
         """
-        row, at, length = self.place(index)
-        step = at + torch.arange(-before, after + 1, device=index.device).unsqueeze(1)
-        shift = step.clamp(min=0).minimum(length) - at
-        began = (step > 0) & (step <= length)
+        row, start, length = self.locate(index)
+        step = start + torch.arange(-before, after + 1, device=index.device).unsqueeze(1)
+        shift = step.clamp(min=0).minimum(length) - start
+        keep = (step > 0) & (step <= length)
         previous = self.action[(index + shift - 1).clamp(min=0)]
-        previous_action = previous * began[..., None, None].to(previous.dtype)
-        return Sequence(self.state[row + shift], previous_action, began)
+        previous_action = previous * keep[..., None, None].to(previous.dtype)
+        return Sequence(self.state[row + shift], previous_action, keep)
 
     def windows(self, index: Tensor, before: int, length: int) -> Windows:
-        """Pieces of ``length`` steps from transitions ``index`` ``(B,)`` on, after ``before`` steps of burn-in."""
-        at, valid = self._ahead(index, length)
-        return Windows(self.sequence(index, before, length - 1), self.action[at], valid)
+        """Returns windows of ``length`` steps that start at ``index`` ``(B,)``, after ``before`` steps of burn-in."""
+        steps, valid = self._following(index, length)
+        return Windows(self.sequence(index, before, length - 1), self.action[steps], valid)
 
     def segments(self, index: Tensor, before: int, length: int) -> Segments:
-        """Windows as above, with rewards, terminations and the last successor."""
-        at, valid = self._ahead(index, length)
+        """Returns the same windows with rewards, terminations and the last next state."""
+        steps, valid = self._following(index, length)
         sequence = self.sequence(index, before, length)
-        return Segments(sequence, self.action[at], valid, self.reward[at], self.terminated[at])
+        return Segments(sequence, self.action[steps], valid, self.reward[steps], self.terminated[steps])
 
     def remaining(self, index: Tensor) -> Tensor:
-        """Number of transitions from each of ``index`` to the end of its trajectory, itself included."""
-        _, step, whole = self.place(index)
-        return whole - step
+        """Returns the number of transitions from ``index`` to the end of the trajectory, including ``index`` itself."""
+        _, step, length = self.locate(index)
+        return length - step
 
-    def _ahead(self, index: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """Transitions ``(length, B)`` from ``index`` on, and whether they belong to the same trajectory."""
+    def _following(self, index: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Returns the ``length`` transitions from ``index`` on, and which of them belong to the same trajectory.
+
+        Returns:
+            indices and a bool mask, both ``(length, B)``.
+        """
         offset = torch.arange(length, device=index.device).unsqueeze(1)
         return (index + offset).clamp(max=len(self) - 1), offset < self.remaining(index)
 
 
-def _rows(table: Tensor, index: Tensor) -> Tensor:
-    """``table[index]`` for rows that are long, whole rows at a time."""
+def _gather_rows(table: Tensor, index: Tensor) -> Tensor:
+    """Returns ``table[index]``, copying whole rows, which is faster where rows are long."""
     return table.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
-def _runs(begin: Tensor, count: Tensor) -> Tensor:
-    """Rising numbers from each of ``begin`` ``(E,)``, ``count`` ``(E,)`` of them, one run after the other."""
+def _concatenated_ranges(begin: Tensor, count: Tensor) -> Tensor:
+    """Concatenates the ranges ``begin[i], begin[i] + 1, ...`` of ``count[i]`` integers each; both are ``(E,)``."""
     offset = begin - (torch.cumsum(count, 0) - count)
     return torch.repeat_interleave(offset, count) + torch.arange(int(count.sum()), device=count.device)

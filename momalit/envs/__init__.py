@@ -1,4 +1,4 @@
-"""Real environments: PettingZoo tasks by name, their specifications, and many copies of one stepped together."""
+"""Real environments: PettingZoo tasks by name, their team specifications and vectorised environments."""
 
 from momalit.envs.factory import TASKS, make_env, references
 from momalit.envs.spec_from_env import team_spec

@@ -1,4 +1,4 @@
-"""The Iterated Coordination Game: a team is paid for choosing alike, and any choice is as good as another."""
+"""Iterated Coordination Game: the team is rewarded when its agents choose the same action."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ OBSERVABILITIES = ("all", "own")
 
 
 class CoordinationGame(ParallelEnv):
-    """``n_agents`` agents choose one of ``n_actions`` at the same time, ``horizon`` times over.
+    """A matrix game: ``n_agents`` agents simultaneously choose one of ``n_actions`` in each of ``horizon`` steps.
 
-    The state is the one-hot of every agent's previous action, ``(n_agents * n_actions,)``, zeros at the start.
+    The state is the one-hot encoding of all agents' previous actions, ``(n_agents * n_actions,)``; initially zero.
 
     Args:
         n_agents: number of agents, at least 2.
-        n_actions: number of choices K (the possible conventions), at least 2.
+        n_actions: number of actions K, each a possible convention, at least 2.
         horizon: steps per episode.
-        payoff: ``all`` pays when all agents chose the same action, ``pairs`` pays the share of agent pairs that match.
-        convention_payoff: what agreement on each of the K actions pays; 1 each by default.
-        observability: ``all`` shows every agent the whole state, ``own`` only its own previous action.
+        payoff: ``all`` rewards if all agents choose the same action, ``pairs`` rewards the fraction of matching pairs.
+        convention_payoff: reward for agreement on each of the K actions; 1 each by default.
+        observability: with ``all`` every agent observes the state, with ``own`` only its own previous action.
 
     Raises:
-        UserError: a setting is outside its range.
+        UserError: a setting is invalid.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"name": "icg", "render_modes": [], "is_parallelizable": True}
@@ -44,9 +44,9 @@ class CoordinationGame(ParallelEnv):
         convention_payoff: Sequence[float] | None = None,
         observability: str = "all",
     ) -> None:
-        for key, value, least in (("n_agents", n_agents, 2), ("n_actions", n_actions, 2), ("horizon", horizon, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise UserError(f"env.{key}: found {value!r}, expected a whole number of at least {least}")
+        for key, value, minimum in (("n_agents", n_agents, 2), ("n_actions", n_actions, 2), ("horizon", horizon, 1)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+                raise UserError(f"env.{key}: found {value!r}, expected an integer of at least {minimum}")
         if payoff not in PAYOFFS:
             raise UserError(f"env.payoff: found {payoff!r}, expected one of {', '.join(PAYOFFS)}")
         if observability not in OBSERVABILITIES:
@@ -60,18 +60,18 @@ class CoordinationGame(ParallelEnv):
         self.possible_agents = [f"agent_{i}" for i in range(n_agents)]
         self.agents: list[str] = []
         columns = [tuple(range(i * n_actions, (i + 1) * n_actions)) for i in range(n_agents)]
-        everything = tuple(range(n_agents * n_actions))
+        all_columns = tuple(range(n_agents * n_actions))
         self.observes = {
-            agent: everything if observability == "all" else columns[i] for i, agent in enumerate(self.possible_agents)
+            agent: all_columns if observability == "all" else columns[i] for i, agent in enumerate(self.possible_agents)
         }
-        self._sees_all = observability == "all"
+        self._observes_all = observability == "all"
         self.state_space = spaces.Box(0.0, 1.0, (n_agents * n_actions,), np.float32)
         self._observation_spaces = {
-            agent: spaces.Box(0.0, 1.0, (len(seen),), np.float32) for agent, seen in self.observes.items()
+            agent: spaces.Box(0.0, 1.0, (len(observed),), np.float32) for agent, observed in self.observes.items()
         }
         self._action_spaces = {agent: spaces.Discrete(n_actions) for agent in self.possible_agents}
-        self._pairs = n_agents * (n_agents - 1) / 2
-        self._start = np.arange(n_agents) * n_actions
+        self._n_pairs = n_agents * (n_agents - 1) / 2
+        self._offsets = np.arange(n_agents) * n_actions
         self._state = np.zeros(n_agents * n_actions, np.float32)
         self._time = 0
 
@@ -89,7 +89,7 @@ class CoordinationGame(ParallelEnv):
         seed: int | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-        """Starts an episode; nothing is random, so ``seed`` changes nothing."""
+        """Starts an episode. The game is deterministic, so ``seed`` has no effect."""
         self.agents = list(self.possible_agents)
         self._time = 0
         self._state = np.zeros_like(self._state)
@@ -98,11 +98,11 @@ class CoordinationGame(ParallelEnv):
     def step(
         self, actions: dict[str, int]
     ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
-        """Plays one round; the last of ``horizon`` rounds truncates the episode."""
+        """Plays one round. The episode is truncated after ``horizon`` rounds."""
         agents = self.agents
         choices = np.fromiter((actions[agent] for agent in agents), dtype=np.int64, count=len(agents))
         self._state = np.zeros_like(self._state)
-        self._state[self._start + choices] = 1.0
+        self._state[self._offsets + choices] = 1.0
         self._time += 1
         reward, truncated = self.reward(choices), self._time >= self.horizon
         observations = self._observations()
@@ -117,24 +117,24 @@ class CoordinationGame(ParallelEnv):
         )
 
     def reward(self, choices: np.ndarray) -> float:
-        """The team's reward for the choices ``(n_agents,)`` of one round."""
+        """Returns the team reward for the actions ``choices`` ``(n_agents,)`` of one round."""
         if self.payoff == "all":
             first = choices[0]
             return float(self.convention_payoff[first]) if (choices == first).all() else 0.0
         count = np.bincount(choices, minlength=self.n_actions)
-        return float((self.convention_payoff * (count * (count - 1) / 2)).sum() / self._pairs)
+        return float((self.convention_payoff * (count * (count - 1) / 2)).sum() / self._n_pairs)
 
     def references(self) -> dict[str, float]:
-        """Exact expected returns of uniformly random play and of the optimum.
+        """Returns the exact expected returns of uniformly random actions and of the optimum.
 
-        All of n agents choose action k with probability K^-n, two given agents with K^-2.
+        All n agents choose action k with probability K^-n, and a given pair does with probability K^-2.
         """
-        alike = len(self.possible_agents) if self.payoff == "all" else 2
-        random = self.convention_payoff.sum() * float(self.n_actions) ** -alike
+        n_matching = len(self.possible_agents) if self.payoff == "all" else 2
+        random = self.convention_payoff.sum() * float(self.n_actions) ** -n_matching
         return {"random": float(self.horizon * random), "expert": float(self.horizon * self.convention_payoff.max())}
 
     def _observations(self) -> dict[str, np.ndarray]:
-        if self._sees_all:
+        if self._observes_all:
             return {agent: self._state.copy() for agent in self.agents}
         parts = self._state.reshape(len(self.agents), self.n_actions).copy()
         return dict(zip(self.agents, parts, strict=True))

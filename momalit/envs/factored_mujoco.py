@@ -1,4 +1,4 @@
-"""Gymnasium's MuJoCo robots, their actuators shared out among a team."""
+"""Gymnasium's MuJoCo robots with their actuators divided among a team of agents."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from momalit.core.errors import UserError
-from momalit.envs.rendering import follow
+from momalit.envs.rendering import track_robot
 
 RENDER_MODES = ("rgb_array", "human")
-# Left out of Multi-Agent MuJoCo's scenarios: those whose agents see what no column of the state holds (Reacher, Pusher,
-# ManySegmentAnt), those for one agent, those for any number of segments and one that MuJoCo 4 does not run.
+# Excluded scenarios of Multi-Agent MuJoCo: those with observations that are not columns of the state (Reacher, Pusher,
+# ManySegmentAnt), those with one agent, those with a variable number of segments and one that MuJoCo 4 cannot run.
 FACTORINGS: dict[str, tuple[str, ...]] = {
     "Ant": ("4x2", "2x4", "2x4d"),
     "HalfCheetah": ("2x3", "6x1"),
@@ -28,17 +28,17 @@ FACTORINGS: dict[str, tuple[str, ...]] = {
 
 
 class FactoredMujoco(ParallelEnv):
-    """One robot as a team: every agent sees columns of the robot's observation and drives some of its actuators.
+    """One robot as a team: every agent observes columns of the robot's observation and controls some actuators.
 
-    The state is the robot's observation as float32. All agents get the robot's reward and end together: terminated
-    when the robot says so, truncated after ``horizon`` steps.
+    The state is the robot's observation as float32. All agents receive the robot's reward and end together. Episodes
+    terminate when the robot's environment terminates and are truncated after ``horizon`` steps.
 
     Args:
         env: gymnasium's environment without wrappers.
         horizon: steps after which an episode is truncated.
-        observes: per agent, the columns of the state.
-        drives: per agent, the actuators in the order of its action; together each actuator once.
-        walks: the camera goes along with it.
+        observes: the observed columns of the state, per agent.
+        drives: the actuators, in the order of the action, per agent. Each actuator belongs to exactly one agent.
+        walks: whether the robot moves, so that the camera tracks it.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -61,17 +61,17 @@ class FactoredMujoco(ParallelEnv):
         self.metadata = {**self.metadata, "render_fps": env.metadata["render_fps"]}  # type: ignore[misc]
         self.possible_agents = list(observes)
         self.agents: list[str] = []
-        self.observes = {agent: tuple(int(column) for column in seen) for agent, seen in observes.items()}
+        self.observes = {agent: tuple(int(column) for column in columns) for agent, columns in observes.items()}
         self.drives = {agent: tuple(int(actuator) for actuator in drives[agent]) for agent in observes}
-        self._index = {agent: np.array(seen) for agent, seen in self.observes.items()}
-        self._slots = {agent: np.array(driven) for agent, driven in self.drives.items()}
+        self._index = {agent: np.array(columns) for agent, columns in self.observes.items()}
+        self._slots = {agent: np.array(actuators) for agent, actuators in self.drives.items()}
         self._joint_slots = np.concatenate(list(self._slots.values()))
         self._low = env.action_space.low.astype(np.float64)
         self._high = env.action_space.high.astype(np.float64)
         size = int(env.observation_space.shape[0])
         self.state_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self._observation_spaces = {
-            agent: spaces.Box(-np.inf, np.inf, (len(seen),), np.float32) for agent, seen in self.observes.items()
+            agent: spaces.Box(-np.inf, np.inf, (len(columns),), np.float32) for agent, columns in self.observes.items()
         }
         self._action_spaces = {
             agent: spaces.Box(env.action_space.low[slots], env.action_space.high[slots], dtype=np.float32)
@@ -81,7 +81,7 @@ class FactoredMujoco(ParallelEnv):
         self._control = np.zeros(len(self._low), np.float64)
         self._time = 0
         if walks and self.render_mode is not None:
-            follow(env)
+            track_robot(env)
 
     def observation_space(self, agent: str) -> spaces.Box:
         return self._observation_spaces[agent]
@@ -97,7 +97,7 @@ class FactoredMujoco(ParallelEnv):
         seed: int | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-        """Starts an episode from the seed, or from where the random stream stands if there is none."""
+        """Starts an episode. Without a seed, the environment continues its random stream."""
         observation, _ = self._env.reset(seed=seed)
         self._state = observation.astype(np.float32)
         self._time = 0
@@ -107,7 +107,7 @@ class FactoredMujoco(ParallelEnv):
     def step(
         self, actions: dict[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
-        """Applies the agents' actions, clipped to their bounds (simulation and control cost see the same)."""
+        """Applies the agents' actions, clipped to their bounds for both simulation and control cost."""
         agents = self.agents
         if not agents:
             return {}, {}, {}, {}, {}
@@ -123,13 +123,15 @@ class FactoredMujoco(ParallelEnv):
         )
 
     def step_joint(self, action: np.ndarray) -> tuple[float, bool, bool]:
-        """``step`` without dictionaries, for many steps of which only ``state()`` is read.
+        """A faster ``step`` without dictionaries, for callers that read only ``state()``.
+
+        Call it only during an episode.
 
         Args:
-            action: all agents' actions one after the other, ``(actuators,)``. An episode must be under way.
+            action: all agents' actions, concatenated, ``(actuators,)``.
 
         Returns:
-            every agent's reward, and whether the episode terminated or was truncated.
+            the reward of each agent, and whether the episode terminated and whether it was truncated.
         """
         self._control[self._joint_slots] = action
         return self._simulate()
@@ -156,29 +158,31 @@ class FactoredMujoco(ParallelEnv):
 
 
 class MultiAgentMujoco(FactoredMujoco):
-    """A factoring of Multi-Agent MuJoCo by name; 1000 steps, terminates where gymnasium's environment does.
+    """A scenario of Multi-Agent MuJoCo.
 
-    gymnasium-robotics is asked once which columns of the state each agent sees and which actuators it drives; after
-    that gymnasium's environment is stepped alone. Its observation is the state, so that agents see what it clips as it
-    clips it (velocities of Walker2d in [-10, 10], which gymnasium-robotics leaves as they are). All agents get its
-    default reward.
+    Episodes are truncated after 1000 steps and terminate as in gymnasium's environment.
+
+    gymnasium-robotics defines which columns of the state each agent observes and which actuators it controls; only
+    gymnasium's environment is then stepped. Its observation is the state, so agents observe the clipped values
+    (velocities of Walker2d in [-10, 10], which gymnasium-robotics does not clip). All agents receive its default
+    reward.
 
     Args:
         scenario: the robot, a key of ``FACTORINGS``.
-        factoring: how it is shared out, one of that robot's ``FACTORINGS``.
-        obsk: up to which distance, in joints along the body, an agent sees more than its own joints.
+        factoring: how its actuators are divided, one of that robot's ``FACTORINGS``.
+        obsk: how far an agent observes beyond its own joints, in joints along the body.
         render_mode: None, ``rgb_array`` or ``human``.
 
     Raises:
-        UserError: a setting is outside its range, or gymnasium-robotics is not installed.
+        UserError: a setting is invalid, or gymnasium-robotics is not installed.
     """
 
     metadata: ClassVar[dict[str, Any]] = {**FactoredMujoco.metadata, "name": "mamujoco"}
 
     def __init__(self, scenario: str, factoring: str, obsk: int = 1, render_mode: str | None = None) -> None:
-        checked("scenario", scenario, tuple(FACTORINGS))
-        checked("factoring", factoring, FACTORINGS[scenario])
-        checked("render_mode", render_mode, (None, *RENDER_MODES))
+        require_one_of("scenario", scenario, tuple(FACTORINGS))
+        require_one_of("factoring", factoring, FACTORINGS[scenario])
+        require_one_of("render_mode", render_mode, (None, *RENDER_MODES))
         if isinstance(obsk, bool) or not isinstance(obsk, int) or obsk < 0:
             raise UserError(f"env.obsk: found {obsk!r}, expected an integer of at least 0")
         try:
@@ -197,13 +201,13 @@ class MultiAgentMujoco(FactoredMujoco):
         )
 
 
-def checked(key: str, value: Any, known: Sequence[Any]) -> Any:
-    """The value of a setting, if it is one of those that are known.
+def require_one_of(key: str, value: Any, allowed: Sequence[Any]) -> Any:
+    """Returns the value of setting ``key``.
 
     Raises:
-        UserError: it is not.
+        UserError: the value is not one of ``allowed``.
     """
-    if value not in known:
-        names = ", ".join("null" if name is None else str(name) for name in known)
+    if value not in allowed:
+        names = ", ".join("null" if name is None else str(name) for name in allowed)
         raise UserError(f"env.{key}: found {value!r}, expected one of {names}")
     return value

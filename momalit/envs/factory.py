@@ -1,4 +1,4 @@
-"""Environments by name: the built-in tasks, and any PettingZoo ParallelEnv of the user's."""
+"""Environments by name: the built-in tasks and any user-defined PettingZoo ParallelEnv."""
 
 from __future__ import annotations
 
@@ -26,49 +26,49 @@ TASKS: dict[str, Callable[..., ParallelEnv]] = {
 
 
 def make_env(name: str, **settings: Any) -> ParallelEnv:
-    """Makes one environment.
+    """Creates an environment.
 
     Args:
-        name: a built-in task (``ant``, ``icg``, ``mamujoco``, ``reacher``) or ``package.module:callable`` of any
-            ParallelEnv.
+        name: a built-in task (``ant``, ``icg``, ``mamujoco``, ``reacher``) or ``package.module:callable`` that
+            returns a ParallelEnv.
         settings: keyword arguments of the environment.
 
     Raises:
-        UserError: the name or a setting is unknown, or what was made is no ParallelEnv.
+        UserError: the name or a setting is unknown, or the result is not a ParallelEnv.
     """
-    make = TASKS[name] if name in TASKS else _imported(name)
+    make = TASKS[name] if name in TASKS else _import_callable(name)
     _check_settings(name, make, settings)
     try:
         env = make(**settings)
     except TypeError as error:
         raise UserError(f"env {name}: cannot be made with {settings or 'no settings'} ({error})") from error
-    lacks = [part for part in ("possible_agents", "reset", "step", "action_space") if not hasattr(env, part)]
-    if lacks:
+    missing = [part for part in ("possible_agents", "reset", "step", "action_space") if not hasattr(env, part)]
+    if missing:
         raise UserError(
-            f"env {name}: made a {type(env).__name__} without {', '.join(lacks)}, expected a PettingZoo ParallelEnv"
+            f"env {name}: made a {type(env).__name__} without {', '.join(missing)}, expected a PettingZoo ParallelEnv"
         )
     return env
 
 
 def non_default_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings of an environment that are not its defaults anyway, so that equal environments are called equal.
+    """Returns the settings that differ from the environment's defaults, so that equal environments compare as equal.
 
     Args:
-        name: as ``make_env`` takes it.
-        settings: keyword arguments, not checked here.
+        name: name of the environment, as for ``make_env``.
+        settings: keyword arguments; they are not validated here.
     """
-    parameters = _parameters(TASKS[name] if name in TASKS else _imported(name)) or {}
+    parameters = _parameters(TASKS[name] if name in TASKS else _import_callable(name)) or {}
     return {key: v for key, v in settings.items() if key not in parameters or parameters[key].default != v}
 
 
 def references(spec: TeamSpec) -> dict[str, float] | None:
-    """Undiscounted returns of random play and of an expert, or None where the task stores none.
+    """Returns the undiscounted returns of random actions and of an expert, or None if the task stores none.
 
     Args:
-        spec: the team; its ``env`` says which task in which settings.
+        spec: the team; ``spec.env`` is the name and the settings of the environment.
 
     Returns:
-        ``{"random": ..., "expert": ...}``, the ends 0 and 1 of the normalised score.
+        ``{"random": ..., "expert": ...}``, which the normalised score maps to 0 and 1.
     """
     if spec.env is None:
         return None
@@ -79,18 +79,19 @@ def references(spec: TeamSpec) -> dict[str, float] | None:
         env.close()
 
 
-def nearest(word: str, words: list[str]) -> str:
-    """``"; did you mean X?"`` for the closest of ``words``, or nothing if none is close."""
+def suggestion(word: str, words: list[str]) -> str:
+    """Returns ``"; did you mean X?"`` for the closest of ``words``, or an empty string if none is close."""
     close = difflib.get_close_matches(word, words, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _imported(name: str) -> Callable[..., ParallelEnv]:
+def _import_callable(name: str) -> Callable[..., ParallelEnv]:
     module, colon, attribute = name.partition(":")
     if not colon:
         known = ", ".join(TASKS)
         raise UserError(
-            f"env.name: found {name!r}, expected one of {known}, or package.module:callable{nearest(name, list(TASKS))}"
+            f"env.name: found {name!r}, expected one of {known}, or package.module:callable"
+            f"{suggestion(name, list(TASKS))}"
         )
     try:
         made = getattr(importlib.import_module(module), attribute)
@@ -104,7 +105,7 @@ def _imported(name: str) -> Callable[..., ParallelEnv]:
 def _parameters(make: Callable[..., ParallelEnv]) -> Mapping[str, inspect.Parameter] | None:
     try:
         return inspect.signature(make).parameters
-    except ValueError:  # written in C, says nothing about its arguments
+    except ValueError:  # written in C, without a signature
         return None
 
 
@@ -115,6 +116,6 @@ def _check_settings(name: str, make: Callable[..., ParallelEnv], settings: dict[
     for key in settings:
         if key not in parameters:
             raise UserError(
-                f"env.{key}: no setting of {name}, expected some of {', '.join(parameters) or '(it has none)'}"
-                f"{nearest(key, list(parameters))}"
+                f"env.{key}: not a setting of {name}, expected one of {', '.join(parameters) or '(none)'}"
+                f"{suggestion(key, list(parameters))}"
             )

@@ -1,4 +1,4 @@
-"""Two-agent Reacher: each agent drives one joint of an arm whose fingertip is to reach a target."""
+"""Two-agent Reacher: each agent controls one joint of an arm that moves its fingertip to a target."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from momalit.envs.factored_mujoco import RENDER_MODES, FactoredMujoco, checked
+from momalit.envs.factored_mujoco import RENDER_MODES, FactoredMujoco, require_one_of
 
 HORIZON = 50
-# The camera: the whole arena as a map with x (m) to the right and y up.
-FROM_ABOVE = {"lookat": np.zeros(3), "distance": 0.85, "elevation": -90.0, "azimuth": 90.0}
+# Camera above the whole arena, with x to the right and y up; lookat and distance in m, angles in degrees.
+TOP_VIEW = {"lookat": np.zeros(3), "distance": 0.85, "elevation": -90.0, "azimuth": 90.0}
 JOINTS = (0, 1, 2, 3, 6, 7)  # cos of both, sin of both, velocity of both
 TARGET = (4, 5)
 OBSERVES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -22,44 +22,44 @@ OBSERVES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 
 class Reacher(FactoredMujoco):
-    """Gymnasium's ``Reacher-v5`` with a joint for each of two agents; 50 steps, never terminates.
+    """Gymnasium's ``Reacher-v5`` with one joint per agent. Episodes have 50 steps and never terminate.
 
     The state is that environment's observation, ``(10,)``: cos of the two angles, sin of the two angles, target x and
-    y (m), angular velocities (rad/s), fingertip minus target x and y (m). Actions are torques in [-1, 1]. All agents
-    get the environment's reward: minus the distance to the target minus the squared torques.
+    y (m), angular velocities (rad/s), fingertip minus target x and y (m). Actions are torques in [-1, 1]. Both agents
+    receive the environment's reward: minus the distance to the target minus the squared torques.
 
     Args:
-        observability: ``full`` (both see the state), ``leader`` (agent_0 sees joints and target, agent_1 the joints)
-            or ``independent`` (each sees its own joint and the target).
+        observability: ``full`` (both observe the state), ``leader`` (agent_0 observes joints and target, agent_1 only
+            the joints) or ``independent`` (each observes its own joint and the target).
         render_mode: None, ``rgb_array`` or ``human``.
 
     Raises:
-        UserError: a setting is outside its range.
+        UserError: a setting is invalid.
     """
 
     metadata: ClassVar[dict[str, Any]] = {**FactoredMujoco.metadata, "name": "reacher"}
-    state_leads = (11,)  # widths of other versions' observations that begin with the state: v2 and v4
+    state_prefix_widths = (11,)  # widths of other versions' observations that start with the state: v2 and v4
 
     def __init__(self, observability: str = "full", render_mode: str | None = None) -> None:
-        checked("observability", observability, tuple(OBSERVES))
-        checked("render_mode", render_mode, (None, *RENDER_MODES))
-        made: Any = gymnasium.make(
-            "Reacher-v5", render_mode=render_mode, default_camera_config=FROM_ABOVE, disable_env_checker=True
+        require_one_of("observability", observability, tuple(OBSERVES))
+        require_one_of("render_mode", render_mode, (None, *RENDER_MODES))
+        wrapped: Any = gymnasium.make(
+            "Reacher-v5", render_mode=render_mode, default_camera_config=TOP_VIEW, disable_env_checker=True
         )
-        env = made.unwrapped
+        env = wrapped.unwrapped
         if render_mode is not None:
-            env.model.vis.headlight.ambient[:] = 0.4  # the model has no lamp of its own
+            env.model.vis.headlight.ambient[:] = 0.4  # the model has no light source
         agents = ("agent_0", "agent_1")
         observes = dict(zip(agents, OBSERVES[observability], strict=True))
         drives = {agent: (joint,) for joint, agent in enumerate(agents)}
         super().__init__(env, HORIZON, observes, drives, walks=False)
 
     def references(self) -> dict[str, float]:
-        """Mean undiscounted returns of uniformly random torques and of the noise-free expert.
+        """Returns the mean undiscounted returns of uniformly random torques and of the noise-free expert.
 
-        Measured over 5000 episodes each on mujoco 4.0 (standard errors 0.05 and 0.03), the expert's half with each
-        bend of the elbow. The expert is the controller of ``datamodules.builders.behaviours``. It needs nothing that an
-        ``independent`` agent cannot see, and it is not the optimum: a normalised score may exceed 1. A ``leader``
-        team, whose agent_1 does not see the target, is held to the same reference.
+        Measured with mujoco 4.0 over 5000 episodes each (standard errors 0.05 and 0.03); the expert bends the elbow
+        each way in half of them. The expert is the controller of ``datamodules.builders.behaviours``. It uses only what
+        an ``independent`` agent observes, and it is not optimal, so a normalised score may exceed 1. The references
+        also apply to a ``leader`` team, whose agent_1 does not observe the target.
         """
         return {"random": -42.84, "expert": -5.65}

@@ -1,4 +1,4 @@
-"""Pictures of MuJoCo's robots: without a display, and with the robot in view. The physics stay as they are."""
+"""Rendering of MuJoCo robots without a display and with a tracking camera. The physics do not change."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SHADOW_PIXELS = 2048  # half of MuJoCo's own: shadows take most of the time where no graphics card draws them
+SHADOW_PIXELS = 2048  # half of MuJoCo's default; shadows dominate the time of software rendering
 
 
 @contextmanager
 def egl_without_display() -> Iterator[None]:
     """Sets ``MUJOCO_GL=egl`` on a Linux machine that has no display, unless the variable is set.
 
-    Gymnasium reads it when an environment renders for the first time. Afterwards it is as before: where EGL is
-    missing, MuJoCo could not even be imported with it.
+    Gymnasium reads the variable when an environment renders for the first time. It is removed afterwards, because
+    without EGL a later import of MuJoCo would fail with it.
     """
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if display or sys.platform != "linux" or "MUJOCO_GL" in os.environ:
@@ -29,22 +29,22 @@ def egl_without_display() -> Iterator[None]:
         os.environ.pop("MUJOCO_GL", None)
 
 
-def follow(env: Any) -> None:
-    """Lets the camera go along with a robot that walks, and makes the floor endless.
+def track_robot(env: Any) -> None:
+    """Lets the camera track a moving robot and makes the floor infinite.
 
     Args:
-        env: gymnasium's MuJoCo environment without wrappers, before its first picture.
+        env: gymnasium's MuJoCo environment without wrappers, before it renders for the first time.
     """
-    import mujoco  # costs time, which tasks without it need not spend
+    import mujoco  # slow, and tasks without MuJoCo do not need it
 
     renderer, model = env.mujoco_renderer, env.model
     tracking = {"type": int(mujoco.mjtCamera.mjCAMERA_TRACKING), "trackbodyid": 1}
     renderer.default_cam_config = {**(renderer.default_cam_config or {}), **tracking}
-    renderer.camera_id = None  # any number makes gymnasium choose a camera that stands still
+    renderer.camera_id = None  # any number selects a fixed camera in gymnasium
     for plane in (model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE).nonzero()[0]:
         size, material = model.geom_size[plane, :2].copy(), model.geom_matid[plane]
         if material >= 0 and not model.mat_texuniform[material] and size.all():
             model.mat_texrepeat[material] /= 2 * size  # from repeats per plane to repeats per metre
             model.mat_texuniform[material] = 1
-        model.geom_size[plane, :2] = 0.0  # endless in pictures, as it is in collisions
+        model.geom_size[plane, :2] = 0.0  # infinite in rendered images, as it is for collisions
     model.vis.quality.shadowsize = min(model.vis.quality.shadowsize, SHADOW_PIXELS)

@@ -1,4 +1,4 @@
-"""ResumableEnv: real episodes that can be taken up again by playing them once more."""
+"""ResumableEnv: restores unfinished real episodes by replaying their actions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from momalit.envs.vector_env import VectorTeamEnv
 
 
 class ResumableEnv:
-    """Rows of a real environment that remember how they came where they are.
+    """A vectorised real environment that records the actions of its current episodes.
 
-    The state of an environment in general cannot be saved. But an environment that keeps PettingZoo's promise, that
-    what happens depends on the seed and the actions alone, comes back to the same state when the actions since the
-    beginning of the episode are taken again, of which there are at most ``spec.horizon``.
+    In general, the state of an environment cannot be saved. If an environment follows PettingZoo's rule that its
+    transitions depend only on the seed and the actions, replaying the actions of the current episode restores its
+    state. There are at most ``spec.horizon`` of them.
 
     Args:
-        env: the rows; they begin new episodes by themselves.
+        env: the environment, with automatic reset.
     """
 
     def __init__(self, env: VectorTeamEnv) -> None:
@@ -32,7 +32,7 @@ class ResumableEnv:
         self._actions: deque[Tensor] = deque(maxlen=env.spec.horizon)
 
     def reset(self, seeds: Sequence[int]) -> Tensor:
-        """Begins an episode in every row; see ``VectorTeamEnv.reset``."""
+        """Starts an episode in every row; see ``VectorTeamEnv.reset``."""
         self._seeds = [int(seed) for seed in seeds]
         self._episodes.zero_()
         self._lengths.zero_()
@@ -48,7 +48,7 @@ class ResumableEnv:
         return step
 
     def history(self) -> dict[str, Any]:
-        """What ``replay`` needs: seeds, episodes begun, and the actions of the current ones, as plain tensors."""
+        """Returns seeds, episode counts and the actions of the current episodes as plain tensors, for ``replay``."""
         longest = int(self._lengths.max())
         actions = list(self._actions)[len(self._actions) - longest :]
         shape = (0, self.env.n_rows, self.env.spec.n_agents, self.env.spec.action_size)
@@ -60,15 +60,15 @@ class ResumableEnv:
         }
 
     def replay(self, history: dict[str, Any]) -> Tensor:
-        """Takes the rows to where they were when ``history`` was made.
+        """Restores the states at the time of ``history``.
 
         Returns:
-            the states they are in now ``(B, S)``; those of then, unless the environment depends on anything else than
-            seeds and actions.
+            the states reached ``(B, S)``. They differ from the original ones if the environment depends on anything
+            other than seeds and actions.
         """
         self._seeds = history["seeds"].tolist()
         self._episodes, self._lengths = history["episodes"].clone(), history["lengths"].clone()
         self._actions.clear()
         self._actions.extend(history["actions"].unbind(0))
-        # Actions are kept up to now: the first of a row's own stands as many before the end as the row is long.
+        # The last actions are the most recent ones: each row uses as many of them as its current episode has steps.
         return self.env.replay(self._seeds, self._episodes.tolist(), history["actions"], self._lengths.tolist())

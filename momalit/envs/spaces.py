@@ -1,4 +1,4 @@
-"""Observations and spaces of any PettingZoo environment as plain columns of numbers."""
+"""Flattens the observation and action spaces of PettingZoo environments into columns of numbers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from gymnasium import spaces
 
 from momalit.core.errors import UserError
 
-OBSERVATION, MASK = "observation", "action_mask"  # PettingZoo's keys for observations that come with legal actions
+OBSERVATION, MASK = "observation", "action_mask"  # PettingZoo's keys for observations with action masks
 
 
 def is_masked(space: spaces.Space[Any]) -> bool:
-    """Whether an observation space is PettingZoo's ``{"observation", "action_mask"}``."""
+    """Returns whether an observation space is PettingZoo's ``{"observation", "action_mask"}``."""
     return isinstance(space, spaces.Dict) and set(space.spaces) == {OBSERVATION, MASK}
 
 
-def widths(agent: str, space: spaces.Space[Any]) -> tuple[int, int]:
-    """Number of observation columns and of mask columns of an agent.
+def observation_widths(agent: str, space: spaces.Space[Any]) -> tuple[int, int]:
+    """Returns an agent's number of observation columns and of mask columns.
 
     Raises:
-        UserError: the space cannot be flattened into numbers.
+        UserError: the space cannot be flattened.
     """
     inner, mask = (space[OBSERVATION], space[MASK]) if is_masked(space) else (space, None)  # type: ignore[index]
     try:
@@ -32,15 +32,16 @@ def widths(agent: str, space: spaces.Space[Any]) -> tuple[int, int]:
         ) from None
 
 
-def flat(space: spaces.Space[Any], value: Any) -> np.ndarray:
-    """One observation as float32 columns, the mask's after the observation's."""
+def flatten_observation(space: spaces.Space[Any], value: Any) -> np.ndarray:
+    """Returns one observation as float32 columns, followed by those of the action mask if there is one."""
     if is_masked(space):
-        return np.concatenate([flat(space[OBSERVATION], value[OBSERVATION]), _numbers(value[MASK])])  # type: ignore[index]
-    return _numbers(value) if isinstance(space, spaces.Box) else _numbers(spaces.flatten(space, value))
+        observation = flatten_observation(space[OBSERVATION], value[OBSERVATION])  # type: ignore[index]
+        return np.concatenate([observation, _to_columns(value[MASK])])
+    return _to_columns(value) if isinstance(space, spaces.Box) else _to_columns(spaces.flatten(space, value))
 
 
-def action_part(agent: str, space: spaces.Space[Any]) -> tuple[bool, int, tuple[float, ...], tuple[float, ...]]:
-    """Whether an agent's actions are choices, how many components they have, and their bounds.
+def action_layout(agent: str, space: spaces.Space[Any]) -> tuple[bool, int, tuple[float, ...], tuple[float, ...]]:
+    """Returns whether an agent's actions are discrete, their number of components, and their bounds.
 
     Raises:
         UserError: the space is neither Discrete nor a Box with finite bounds.
@@ -49,27 +50,27 @@ def action_part(agent: str, space: spaces.Space[Any]) -> tuple[bool, int, tuple[
         return True, int(space.n), (), ()
     if not isinstance(space, spaces.Box):
         raise UserError(f"agent {agent}: its action space is {space}, expected Discrete or Box")
-    low, high = _numbers(space.low), _numbers(space.high)
+    low, high = _to_columns(space.low), _to_columns(space.high)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise UserError(f"agent {agent}: its action space {space} is unbounded, expected a Box with finite bounds")
     return False, low.size, tuple(low.tolist()), tuple(high.tolist())
 
 
-def same_kind(task: str, kinds: dict[str, bool]) -> bool:
-    """Whether all agents' actions are choices.
+def all_discrete(source: str, discrete: dict[str, bool]) -> bool:
+    """Returns whether the agents' action spaces are discrete.
 
     Args:
-        task: for the message.
-        kinds: per agent, whether its actions are choices.
+        source: name of the environment or file, for the error message.
+        discrete: whether an agent's actions are discrete, per agent.
 
     Raises:
-        UserError: some are choices and some are not.
+        UserError: some action spaces are discrete and some are continuous.
     """
-    if len(set(kinds.values())) > 1:
-        named = ", ".join(f"{agent} {'discrete' if kind else 'continuous'}" for agent, kind in kinds.items())
-        raise UserError(f"{task}: found mixed action spaces ({named}), expected all discrete or all continuous")
-    return next(iter(kinds.values()))
+    if len(set(discrete.values())) > 1:
+        found = ", ".join(f"{agent} {'discrete' if value else 'continuous'}" for agent, value in discrete.items())
+        raise UserError(f"{source}: found mixed action spaces ({found}), expected all discrete or all continuous")
+    return next(iter(discrete.values()))
 
 
-def _numbers(value: Any) -> np.ndarray:
+def _to_columns(value: Any) -> np.ndarray:
     return np.asarray(value, dtype=np.float32).ravel()

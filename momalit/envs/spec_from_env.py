@@ -1,4 +1,4 @@
-"""What a team's specification is, read off an environment or inferred from rows of data.
+"""Derives a team's specification from an environment; ``index_map`` also serves recorded data.
 
 In ``TeamSpec.sources`` an agent's columns are its flattened observation followed by its action mask, if it has one.
 """
@@ -14,35 +14,33 @@ from pettingzoo import ParallelEnv
 
 from momalit.core.errors import UserError
 from momalit.core.team import STATE, AgentSpec, TeamSpec
-from momalit.envs.spaces import MASK, action_part, flat, is_masked, same_kind, widths
+from momalit.envs.spaces import MASK, action_layout, all_discrete, flatten_observation, is_masked, observation_widths
 
 PROBE_ROWS, PROBE_EPISODES, PROBE_LIMIT = 256, 4, 10_000
 HORIZON_NAMES = ("horizon", "max_cycles", "max_steps", "max_episode_steps", "_max_episode_steps")
 
 
 def team_spec(env: ParallelEnv, name: str, settings: Mapping[str, Any] | None = None) -> TeamSpec:
-    """The specification of an environment's team.
+    """Returns the specification of an environment's team. Resets the environment.
 
-    Environments that have ``observes`` (agent -> columns of the state) say it themselves. For any other, the state is
-    ``state()``, if there is one, and after it the observation columns that are not found in it: columns that are equal
-    over a short random play are the same column. Action masks become columns of the state too. It resets the
-    environment.
+    An environment with the attribute ``observes`` (agent -> columns of the state) declares what its agents observe.
+    Otherwise the state is ``state()``, if available, followed by the observation columns that it does not contain.
+    Columns that are equal during a few random episodes count as the same column. Action masks also become columns of
+    the state.
 
     Args:
         env: the environment.
-        name: what ``make_env`` calls it.
-        settings: the keyword arguments that it was made with.
+        name: its name for ``make_env``.
+        settings: the keyword arguments of the environment.
 
     Raises:
-        UserError: a space does not fit, or the environment neither declares a horizon nor truncates.
+        UserError: a space is not supported, or the environment neither declares a horizon nor truncates.
     """
     names = list(env.possible_agents)
     if STATE in names:
-        raise UserError(
-            f"env {name}: found an agent called {STATE!r}, expected any other name: it is the global state's"
-        )
-    parts = {agent: action_part(agent, env.action_space(agent)) for agent in names}
-    discrete = same_kind(f"env {name}", {agent: part[0] for agent, part in parts.items()})
+        raise UserError(f"env {name}: found an agent called {STATE!r}, expected another name: this one is reserved")
+    layouts = {agent: action_layout(agent, env.action_space(agent)) for agent in names}
+    discrete = all_discrete(f"env {name}", {agent: layout[0] for agent, layout in layouts.items()})
     horizon = declared_horizon(env)
     if hasattr(env, "observes") and horizon is not None:
         size = int(np.prod(env.state_space.shape))
@@ -51,10 +49,10 @@ def team_spec(env: ParallelEnv, name: str, settings: Mapping[str, Any] | None = 
         legal: dict[str, tuple[int, ...]] = dict.fromkeys(names, ())
     else:
         rows, longest = _probe(env, name, horizon)
-        split = {agent: widths(agent, env.observation_space(agent))[0] for agent in names}
+        split = {agent: observation_widths(agent, env.observation_space(agent))[0] for agent in names}
         sources, observes, legal = index_map(rows, split)
         horizon = longest
-    agents = tuple(AgentSpec(agent, observes[agent], *parts[agent][1:], legal[agent]) for agent in names)
+    agents = tuple(AgentSpec(agent, observes[agent], *layouts[agent][1:], legal[agent]) for agent in names)
     return TeamSpec(
         task=name,
         agents=agents,
@@ -69,17 +67,17 @@ def team_spec(env: ParallelEnv, name: str, settings: Mapping[str, Any] | None = 
 def index_map(
     rows: Mapping[str, np.ndarray], split: Mapping[str, int]
 ) -> tuple[tuple[tuple[str, int], ...], dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """Finds the columns that are the same in different places.
+    """Builds the state's columns from the distinct columns of state, observations and action masks.
 
-    A column that never changes is like every other such column, so those are only taken for the same where a whole
-    block of columns is; otherwise each keeps a place of its own.
+    Constant columns cannot be told apart by their values. They are therefore merged only if a whole block of columns
+    is equal; otherwise each remains a separate column.
 
     Args:
-        rows: under ``"state"`` (optional) and under every agent, the values at the same N times, ``(N, columns)``.
-        split: for every agent, how many of its columns are observation; the rest is its action mask.
+        rows: values at the same N time steps, ``(N, columns)``, for every agent and optionally for ``"state"``.
+        split: number of observation columns per agent; the remaining columns are its action mask.
 
     Returns:
-        ``sources``, then per agent the state columns of its observation and of its action mask.
+        ``sources``, then the state columns of the observation and those of the action mask, per agent.
     """
     sources: list[tuple[str, int]] = []
     column_at: dict[bytes, int] = {}
@@ -114,7 +112,7 @@ def index_map(
 
 
 def declared_horizon(env: Any) -> int | None:
-    """The number of steps after which an environment says that it truncates, or None if it does not say."""
+    """Returns the number of steps after which an environment declares to truncate, or None if it declares none."""
     for part in (env, getattr(env, "unwrapped", None), getattr(env, "single_agent_env", None)):
         for owner in (part, getattr(part, "spec", None)):
             for name in HORIZON_NAMES:
@@ -125,7 +123,7 @@ def declared_horizon(env: Any) -> int | None:
 
 
 def global_state(env: ParallelEnv) -> np.ndarray | None:
-    """``state()`` as float32 columns, or None if the environment has none."""
+    """Returns ``state()`` as float32 columns, or None if the environment has none."""
     try:
         return np.asarray(env.state(), dtype=np.float32).ravel()
     except (NotImplementedError, AttributeError):
@@ -133,14 +131,18 @@ def global_state(env: ParallelEnv) -> np.ndarray | None:
 
 
 def _probe(env: ParallelEnv, name: str, horizon: int | None) -> tuple[dict[str, np.ndarray], int]:
-    """Plays randomly; returns what was seen whenever all agents were there, and the horizon."""
+    """Runs random episodes.
+
+    Returns:
+        the observations and states at all steps with all agents present, and the horizon.
+    """
     rng = np.random.default_rng(0)
     names = list(env.possible_agents)
-    seen: dict[str, list[np.ndarray]] = {agent: [] for agent in names}
+    observed: dict[str, list[np.ndarray]] = {agent: [] for agent in names}
     states: list[np.ndarray] = []
     steps = episodes = longest = 0
     while (
-        len(seen[names[0]]) < PROBE_ROWS or episodes < PROBE_EPISODES or (horizon is None and longest == 0)
+        len(observed[names[0]]) < PROBE_ROWS or episodes < PROBE_EPISODES or (horizon is None and longest == 0)
     ) and steps < PROBE_LIMIT:
         observations, _ = env.reset(seed=episodes)
         episodes += 1
@@ -148,7 +150,7 @@ def _probe(env: ParallelEnv, name: str, horizon: int | None) -> tuple[dict[str, 
         while True:
             if all(agent in observations for agent in names):
                 for agent in names:
-                    seen[agent].append(flat(env.observation_space(agent), observations[agent]))
+                    observed[agent].append(flatten_observation(env.observation_space(agent), observations[agent]))
                 if (state := global_state(env)) is not None:
                     states.append(state)
             if not env.agents or steps >= PROBE_LIMIT or length == horizon:
@@ -164,7 +166,7 @@ def _probe(env: ParallelEnv, name: str, horizon: int | None) -> tuple[dict[str, 
             f"env {name}: found no horizon (an attribute {', '.join(HORIZON_NAMES[:3])}) and no truncation within"
             f" {steps} random steps, expected either"
         )
-    rows = {agent: np.stack(values) for agent, values in seen.items()}
+    rows = {agent: np.stack(values) for agent, values in observed.items()}
     return ({STATE: np.stack(states), **rows} if states else rows), horizon or longest
 
 

@@ -1,4 +1,4 @@
-"""Many copies of a real environment, stepped together with batched tensors."""
+"""VectorTeamEnv: copies of a real environment that are stepped together with batched tensors."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from momalit.core.errors import UserError
 from momalit.core.records import Step
 from momalit.core.team import STATE, TeamSpec
 from momalit.envs.factory import make_env
-from momalit.envs.spaces import flat
+from momalit.envs.spaces import flatten_observation
 from momalit.envs.workers import Workers, worker_count
 
 
 class VectorTeamEnv:
-    """``n_rows`` copies of the environment that a specification names.
+    """``n_rows`` copies ("rows") of the environment in a team's specification.
 
-    An episode ends when no agent is left in it, and at ``spec.horizon`` at the latest. It terminated if all agents of
-    the last step did, else it was truncated. The team's reward is the agents' sum over the number of agents in the
-    team. All tensors are on the CPU, floats in float32.
+    An episode ends when no agent is left, and at ``spec.horizon`` at the latest. It counts as terminated if all agents
+    of the last step terminated, else as truncated. The team reward is the sum of the agents' rewards divided by the
+    number of agents in the team. All tensors are on the CPU, floats in float32.
 
-    What happens in a row depends on its seed and actions alone, never on the number of workers. Workers pay where a
-    step costs much (MuJoCo's robots, not small games) and cores are free.
+    A row depends only on its seed and actions, never on the number of workers. Workers help if a step is expensive
+    (MuJoCo robots, not small games) and cores are free.
 
-    An environment whose agents share their reward and their end may offer ``step_joint(action) -> (reward, terminated,
-    truncated)``, ``action`` being the agents' actions one after the other. It is used instead of ``step`` where the
-    actions are continuous and ``state()`` is all that is read, and saves what observations and dictionaries cost. A
-    class that overrides ``step`` alone, and a wrapper, are stepped by ``step``.
+    An environment whose agents share reward and end of episode may define ``step_joint(action) -> (reward, terminated,
+    truncated)``, where ``action`` is the concatenation of the agents' actions. It replaces ``step`` if actions are
+    continuous and the specification reads only ``state()``, which avoids the cost of observations and dictionaries.
+    Wrappers and classes that override only ``step`` are stepped with ``step``.
 
     Args:
-        spec: the team; ``spec.env`` says how to make the environment.
+        spec: the team; ``spec.env`` is the name and the settings of the environment.
         n_rows: number of copies B.
-        autoreset: whether a row begins a new episode after its end. The call after the end then ignores the row's
-            action, resets it with the next seed of its own stream and answers with ``valid`` False and ``began`` True.
-        workers: among how many processes the rows are shared out, at most one each; 1 steps them here, one by one. None
-            is what the environment variable ``MOMALIT_WORKERS`` says, else 1.
+        autoreset: whether a row starts a new episode after an end. The next call then ignores the row's action, resets
+            it with the next seed of its random stream and returns ``valid`` False and ``began`` True.
+        workers: number of processes that share the rows, at most one per row. With 1 the rows are stepped one by one in
+            this process. None reads the environment variable ``MOMALIT_WORKERS``, with default 1.
 
     Raises:
-        UserError: the specification names no environment, or one of another team; a number is below 1.
+        UserError: the specification has no environment or that of another team, or a number is below 1.
     """
 
     def __init__(self, spec: TeamSpec, n_rows: int, autoreset: bool = False, workers: int | None = None) -> None:
         if spec.env is None:
-            raise UserError(f"task {spec.task}: names no environment to run in, expected env.name")
+            raise UserError(f"task {spec.task}: found no environment in the specification, expected env.name")
         if n_rows < 1:
             raise UserError(f"n_rows: found {n_rows}, expected at least 1")
         self.spec, self.n_rows, self.autoreset = spec, n_rows, autoreset
@@ -61,29 +61,29 @@ class VectorTeamEnv:
         if count > 1:
             self.close()
             self.envs = []
-            shares = [n_rows // count + (i < n_rows % count) for i in range(count)]
-            self._workers = Workers(partial(VectorTeamEnv, spec, autoreset=autoreset, workers=1), shares)
+            row_counts = [n_rows // count + (i < n_rows % count) for i in range(count)]
+            self._workers = Workers(partial(VectorTeamEnv, spec, autoreset=autoreset, workers=1), row_counts)
             return
         self._low, self._high = spec.action_low().numpy(), spec.action_high().numpy()
         self._action_spaces = {agent: self.envs[0].action_space(agent) for agent in spec.names}
         self._observation_spaces = {agent: self.envs[0].observation_space(agent) for agent in spec.names}
-        self._reads = _reads(spec)
-        only_state = not spec.discrete and all(key == STATE for key, _ in spec.sources)
-        self._joint = only_state and _offers_joint_steps(type(self.envs[0]))
+        self._column_map = _column_map(spec)
+        state_only = not spec.discrete and all(key == STATE for key, _ in spec.sources)
+        self._use_step_joint = state_only and _supports_step_joint(type(self.envs[0]))
         self._slots = spec.action_mask().bool().numpy()
         self._state = np.zeros((n_rows, spec.state_size), np.float32)
         self._time = np.zeros(n_rows, np.int64)
-        self._over = np.ones(n_rows, bool)
+        self._ended = np.ones(n_rows, bool)
         self._streams: list[np.random.Generator] = []
 
     def reset(self, seeds: Sequence[int]) -> Tensor:
-        """Begins an episode in every row.
+        """Starts an episode in every row.
 
         Args:
             seeds: one per row.
 
         Returns:
-            the first states ``(B, S)``.
+            the initial states ``(B, S)``.
 
         Raises:
             UserError: the number of seeds is not the number of rows.
@@ -94,7 +94,7 @@ class VectorTeamEnv:
             return self._workers.reset(seeds)
         self._streams = [np.random.default_rng(int(seed)) for seed in seeds]
         for row, seed in enumerate(seeds):
-            self._begin(row, int(seed))
+            self._reset_row(row, int(seed))
         return torch.from_numpy(self._state.copy())
 
     def step(self, action: Tensor) -> Step:
@@ -104,34 +104,34 @@ class VectorTeamEnv:
             action: ``(B, A, U)``; continuous actions are clipped to their bounds, discrete ones are one-hot.
 
         Returns:
-            what happened; rows that had ended repeat their state with reward 0 and ``valid`` False.
+            the result. Rows that had already ended repeat their state with reward 0 and ``valid`` False.
         """
         shape = (self.n_rows, self.spec.n_agents, self.spec.action_size)
         if tuple(action.shape) != shape:
             raise UserError(f"action: found shape {tuple(action.shape)}, expected {shape}")
         if self._workers is not None:
             return self._workers.step(action)
-        actions = self._native(action)
+        actions = self._native_actions(action)
         reward = np.zeros(self.n_rows, np.float32)
         terminated, truncated, valid, began = np.zeros((4, self.n_rows), bool)
         for row in range(self.n_rows):
-            if not self._over[row]:
+            if not self._ended[row]:
                 valid[row] = True
-                reward[row], terminated[row], truncated[row] = self._advance(row, actions[row])
+                reward[row], terminated[row], truncated[row] = self._step_row(row, actions[row])
             elif self.autoreset:
                 began[row] = True
-                self._begin(row, self._next_seed(row))
+                self._reset_row(row, self._next_seed(row))
         tensors = (self._state.copy(), reward, terminated, truncated, valid, began, np.zeros(self.n_rows, bool))
         return Step(*(torch.from_numpy(array) for array in tensors))
 
     def replay(self, seeds: Sequence[int], episodes: Sequence[int], actions: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Takes every row to where certain episodes and actions led it.
+        """Restores the state of every row by repeating the actions of its current episode.
 
         Args:
-            seeds: those of ``reset``, one per row.
-            episodes: how many episodes of its own stream of seeds each row has begun since.
-            actions: ``(T, B, A, U)``, those of the current episodes, up to now.
-            lengths: how many of the last of them each row has taken in its current episode.
+            seeds: the seeds of ``reset``, one per row.
+            episodes: number of automatic resets of each row since then.
+            actions: the most recent joint actions, ``(T, B, A, U)``.
+            lengths: number of steps in the current episode of each row, which are the last ones of ``actions``.
 
         Returns:
             the states ``(B, S)``.
@@ -139,58 +139,58 @@ class VectorTeamEnv:
         if self._workers is not None:
             return self._workers.replay(seeds, episodes, actions, lengths)
         self._streams = [np.random.default_rng(int(seed)) for seed in seeds]
-        native = [self._native(action) for action in actions]
+        native_actions = [self._native_actions(action) for action in actions]
         for row, seed in enumerate(seeds):
             for _ in range(episodes[row]):
                 seed = self._next_seed(row)
-            self._begin(row, int(seed))
-            for action in native[len(native) - lengths[row] :]:
-                self._advance(row, action[row])
+            self._reset_row(row, int(seed))
+            for action in native_actions[len(native_actions) - lengths[row] :]:
+                self._step_row(row, action[row])
         return torch.from_numpy(self._state.copy())
 
     def close(self) -> None:
-        """Closes all copies and ends the workers."""
+        """Closes all copies and stops the workers."""
         if self._workers is not None:
             self._workers.close()
         for env in self.envs:
             env.close()
 
     def _next_seed(self, row: int) -> int:
-        # Evaluation's seeds lie in the lower half of the range, which no later episode may come upon.
+        # Evaluation seeds are in the lower half of the range; automatic resets must not use them.
         return int(self._streams[row].integers(2**30, 2**31))
 
-    def _begin(self, row: int, seed: int) -> None:
+    def _reset_row(self, row: int, seed: int) -> None:
         observations, _ = self.envs[row].reset(seed=seed)
-        self._time[row], self._over[row] = 0, False
-        self._read(row, observations)
+        self._time[row], self._ended[row] = 0, False
+        self._update_state(row, observations)
 
-    def _advance(self, row: int, action: Any) -> tuple[float, bool, bool]:
+    def _step_row(self, row: int, action: Any) -> tuple[float, bool, bool]:
         env = self.envs[row]
-        if self._joint:
+        if self._use_step_joint:
             reward, terminated, truncated = env.step_joint(action)
-            over, rewards = terminated or truncated, (reward,) * self.spec.n_agents
-            self._read(row, {})
+            ended, rewards = terminated or truncated, (reward,) * self.spec.n_agents
+            self._update_state(row, {})
         else:
             if len(env.agents) < len(action):
                 action = {agent: action[agent] for agent in env.agents}
             observations, by_agent, terminations, _, _ = env.step(action)
-            over, rewards = not env.agents, tuple(by_agent.values())
-            terminated = over and all(terminations.values())
-            self._read(row, observations)
+            ended, rewards = not env.agents, tuple(by_agent.values())
+            terminated = ended and all(terminations.values())
+            self._update_state(row, observations)
         self._time[row] += 1
-        truncated = (over and not terminated) or (not over and self._time[row] >= self.spec.horizon)
-        self._over[row] = terminated or truncated
+        truncated = (ended and not terminated) or (not ended and self._time[row] >= self.spec.horizon)
+        self._ended[row] = terminated or truncated
         return sum(rewards) / self.spec.n_agents, terminated, truncated
 
-    def _native(self, action: Tensor) -> Sequence[Any]:
-        """The environment's own form of the actions, per row."""
+    def _native_actions(self, action: Tensor) -> Sequence[Any]:
+        """Returns the actions of each row in the format of the environment."""
         array = action.detach().cpu().numpy()
         names = self.spec.names
         if self.spec.discrete:
             start = np.array([int(getattr(self._action_spaces[agent], "start", 0)) for agent in names])
             return [dict(zip(names, choice, strict=True)) for choice in (array.argmax(-1) + start).tolist()]
         array = np.clip(array, self._low, self._high)
-        if self._joint:
+        if self._use_step_joint:
             return array[:, self._slots]
         columns = []
         for i, agent in enumerate(self.spec.agents):
@@ -200,28 +200,28 @@ class VectorTeamEnv:
             columns.append(part.reshape(self.n_rows, *space.shape))
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    def _read(self, row: int, observations: dict[str, Any]) -> None:
-        """Assembles the row's state; an agent that has left keeps its last columns."""
+    def _update_state(self, row: int, observations: dict[str, Any]) -> None:
+        """Updates the row's state. The columns of an agent that has left keep their last values."""
         state = self._state[row]
-        for key, columns, sources in self._reads:
+        for key, columns, sources in self._column_map:
             if key == STATE:
                 state[columns] = np.asarray(self.envs[row].state()).ravel()[sources]
             elif key in observations:
-                state[columns] = flat(self._observation_spaces[key], observations[key])[sources]
+                state[columns] = flatten_observation(self._observation_spaces[key], observations[key])[sources]
 
 
-def _reads(spec: TeamSpec) -> list[tuple[str, Any, Any]]:
-    """For every source: which columns of the state it fills, and with which of its own."""
-    reads: list[tuple[str, Any, Any]] = []
+def _column_map(spec: TeamSpec) -> list[tuple[str, Any, Any]]:
+    """Returns each source with the state columns that it fills and the corresponding columns of the source."""
+    mapping: list[tuple[str, Any, Any]] = []
     for key in dict.fromkeys(key for key, _ in spec.sources):
         columns = [i for i, (source, _) in enumerate(spec.sources) if source == key]
         sources = [column for source, column in spec.sources if source == key]
-        whole = columns == sources == list(range(spec.state_size))
-        reads.append((key, slice(None), slice(None)) if whole else (key, np.array(columns), np.array(sources)))
-    return reads
+        identical = columns == sources == list(range(spec.state_size))
+        mapping.append((key, slice(None), slice(None)) if identical else (key, np.array(columns), np.array(sources)))
+    return mapping
 
 
-def _offers_joint_steps(kind: type) -> bool:
-    """Whether the class that defines ``step`` defines ``step_joint`` with it."""
+def _supports_step_joint(kind: type) -> bool:
+    """Returns whether the class that defines ``step`` also defines ``step_joint``."""
     both = {"step", "step_joint"}
     return next((both <= vars(base).keys() for base in kind.__mro__ if both & vars(base).keys()), False)

@@ -1,4 +1,4 @@
-"""Rows of an environment in processes of their own, which step at the same time."""
+"""Worker processes that step parts of a vectorised environment in parallel."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from torch import Tensor
 from momalit.core.errors import UserError
 from momalit.core.records import Step
 
-VARIABLE = "MOMALIT_WORKERS"
-GUARD = 'if it did not even start: a script that uses workers must begin its work under `if __name__ == "__main__":`'
+WORKERS_VARIABLE = "MOMALIT_WORKERS"
+MAIN_GUARD_HINT = 'if it did not start: a script with workers must run its code under `if __name__ == "__main__":`'
 
 
-class Rows(Protocol):
-    """What a worker process holds."""
+class WorkerEnv(Protocol):
+    """Interface of the vectorised environment in a worker process."""
 
     def reset(self, seeds: Sequence[int]) -> Tensor:
-        """Begins an episode in every row."""
+        """Starts an episode in every row."""
         ...
 
     def step(self, action: Tensor) -> Step:
@@ -37,7 +37,7 @@ class Rows(Protocol):
         ...
 
     def replay(self, seeds: Sequence[int], episodes: Sequence[int], actions: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Takes every row to where certain episodes and actions led it."""
+        """Restores the state of every row by repeating actions."""
         ...
 
     def close(self) -> None:
@@ -46,17 +46,17 @@ class Rows(Protocol):
 
 
 def worker_count(workers: int | None, name: str = "workers") -> int:
-    """The number of processes: as asked for, else what the variable ``MOMALIT_WORKERS`` says, else 1.
+    """Returns the number of processes: ``workers``, else the variable ``MOMALIT_WORKERS``, else 1.
 
     Args:
-        workers: what was asked for, if anything was.
-        name: what the setting is called in the message.
+        workers: the setting, or None.
+        name: name of the setting in the error message.
 
     Raises:
-        UserError: it is no integer of at least 1.
+        UserError: the number is not an integer of at least 1.
     """
     if workers is None:
-        name, text = VARIABLE, os.environ.get(VARIABLE) or "1"
+        name, text = WORKERS_VARIABLE, os.environ.get(WORKERS_VARIABLE) or "1"
     else:
         text = str(workers)
     if not text.isdecimal() or int(text) < 1:
@@ -65,107 +65,108 @@ def worker_count(workers: int | None, name: str = "workers") -> int:
 
 
 class Workers:
-    """Rows shared out among processes; it steps and answers like one environment of all of them.
+    """Distributes rows among processes, with the interface of one vectorised environment.
 
-    The processes end when this is closed or forgotten, and with the program.
+    The processes end when this object is closed or garbage-collected, and with the program.
 
     Args:
-        make: makes the rows of one process, given their number; must be picklable.
-        shares: how many rows each process holds.
+        make: creates the environment of one process, given its number of rows; must be picklable.
+        row_counts: number of rows of each process.
     """
 
-    def __init__(self, make: Callable[[int], Rows], shares: Sequence[int]) -> None:
-        # Every process needs PyTorch: where there are fork servers, one imports it for all.
-        server = "forkserver" in multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if server else "spawn")
-        if server:
+    def __init__(self, make: Callable[[int], WorkerEnv], row_counts: Sequence[int]) -> None:
+        # Every process needs PyTorch. With a fork server, it is imported only once.
+        forkserver = "forkserver" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if forkserver else "spawn")
+        if forkserver:
             context.set_forkserver_preload(["__main__", "momalit.envs.vector_env"])
-        self._bounds = np.cumsum(shares)[:-1]
-        self._ends: list[Connection] = []
+        self._splits = np.cumsum(row_counts)[:-1]
+        self._connections: list[Connection] = []
         self._processes: list[BaseProcess] = []
-        self._stop = weakref.finalize(self, _stop, self._ends, self._processes)
-        for share in shares:
-            mine, other = context.Pipe()
-            process = context.Process(target=_serve, args=(other, make, share), daemon=True)  # type: ignore[attr-defined]
+        self._stop = weakref.finalize(self, _stop_processes, self._connections, self._processes)
+        for n_rows in row_counts:
+            connection, worker_end = context.Pipe()
+            arguments = (worker_end, make, n_rows)
+            process = context.Process(target=_run_worker, args=arguments, daemon=True)  # type: ignore[attr-defined]
             process.start()
-            other.close()
-            self._ends.append(mine)
+            worker_end.close()
+            self._connections.append(connection)
             self._processes.append(process)
 
     def reset(self, seeds: Sequence[int]) -> Tensor:
-        """Begins an episode in every row; see ``VectorTeamEnv.reset``."""
-        parts = self._ask("reset", [part.tolist() for part in np.split(np.asarray(seeds), self._bounds)])
+        """Starts an episode in every row; see ``VectorTeamEnv.reset``."""
+        parts = self._call("reset", [part.tolist() for part in np.split(np.asarray(seeds), self._splits)])
         return torch.from_numpy(np.concatenate(parts))
 
     def step(self, action: Tensor) -> Step:
         """Applies a joint action to every row; see ``VectorTeamEnv.step``."""
-        parts = self._ask("step", np.split(action.detach().cpu().numpy(), self._bounds))
+        parts = self._call("step", np.split(action.detach().cpu().numpy(), self._splits))
         return Step(*(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True)))
 
     def replay(self, seeds: Sequence[int], episodes: Sequence[int], actions: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Takes every row to where it was; see ``VectorTeamEnv.replay``."""
-        numbers = [np.split(np.asarray(each), self._bounds) for each in (seeds, episodes, lengths)]
-        taken = np.split(actions.detach().cpu().numpy(), self._bounds, 1)
-        shares = [
+        """Restores the state of every row; see ``VectorTeamEnv.replay``."""
+        per_row = [np.split(np.asarray(values), self._splits) for values in (seeds, episodes, lengths)]
+        action_parts = np.split(actions.detach().cpu().numpy(), self._splits, 1)
+        arguments = [
             (seed.tolist(), episode.tolist(), action, length.tolist())
-            for seed, episode, length, action in zip(*numbers, taken, strict=True)
+            for seed, episode, length, action in zip(*per_row, action_parts, strict=True)
         ]
-        return torch.from_numpy(np.concatenate(self._ask("replay", shares)))
+        return torch.from_numpy(np.concatenate(self._call("replay", arguments)))
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Stops the processes."""
         self._stop()
 
-    def _ask(self, method: str, arguments: Sequence[Any]) -> list[Any]:
-        """All processes' answers.
+    def _call(self, method: str, arguments: Sequence[Any]) -> list[Any]:
+        """Calls a method in every process and returns the results.
 
         Raises:
             RuntimeError: a process failed or ended.
         """
         try:
-            for end, argument in zip(self._ends, arguments, strict=True):
-                end.send((method, argument))
-            answers = [end.recv() for end in self._ends]
+            for connection, argument in zip(self._connections, arguments, strict=True):
+                connection.send((method, argument))
+            replies = [connection.recv() for connection in self._connections]
         except (EOFError, ConnectionError) as error:
             self.close()
-            raise RuntimeError(f"a worker process of the environment ended unexpectedly; {GUARD}") from error
-        for _, failure in answers:
+            raise RuntimeError(f"a worker process of the environment ended unexpectedly; {MAIN_GUARD_HINT}") from error
+        for _, failure in replies:
             if failure:
                 raise RuntimeError(f"a worker process of the environment failed:\n{failure}")
-        return [answer for answer, _ in answers]
+        return [result for result, _ in replies]
 
 
-def _serve(end: Connection, make: Callable[[int], Rows], n_rows: int) -> None:
-    """The life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program that is interrupted ends its workers itself
+def _run_worker(connection: Connection, make: Callable[[int], WorkerEnv], n_rows: int) -> None:
+    """Main loop of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the main process stops its workers
     torch.set_num_threads(1)
-    rows: Rows | None = None
+    env: WorkerEnv | None = None
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            method, argument = end.recv()
+            method, argument = connection.recv()
             try:
-                rows = rows or make(n_rows)
-                end.send((_answer(rows, method, argument), None))
+                env = env or make(n_rows)
+                connection.send((_execute(env, method, argument), None))
             except Exception:
-                end.send((None, traceback.format_exc()))
-    if rows is not None:
-        rows.close()
+                connection.send((None, traceback.format_exc()))
+    if env is not None:
+        env.close()
 
 
-def _answer(rows: Rows, method: str, argument: Any) -> Any:
-    # As arrays: tensors would travel through shared memory, a file for each of them.
+def _execute(env: WorkerEnv, method: str, argument: Any) -> Any:
+    # Returns arrays, because each tensor would be sent through a shared-memory file of its own.
     if method == "reset":
-        return rows.reset(argument).numpy()
+        return env.reset(argument).numpy()
     if method == "replay":
         seeds, episodes, actions, lengths = argument
-        return rows.replay(seeds, episodes, torch.from_numpy(actions), lengths).numpy()
-    step = rows.step(torch.from_numpy(argument))
+        return env.replay(seeds, episodes, torch.from_numpy(actions), lengths).numpy()
+    step = env.step(torch.from_numpy(argument))
     return [getattr(step, field.name).numpy() for field in fields(step)]
 
 
-def _stop(ends: list[Connection], processes: list[BaseProcess]) -> None:
-    for end in ends:
-        end.close()
+def _stop_processes(connections: list[Connection], processes: list[BaseProcess]) -> None:
+    for connection in connections:
+        connection.close()
     for process in processes:
         process.join(timeout=5)
         if process.is_alive():

@@ -1,1 +1,1 @@
-"""Pure functions of tensors: the equations, each where it can be checked by hand."""
+"""Pure functions of tensors: the equations of the methods, which the tests check by hand."""

@@ -19,28 +19,30 @@ def generalized_advantage(
 ) -> tuple[Tensor, Tensor]:
     """Advantages and λ-returns (Schulman et al., 2016, eq. 16).
 
-    The value of the successor follows a step, except that nothing follows a termination, and ``stop_value`` (if given)
-    follows a step at which the model was too unsure to go on. Nothing flows back over the end of an episode.
+    A step bootstraps from the value of the next state. There are two exceptions: a terminal state has the value 0, and
+    ``stop_value`` (if given) replaces the value where the rollout stopped because the model was too uncertain. The
+    trace does not cross the end of an episode.
 
     Args:
         reward: ``(T, B)``.
-        value: ``(T + 1, B)``, of every state and the last successor, in units of reward.
+        value: ``(T + 1, B)``, values of all states and of the last next state, in units of reward.
         terminated: ``(T, B)`` bool.
         truncated: ``(T, B)`` bool.
         stopped: ``(T, B)`` bool.
-        valid: ``(T, B)`` bool; steps that do not count get zeros.
+        valid: ``(T, B)`` bool; the advantage of invalid steps is 0.
         discount: γ.
         gae_lambda: λ.
-        stop_value: the value after a stop; None bootstraps from the successor as after a time limit.
+        stop_value: the value after a stop; None bootstraps from the next state, as after a time limit.
 
     Returns:
         advantages and targets ``advantage + value``, both ``(T, B)``.
     """
-    following = value[1:]
+    next_value = value[1:]
     if stop_value is not None:
-        following = torch.where(stopped, torch.as_tensor(stop_value, dtype=value.dtype, device=value.device), following)
-    following = following * ~terminated
-    delta = (reward + discount * following - value[:-1]) * valid
+        pessimistic = torch.as_tensor(stop_value, dtype=value.dtype, device=value.device)
+        next_value = torch.where(stopped, pessimistic, next_value)
+    next_value = next_value * ~terminated
+    delta = (reward + discount * next_value - value[:-1]) * valid
     carry = (discount * gae_lambda) * (valid & ~(terminated | truncated | stopped)).to(value.dtype)
     advantage = torch.empty_like(delta)
     running = torch.zeros_like(delta[0])

@@ -1,4 +1,4 @@
-"""Numbers wide enough for what must be exact, whatever the networks compute in."""
+"""Helpers for computations that need at least 32 bits, independent of the precision of the networks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Floats of at least 32 bits: those of 16 are widened, those of 64 stay."""
+    """Converts 16-bit floats to 32 bits and leaves wider ones unchanged."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def full_precision(values: Tensor) -> AbstractContextManager[object]:
-    """A context in which products of matrices on the device of ``values`` keep the precision of their factors."""
+    """Returns a context without autocast on the device of ``values``, so that matrix products are not rounded."""
     kind = values.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

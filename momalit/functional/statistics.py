@@ -1,4 +1,4 @@
-"""Statistics over valid steps of all processes, and summaries of errors."""
+"""Statistics over the valid steps of all processes, and measures of prediction error."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def global_moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, mean of squares and count of the masked values over all processes.
+    """Returns mean, mean of squares and count of the masked values over all processes.
 
     Args:
         values: any shape.
-        mask: bool of that shape.
+        mask: bool of the same shape; True where a value counts.
 
     Returns:
-        three scalars; zero moments where nothing is valid.
+        three scalars. The means are zero if no value counts.
     """
-    chosen = values.double() * mask
-    sums = torch.stack([chosen.sum(), (chosen * chosen).sum(), mask.sum().double()])
+    masked = values.double() * mask
+    sums = torch.stack([masked.sum(), (masked * masked).sum(), mask.sum().double()])
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(sums)
     count = sums[2].clamp(min=1.0)
@@ -26,7 +26,7 @@ def global_moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def normalize(values: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """Zero mean and unit deviation over the masked values of all processes; zero elsewhere."""
+    """Normalises to zero mean and unit standard deviation over the masked values of all processes; 0 elsewhere."""
     mean, square, _ = global_moments(values, mask)
     std = (square - mean * mean).clamp(min=0).sqrt()
     return ((values - mean) / (std + epsilon) * mask).to(values.dtype)
@@ -41,6 +41,6 @@ def explained_variance(prediction: Tensor, target: Tensor, mask: Tensor) -> Tens
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's rank correlation of two vectors ``(N,)`` (ties, rare in measured errors, are broken by position)."""
+    """Spearman's rank correlation of two vectors ``(N,)``. Ties, rare in measured errors, are broken by position."""
     ranks = torch.stack([a.argsort().argsort(), b.argsort().argsort()]).double()
     return torch.corrcoef(ranks)[0, 1]

@@ -1,4 +1,4 @@
-"""The objective of PPO and its means over valid steps."""
+"""The objective of PPO, and means over valid steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from torch import Tensor
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``values`` where ``mask`` (same shape, or missing trailing axes of ``values``) holds; zero if nowhere."""
+    """Mean of ``values`` where ``mask`` is True; 0 if it is nowhere True.
+
+    Args:
+        values: any shape.
+        mask: bool of the same shape, or without the trailing axes of ``values``.
+    """
     if values.dim() > mask.dim():
         values = values.flatten(mask.dim()).mean(-1)
     mask = mask.to(values.dtype)
@@ -17,18 +22,18 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_means(values: Iterable[Tensor], mask: Tensor) -> Tensor:
-    """``masked_mean`` of several, all at once, ``(K,)``."""
-    each = torch.stack([value.mean(-1) if value.dim() > mask.dim() else value for value in values]).flatten(1)
-    weight = mask.flatten().to(each.dtype)
-    return each @ (weight / weight.sum().clamp(min=1.0))
+    """``masked_mean`` of K tensors in a single matrix product, ``(K,)``."""
+    flat = torch.stack([value.mean(-1) if value.dim() > mask.dim() else value for value in values]).flatten(1)
+    weight = mask.flatten().to(flat.dtype)
+    return flat @ (weight / weight.sum().clamp(min=1.0))
 
 
 def clipped_objective(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip_epsilon: float = 0.2) -> Tensor:
-    """What PPO maximises at each step, per agent with the team's advantage (Schulman et al., 2017, eq. 7).
+    """PPO's clipped objective at each step, per agent, with the team's advantage (Schulman et al., 2017, eq. 7).
 
     Args:
-        log_prob: ``(T, B, A)`` under the current policies.
-        old_log_prob: ``(T, B, A)`` under those that acted.
+        log_prob: ``(T, B, A)``, under the current policies.
+        old_log_prob: ``(T, B, A)``, under the policies that acted.
         advantage: ``(T, B)``, normalised.
         clip_epsilon: ε.
 

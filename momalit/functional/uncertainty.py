@@ -1,6 +1,6 @@
-"""How unsure an ensemble is, and what that costs.
+"""Uncertainty of an ensemble and the reward penalty for it.
 
-All measures are in standardised units, so that one coefficient means the same on every task.
+All measures are in standardised units, so that a coefficient has the same meaning on every task.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from momalit.functional.precision import full_precision
 def ensemble_covariance_norm(mean: Tensor) -> Tensor:
     """``u_all``: Frobenius norm of the covariance of the elites' predictions of state change and reward.
 
-    The D×D covariance is never built: with centred predictions C (E×D) its norm is ‖C Cᵀ‖_F / (E - 1).
+    The D×D covariance is not computed: with centred predictions C (E×D), its norm is ‖C Cᵀ‖_F / (E - 1).
 
     Args:
         mean: predicted means ``(E, B, D)``, standardised.
@@ -58,9 +58,9 @@ def pessimistic_reward(
         u_all: ``(B,)``.
         u_reward: ``(B,)``.
         u_aleatoric: ``(B,)``.
-        coefficients: λ of the three, in that order.
+        coefficients: λ of the three uncertainties, in that order.
         limit: τ.
-        scale: what one standardised unit of penalty is worth in reward.
+        scale: reward per standardised unit of penalty.
     """
     penalty = sum(
         weight * u.clamp(max=limit) for weight, u in zip(coefficients, (u_all, u_reward, u_aleatoric), strict=True)

@@ -1,1 +1,1 @@
-"""Network building blocks: everything carries a leading axis of networks, agents or ensemble members."""
+"""Network building blocks. Their tensors have a leading axis of networks, agents or ensemble members."""

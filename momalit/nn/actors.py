@@ -1,4 +1,4 @@
-"""The team's policies: one recurrent network per agent, run as one."""
+"""The team's policies: one recurrent network per agent, evaluated as one batch."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from momalit.nn.stacked import StackedLinear
 
 
 class TeamActor(nn.Module):
-    """GRU policies of all agents, decentralised: agent i reads the history of ``[o_i ; previous a_i]`` only.
+    """Decentralised GRU policies of all agents: agent i reads only the history of ``[o_i ; previous a_i]``.
 
-    Continuous actions are Gaussian: a mean squashed into the bounds by tanh (a hard clip would leave a mean that has
-    left them without a gradient) and a learnable deviation per agent and component, bounded on either side. Discrete
-    actions are categorical over the legal choices.
+    Continuous actions are Gaussian. Tanh squashes the mean into the action bounds; a hard clip would give a mean
+    outside the bounds no gradient. The standard deviation is learnable per agent and component, with a lower and an
+    upper bound. Discrete actions are categorical over the legal choices.
 
     Args:
         spec: the team.
         width: units of the linear layers.
-        gru_size: units of the GRU; 0 for none, which decides by the present observation alone.
+        gru_size: units of the GRU; 0 for no GRU, so that the policy reads the current observation only.
         share_parameters: one network for all agents.
-        initial_std: deviation at the start, as a share of half the action range.
-        min_std: its lower bound.
-        max_std: its upper bound.
+        initial_std: initial standard deviation, as a fraction of half the action range.
+        min_std: lower bound of the standard deviation, in the same units.
+        max_std: upper bound of the standard deviation, in the same units.
 
     Raises:
-        UserError: the three deviations are not in this order, or not positive.
+        UserError: unless 0 < min_std < max_std and, for continuous actions, min_std <= initial_std <= max_std.
     """
 
     low: Tensor
@@ -81,55 +81,56 @@ class TeamActor(nn.Module):
 
     @property
     def log_std(self) -> Tensor:
-        """Log-deviation in units of the action, ``(A, U)``."""
-        a, b = self._log_range
-        return torch.sigmoid(self.raw_std) * (b - a) + self.log_scale
+        """Log standard deviation in units of the action, ``(A, U)``."""
+        log_min, log_max = self._log_range
+        return torch.sigmoid(self.raw_std) * (log_max - log_min) + self.log_scale
 
     @torch.no_grad()
     def set_std(self, std: float, name: str = "std") -> None:
-        """Sets all deviations; discrete teams have none.
+        """Sets the standard deviation of all agents and components; does nothing for discrete teams.
 
         Args:
-            std: as a share of half the action range.
-            name: of the setting, for the message.
+            std: the standard deviation, as a fraction of half the action range.
+            name: name of the setting in the error message.
 
         Raises:
-            UserError: it is outside its bounds.
+            UserError: ``std`` is outside its bounds.
         """
         if self.discrete:
             return
-        a, b = self._log_range
-        if not a <= math.log(max(std, 1e-9)) <= b:
-            least, most = (round(math.exp(bound), 6) for bound in self._log_range)
-            raise UserError(f"model.{name}: found {std}, expected a number from {least} to {most}")
-        share = min(max((math.log(std) - a) / (b - a), 0.01), 0.99)
-        self.raw_std.fill_(math.log(share / (1 - share)))
+        log_min, log_max = self._log_range
+        if not log_min <= math.log(max(std, 1e-9)) <= log_max:
+            lower, upper = (round(math.exp(bound), 6) for bound in self._log_range)
+            raise UserError(f"model.{name}: found {std}, expected a number from {lower} to {upper}")
+        fraction = min(max((math.log(std) - log_min) / (log_max - log_min), 0.01), 0.99)
+        self.raw_std.fill_(math.log(fraction / (1 - fraction)))
 
     @staticmethod
-    def sizes_of(spec: TeamSpec, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The ``sizes`` of a team's networks, read off their ``state_dict``."""
+    def sizes_from_weights(spec: TeamSpec, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Infers the ``sizes`` of a team's networks from the shapes in their ``state_dict``."""
         _, n_in, width = weights["trunk.linear.weight"].shape
         gru = weights.get("trunk.gru.hidden.weight")
-        own = spec.observation_size + (0 if gru is None else spec.action_size)
-        return {"width": width, "gru_size": 0 if gru is None else gru.shape[1], "share_parameters": n_in > own}
+        unshared = spec.observation_size + (0 if gru is None else spec.action_size)
+        return {"width": width, "gru_size": 0 if gru is None else gru.shape[1], "share_parameters": n_in > unshared}
 
     @torch.no_grad()
     def copy_policies(self, other: TeamActor) -> None:
-        """Takes over the policies of ``other``, of the same ``sizes``; deviations stay within the bounds here."""
+        """Copies the policies of ``other``, which has the same ``sizes``; clamps standard deviations to own bounds."""
         self.load_state_dict(other.state_dict())
         if not self.discrete and self._log_range != other._log_range:
-            a, b = self._log_range
-            self.raw_std.copy_(torch.logit(((other.log_std - self.log_scale) / (b - a)).clamp(0.01, 0.99)))
+            log_min, log_max = self._log_range
+            fraction = ((other.log_std - self.log_scale) / (log_max - log_min)).clamp(0.01, 0.99)
+            self.raw_std.copy_(torch.logit(fraction))
 
     def distribution(self, hidden_state: Tensor, state: Tensor) -> TeamDistribution:
-        """What the agents do, given their memories.
+        """The joint action distribution, given the agents' hidden states.
 
         Args:
             hidden_state: ``(A, ..., H)``.
-            state: ``(..., S)``, read for the action masks only.
+            state: ``(..., S)``, used only for the masks of legal actions.
 
         Returns:
-            a distribution over ``(..., A, U)``.
+            a distribution over actions ``(..., A, U)``.
         """
         scores = at_least_float32(self.head(hidden_state).movedim(0, -2))
         if not self.discrete:
@@ -138,19 +139,19 @@ class TeamActor(nn.Module):
         legal = self.mask.bool()
         if self.legal_index is not None:
             allowed = (state[..., self.legal_index.clamp(min=0)] > 0.5) | (self.legal_index < 0)
-            # A predicted mask that forbids everything cannot be right: then everything is allowed.
+            # The world model may predict a mask without any legal action, which is wrong: then all actions are legal.
             legal = legal & (allowed | ~(allowed & legal).any(-1, keepdim=True))
         return TeamCategorical.from_scores(scores, legal)
 
     def hidden_states(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
-        """The agents' memories after every time of a sequence, ``(A, T, B, H)``."""
+        """The agents' hidden states after every step of a sequence, ``(A, T, B, H)``."""
         return self.trunk(self.inputs(sequence.state, sequence.previous_action), sequence.keep, h)
 
     def forward(self, sequence: Sequence, h: Tensor | None = None) -> tuple[TeamDistribution, Tensor]:
-        """Distribution at every time of a sequence, ``(T, B, A, U)``, and the memories."""
+        """Action distributions at every step of a sequence, ``(T, B, A, U)``, and the hidden states."""
         hidden_state = self.hidden_states(sequence, h)
         return self.distribution(hidden_state, sequence.state), hidden_state
 
     def clip(self, action: Tensor) -> Tensor:
-        """The action as an environment takes it: within bounds, zero in padding."""
+        """Clips continuous actions to their bounds, with zeros in padding; returns discrete actions unchanged."""
         return action if self.discrete else action.clamp(self.low, self.high)

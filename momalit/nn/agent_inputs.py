@@ -1,4 +1,4 @@
-"""From the state to what each agent's network reads."""
+"""Builds the input of each agent's network from the state."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from momalit.nn.standardizer import Standardizer
 
 
 class AgentInputs(nn.Module):
-    """The input ``[o_i ; previous a_i]`` of every agent, padded, in standardised units.
+    """The standardised, zero-padded input ``[o_i ; previous a_i]`` of every agent.
 
-    The index map and the masks come from the specification. Padding is zero.
+    The index map and the masks come from the team specification.
 
     Args:
         spec: the team.
-        previous: False leaves out the previous action, for networks without a memory.
+        previous: include the previous action; False for networks without a recurrent layer.
     """
 
     index: Tensor
@@ -30,9 +30,9 @@ class AgentInputs(nn.Module):
         self.size = spec.observation_size + (spec.action_size if previous else 0)
         self.standardizer = Standardizer(spec.state_size)
         low, high = spec.action_low(), spec.action_high()
-        # Where each input stands among the state, the joint previous action and a last column of zeros.
-        n, size, nothing = spec.n_agents, spec.action_size, spec.state_size + spec.n_agents * spec.action_size
-        index = torch.where(spec.observation_mask() > 0, spec.observation_index(), nothing)
+        # The column of each input in [state ; joint previous action ; zero], where the zero column is the padding.
+        n, size, zero_column = spec.n_agents, spec.action_size, spec.state_size + spec.n_agents * spec.action_size
+        index = torch.where(spec.observation_mask() > 0, spec.observation_index(), zero_column)
         if previous:
             index = torch.cat([index, spec.state_size + torch.arange(n * size).view(n, size)], -1)
         constants = {
@@ -45,25 +45,24 @@ class AgentInputs(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, state: Tensor, previous_action: Tensor) -> Tensor:
-        """Gathers and standardises.
+        """Gathers and standardises the inputs of all agents.
 
         Args:
             state: ``(..., S)``.
             previous_action: ``(..., A, U)``.
 
         Returns:
-            ``(A, ..., O + U)``, or ``(A, ..., O)``, agents first as the stacked networks want them.
+            ``(A, ..., O + U)``, or ``(A, ..., O)`` without the previous action; agents first, for stacked networks.
         """
-        seen = self.standardizer(state)
-        # A previous action of zero means "none yet"; real ones are scaled by their range.
-        done = self.scaled(previous_action).to(seen.dtype).flatten(-2)
-        before, agents = state.shape[:-1], self.index.shape[0]
-        # Gathered as whole rows of a table that has a row per column: many agents read much the same.
-        nothing = seen.new_zeros(*before, 1)
-        table = torch.cat([part.reshape(-1, part.shape[-1]).t() for part in (seen, done, nothing)])
+        standardized = self.standardizer(state)
+        scaled = self.scaled(previous_action).to(standardized.dtype).flatten(-2)
+        batch_shape, agents = state.shape[:-1], self.index.shape[0]
+        # The table has one row per input column, so that a gather copies whole rows.
+        zeros = standardized.new_zeros(*batch_shape, 1)
+        table = torch.cat([part.reshape(-1, part.shape[-1]).t() for part in (standardized, scaled, zeros)])
         inputs = table.index_select(0, self.index.flatten()).view(agents, self.size, -1)
-        return inputs.transpose(1, 2).reshape(agents, *before, self.size)
+        return inputs.transpose(1, 2).reshape(agents, *batch_shape, self.size)
 
     def scaled(self, action: Tensor) -> Tensor:
-        """Actions ``(..., A, U)`` with bounds moved to -1 and 1, choices as they are; zero in padding."""
+        """Actions ``(..., A, U)`` with bounds mapped to -1 and 1, discrete ones unchanged; zero in padding."""
         return (action - self.action_center) / self.action_scale * self.acting

@@ -1,4 +1,4 @@
-"""Values of states and of actions, several per agent, run as one."""
+"""V- and Q-networks, one or more per agent, evaluated as one batch."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from torch import Tensor, nn
 from momalit.core.team import TeamSpec
 from momalit.nn.gru import StackedGRU
 from momalit.nn.mixers import NO_MIXER, make_mixer
-from momalit.nn.recurrent_trunk import recall
+from momalit.nn.recurrent_trunk import run_with_burn_in
 from momalit.nn.sampled_actions import sampled_action_values
 from momalit.nn.stacked import StackedLinear
 
 
 class AgentValues(nn.Module):
-    """C value networks for each of A agents, on the history of ``[o_i ; previous a_i]`` or on ``o_i`` alone.
+    """C value networks for each of A agents.
 
-    ``V(h)``, ``Q(h, ·)`` of all choices, or ``Q(h, a)``. A linear layer (and a GRU) reads the history; a second hidden
-    layer reads what that gave and the action. So many actions can be tried in one situation at the price of their own,
-    narrow, part of one layer.
+    Their input is the history of ``[o_i ; previous a_i]``, or ``o_i`` alone without a GRU. They compute ``V(h)``,
+    ``Q(h, ·)`` for all discrete actions, or ``Q(h, a)`` for continuous ones. A linear layer (and a GRU) encodes the
+    history. A second hidden layer reads this encoding and, for ``Q(h, a)``, the action. Many actions for the same
+    history are therefore cheap: only the action's small part of one layer is recomputed.
 
     Args:
         spec: the team.
-        copies: C, e.g. 2 for twins.
+        copies: C, e.g. 2 for twin networks.
         width: units of the two hidden layers.
         gru_size: units of the GRU; 0 for none.
-        of_actions: Q rather than V.
+        of_actions: compute Q instead of V.
     """
 
     def __init__(self, spec: TeamSpec, copies: int, width: int, gru_size: int, of_actions: bool) -> None:
@@ -42,29 +43,29 @@ class AgentValues(nn.Module):
         self.out = StackedLinear(n, width, n_out, gain=0.1)
 
     def forward(self, inputs: Tensor, keep: Tensor, h: Tensor | None = None) -> Tensor:
-        """Reads histories.
+        """Encodes histories.
 
         Args:
             inputs: ``(A, T, B, F)``, from ``AgentInputs``.
-            keep: ``(T, B)``.
-            h: memories before, ``(C A, B, H)``, or None for empty ones.
+            keep: ``(T, B)``, 0 where the hidden state is reset before the step.
+            h: hidden states before the first step, ``(C A, B, H)``; None for zeros.
 
         Returns:
-            what every network knows at every time, ``(C A, T, B, H)``.
+            the hidden state of every network after every step, ``(C A, T, B, H)``.
         """
         feature = torch.relu(self.read(inputs.repeat(self.copies, 1, 1, 1)))
         return feature if self.gru is None else self.gru(feature, keep, h)
 
     def hidden_states(self, inputs: Tensor, keep: Tensor, begin: int, end: int) -> Tensor:
-        """``forward`` at the times from ``begin`` to before ``end``, ``(C A, end - begin, B, H)``; see ``recall``."""
-        return recall(self, self.gru is not None, inputs, keep, begin, end)
+        """``forward`` for steps ``begin`` to ``end - 1``, ``(C A, end - begin, B, H)``; see ``run_with_burn_in``."""
+        return run_with_burn_in(self, self.gru is not None, inputs, keep, begin, end)
 
-    def every(self, hidden_state: Tensor, frozen: bool = False) -> Tensor:
-        """``Q(h, ·)`` of all choices, or ``V(h)`` as the only one, ``(C, T, B, A, U)``.
+    def all_values(self, hidden_state: Tensor, frozen: bool = False) -> Tensor:
+        """``Q(h, ·)`` of all discrete actions ``(C, T, B, A, U)``, or ``V(h)`` ``(C, T, B, A, 1)``.
 
         Args:
             hidden_state: ``(C A, T, B, H)``, or of the first copies only.
-            frozen: nothing is to be learnt by the networks.
+            frozen: detach the networks' parameters, so that they receive no gradient.
         """
         n = hidden_state.shape[0]
         weight, bias = _parameters(self.hidden, n, frozen)
@@ -73,50 +74,50 @@ class AgentValues(nn.Module):
         values = torch.baddbmm(bias, hidden, weight).float()
         return values.view(-1, self.n_agents, *hidden_state.shape[1:3], values.shape[-1]).movedim(1, 3)
 
-    def states(self, hidden_state: Tensor) -> Tensor:
-        """``V(h)`` ``(C, T, B, A)`` of memories ``(C A, T, B, H)``."""
-        return self.every(hidden_state).squeeze(-1)
+    def state_values(self, hidden_state: Tensor) -> Tensor:
+        """``V(h)`` ``(C, T, B, A)`` for hidden states ``(C A, T, B, H)``."""
+        return self.all_values(hidden_state).squeeze(-1)
 
-    def actions(self, hidden_state: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+    def action_values(self, hidden_state: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
         """``Q(h, a)`` of N actions for every history.
 
         Args:
             hidden_state: ``(C A, T, B, H)``, or of the first copies only.
             action: ``(N, T, B, A, U)``, scaled (see ``AgentInputs.scaled``).
-            frozen: the gradient goes to the actions alone.
+            frozen: detach the networks' parameters, so that only ``action`` and ``hidden_state`` receive gradients.
 
         Returns:
             ``(C, N, T, B, A)``.
         """
         if self.discrete:
-            return (self.every(hidden_state, frozen).unsqueeze(1) * action).sum(-1)
+            return (self.all_values(hidden_state, frozen).unsqueeze(1) * action).sum(-1)
         n, time, rows, _ = hidden_state.shape
         count = action.shape[0]
         weight, bias = _parameters(self.hidden, n, frozen)
-        about, doing = weight.split([self.n_features, weight.shape[1] - self.n_features], 1)
+        history_weight, action_weight = weight.split([self.n_features, weight.shape[1] - self.n_features], 1)
         # (N, C A, T B, U), the same for all copies.
-        tried = action.flatten(1, 2).transpose(1, 2).repeat(1, n // self.n_agents, 1, 1)
-        known = torch.baddbmm(bias, hidden_state.flatten(1, 2), about)
+        actions = action.flatten(1, 2).transpose(1, 2).repeat(1, n // self.n_agents, 1, 1)
+        features = torch.baddbmm(bias, hidden_state.flatten(1, 2), history_weight)
         weight, bias = _parameters(self.out, n, frozen)
-        values = sampled_action_values(known, tried, doing, weight) + bias
+        values = sampled_action_values(features, actions, action_weight, weight) + bias
         return values.view(count, -1, self.n_agents, time, rows).permute(1, 0, 3, 4, 2)
 
 
 def _parameters(layer: StackedLinear, n: int, frozen: bool) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the first n networks."""
+    """Weight and bias of the first n networks, detached if ``frozen``."""
     weight, bias = layer.weight[:n], layer.bias[:n]
     return (weight.detach(), bias.detach()) if frozen else (weight, bias)
 
 
 class MixedValues(AgentValues):
-    """Agents' values mixed into the team's, each copy by a mixer of its own, or left apart.
+    """Agents' values, mixed into the team's value by one mixer per copy, or not mixed.
 
     Args:
         spec: the team.
         copies: C.
         width: units of the two hidden layers.
         gru_size: units of the GRU; 0 for none.
-        of_actions: Q rather than V.
+        of_actions: compute Q instead of V.
         mixer: ``qmix``, ``vdn``, ``linear`` or ``none``.
     """
 
@@ -128,14 +129,14 @@ class MixedValues(AgentValues):
         self.mixers = nn.ModuleList(make_mixer(mixer, spec.n_agents, spec.state_size) for _ in range(count))
 
     def mix(self, values: Tensor, state: Tensor) -> Tensor:
-        """The team's values, with a last axis of 1, or each agent's own.
+        """The team's values, or each agent's value without a mixer.
 
         Args:
             values: ``(C, T, B, A)``.
             state: ``(T, B, S)``, standardised.
 
         Returns:
-            ``(C, T, B, 1)``, or ``values`` without a mixer.
+            ``(C, T, B, 1)``, or ``values`` unchanged without a mixer.
         """
         if not self.mixers:
             return values

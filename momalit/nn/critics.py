@@ -1,4 +1,4 @@
-"""The team's value: recurrent values per agent, mixed."""
+"""The team's value: a mix of recurrent per-agent values."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from momalit.nn.standardizer import RunningScale
 
 
 class TeamCritic(nn.Module):
-    """``V_tot = mix_s(V_1(o_1, h_1), ..., V_n(o_n, h_n))``, or a plain ``V(s)`` without a mixer.
+    """``V_tot = mix_s(V_1(o_1, h_1), ..., V_n(o_n, h_n))``, or ``V(s)`` from an MLP without a mixer.
 
-    The network works in normalised units; ``scale`` holds the running statistics of its targets and takes values back
-    to units of reward.
+    The network predicts normalised values. ``scale`` holds the running statistics of the value targets and converts
+    values back to units of reward.
 
     Args:
         spec: the team.
@@ -44,17 +44,17 @@ class TeamCritic(nn.Module):
             self.head = StackedLinear(spec.n_agents, self.trunk.size, 1, gain=1.0)
 
     def hidden_states(self, sequence: Sequence, h: Tensor | None = None) -> Tensor | None:
-        """The value networks' memories ``(A, T, B, H)``; None without a mixer, which needs none."""
+        """The value networks' hidden states ``(A, T, B, H)``; None without a mixer (the MLP has none)."""
         if self.trunk is None:
             return None
         return self.trunk(self.inputs(sequence.state, sequence.previous_action), sequence.keep, h)
 
     def forward(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
-        """Normalised value at every time of a sequence, ``(T, B)``."""
+        """Normalised value at every step of a sequence, ``(T, B)``."""
         return self.value(sequence.state, self.hidden_states(sequence, h))
 
     def value(self, state: Tensor, hidden_state: Tensor | None) -> Tensor:
-        """Normalised value ``(...)`` of states ``(..., S)``, given the memories ``(A, ..., H)`` that were built."""
+        """Normalised value ``(...)`` of states ``(..., S)``, given hidden states ``(A, ..., H)``."""
         state = self.inputs.standardizer(state)
         if hidden_state is None or self.mixer is None:
             return at_least_float32(self.plain(state.unsqueeze(0)).squeeze(0).squeeze(-1))

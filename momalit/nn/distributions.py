@@ -1,7 +1,7 @@
-"""Joint action distributions of a team: padded, masked, without host synchronisation.
+"""Joint action distributions of a team, with padding and masks and without host synchronisation.
 
-``torch.distributions`` validates on the host and draws without a generator, hence these two. Actions are
-``(..., A, U)``; log-probabilities and entropies are per agent ``(..., A)``.
+``torch.distributions`` does not fit: it validates arguments on the host and samples without a generator. Actions have
+shape ``(..., A, U)``; log-probabilities and entropies are per agent, ``(..., A)``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _LOG_SQRT_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 @dataclass(frozen=True)
 class TeamGaussian:
-    """Independent Gaussians.
+    """Independent Gaussian distributions of all action components.
 
     Args:
         mean: ``(..., A, U)``.
         log_std: broadcastable to ``mean``.
-        mask: 1 where an action component is real, ``(A, U)``.
+        mask: 1 for action components, 0 for padding, ``(A, U)``.
     """
 
     mean: Tensor
@@ -30,7 +30,7 @@ class TeamGaussian:
     mask: Tensor
 
     def sample(self, generator: torch.Generator | None = None, count: int | None = None) -> Tensor:
-        """One action, or ``count`` of them along a new first axis."""
+        """Samples one action, or ``count`` actions along a new first axis."""
         shape = self.mean.shape if count is None else (count, *self.mean.shape)
         noise = torch.randn(shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
         return torch.addcmul(self.mean, noise, self.log_std.exp() * self.mask)
@@ -45,23 +45,23 @@ class TeamGaussian:
 
     @property
     def entropy(self) -> Tensor:
-        each = (self.log_std + 0.5 + _LOG_SQRT_TWO_PI) * self.mask
-        return each.expand_as(self.mean).sum(-1)
+        per_component = (self.log_std + 0.5 + _LOG_SQRT_TWO_PI) * self.mask
+        return per_component.expand_as(self.mean).sum(-1)
 
 
 @dataclass(frozen=True)
 class TeamCategorical:
-    """Categorical choices; an action is its one-hot vector.
+    """Categorical distributions of all agents; actions are one-hot vectors.
 
     Args:
-        logits: normalised log-probabilities ``(..., A, U)``, very low where a choice is illegal or padding.
+        logits: normalised log-probabilities ``(..., A, U)``, very low for illegal choices and padding.
     """
 
     logits: Tensor
 
     @classmethod
     def from_scores(cls, scores: Tensor, legal: Tensor) -> TeamCategorical:
-        """Normalises raw ``scores`` over the choices where ``legal`` (broadcastable, bool) holds."""
+        """Normalises raw ``scores`` over the choices for which ``legal`` (bool, broadcastable) is True."""
         lowest = torch.finfo(scores.dtype).min / 4
         return cls(torch.log_softmax(torch.where(legal, scores, lowest), -1))
 
@@ -69,7 +69,7 @@ class TeamCategorical:
         return torch.zeros_like(self.logits).scatter_(-1, choice, 1.0)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        # The arg-max of log-probabilities plus Gumbel noise is a draw from the distribution.
+        # Gumbel-max trick: the arg-max of log-probabilities plus Gumbel noise is a sample.
         gumbel = -torch.empty_like(self.logits).exponential_(generator=generator).log()
         return self._one_hot((self.logits + gumbel).argmax(-1, keepdim=True))
 

@@ -1,4 +1,4 @@
-"""The networks of a probabilistic ensemble."""
+"""The networks of a probabilistic dynamics ensemble."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from momalit.nn.stacked import StackedMLP
 
 
 class Prediction(NamedTuple):
-    """What every member predicts, in standardised units.
+    """Predictions of all members, in standardised units.
 
     Args:
-        mean: ``(M, B, D)``, state change and, last, reward.
+        mean: ``(M, B, D)``, the state change followed by the reward.
         log_variance: ``(M, B, D)``.
-        termination: logit that the task ends in the successor, ``(M, B)``.
+        termination: logit that the next state is terminal, ``(M, B)``.
     """
 
     mean: Tensor
@@ -28,10 +28,10 @@ class Prediction(NamedTuple):
 
 
 class EnsembleNetwork(nn.Module):
-    """M networks from a standardised state and joint action to a Gaussian and a termination logit.
+    """M networks that map a standardised state and joint action to a Gaussian and a termination logit.
 
-    The log-variance is kept within learnable limits by two soft-plus functions, so that it stays finite off the data
-    without losing its gradient at a limit (Chua et al., 2018, appendix A.1).
+    Two soft-plus functions bound the log-variance by learnable limits. It stays finite outside the data and keeps a
+    gradient at the limits (Chua et al., 2018, appendix A.1).
 
     Args:
         n_members: M.
@@ -55,19 +55,19 @@ class EnsembleNetwork(nn.Module):
         return Prediction(mean, bounded, termination.squeeze(-1))
 
     def range_penalty(self) -> Tensor:
-        """Width of the limits, which the loss keeps from growing needlessly; per member ``(M,)``."""
+        """Mean distance between the log-variance limits, which the loss penalises; per member ``(M,)``."""
         return (self.highest - self.lowest).mean((1, 2))
 
     @torch.no_grad()
     def copy_members(self, other: EnsembleNetwork, which: Tensor) -> None:
-        """Takes over from ``other`` the members where ``which`` ``(M,)`` (bool) holds."""
-        for mine, theirs in zip(self.parameters(), other.parameters(), strict=True):
-            mine.copy_(torch.where(which.view(-1, *[1] * (mine.dim() - 1)), theirs, mine))
+        """Copies from ``other`` the members for which ``which`` ``(M,)`` (bool) is True."""
+        for target, source in zip(self.parameters(), other.parameters(), strict=True):
+            target.copy_(torch.where(which.view(-1, *[1] * (target.dim() - 1)), source, target))
 
     @torch.no_grad()
     def subset(self, members: Tensor) -> EnsembleNetwork:
-        """A new, frozen network of the members numbered ``members`` (long)."""
-        chosen = EnsembleNetwork(len(members), self.n_in, self.hidden_sizes, self.n_out).to(self.highest.device)
-        for mine, theirs in zip(chosen.parameters(), self.parameters(), strict=True):
-            mine.copy_(theirs[members])
-        return chosen.requires_grad_(False)
+        """A new, frozen network of the members with the indices ``members`` (long)."""
+        subset = EnsembleNetwork(len(members), self.n_in, self.hidden_sizes, self.n_out).to(self.highest.device)
+        for target, source in zip(subset.parameters(), self.parameters(), strict=True):
+            target.copy_(source[members])
+        return subset.requires_grad_(False)

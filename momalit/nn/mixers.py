@@ -1,4 +1,4 @@
-"""From the agents' values to the team's."""
+"""Mixers, which combine the agents' values into the team's value."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from momalit.core.errors import UserError
 
 
 class QMixer(nn.Module):
-    """Monotonic mixing (Rashid et al., 2018): two layers whose weights, kept non-negative, the state decides.
+    """Monotonic mixing (Rashid et al., 2018): two layers with non-negative weights that depend on the state.
 
-    Non-negative weights mean that raising any agent's value never lowers the team's.
+    Because the weights are non-negative, the team's value never falls when an agent's value rises.
 
     Args:
         n_agents: number of agents.
         state_size: state dimensions.
-        embedding: hidden units of the mix.
+        embedding: hidden units of the mixing network.
     """
 
     def __init__(self, n_agents: int, state_size: int, embedding: int = 32) -> None:
         super().__init__()
         self.n_agents, self.embedding = n_agents, embedding
-        # The three networks that need one have their hidden layer, and the first bias, in a single product.
+        # One product computes the hidden layers of the three hypernetworks below and the first mixing layer's bias.
         self.read = nn.Linear(state_size, 3 * 64 + embedding)
         self.first_weight = nn.Linear(64, n_agents * embedding)
         self.second_weight = nn.Linear(64, embedding)
@@ -33,17 +33,17 @@ class QMixer(nn.Module):
 
     def forward(self, values: Tensor, state: Tensor) -> Tensor:
         """Mixes ``values`` ``(..., A)`` under ``state`` ``(..., S)`` into ``(...,)``."""
-        read, first_bias = self.read(state).split([3 * 64, self.embedding], -1)
-        first, second, third = torch.relu(read).split(64, -1)
+        pre_activation, first_bias = self.read(state).split([3 * 64, self.embedding], -1)
+        first, second, third = torch.relu(pre_activation).split(64, -1)
         weight = self.first_weight(first).unflatten(-1, (self.n_agents, self.embedding)).abs()
-        # The scale keeps the mix of many agents as large as that of few.
+        # Dividing by √n makes the mixed value's magnitude independent of the number of agents.
         hidden = F.elu((values.unsqueeze(-1) * weight).sum(-2) / self.n_agents**0.5 + first_bias)
         mixed = torch.linalg.vecdot(hidden, self.second_weight(second).abs()) / self.embedding**0.5
         return mixed + self.second_bias(third).squeeze(-1)
 
 
 class SumMixer(nn.Module):
-    """Value decomposition (VDN; Sunehag et al., 2018): the plain sum."""
+    """Value decomposition (VDN; Sunehag et al., 2018): the sum of the agents' values."""
 
     def __init__(self, n_agents: int, state_size: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class SumMixer(nn.Module):
 
 
 class LinearMixer(nn.Module):
-    """A state-dependent linear mix with weights of any sign, and a state bias."""
+    """Linear mixing with weights of either sign and a bias, all of which depend on the state."""
 
     def __init__(self, n_agents: int, state_size: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ NO_MIXER = "none"
 
 
 def make_mixer(name: str, n_agents: int, state_size: int) -> nn.Module:
-    """A mixer by name.
+    """Creates the mixer with the given name.
 
     Raises:
         UserError: the name is unknown.

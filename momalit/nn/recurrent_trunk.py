@@ -1,4 +1,4 @@
-"""The recurrent trunk that actors and critics are built on."""
+"""The recurrent trunk shared by actors and critics."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from momalit.core.team import TeamSpec
-from momalit.nn.gru import StackedGRU, recur
+from momalit.nn.gru import StackedGRU, run_grus
 from momalit.nn.stacked import StackedLinear
 
 
 class RecurrentTrunk(nn.Module):
-    """One linear layer and a GRU per agent, or two linear layers where nothing need be remembered.
+    """A linear layer followed by a GRU for each agent, or two linear layers without a GRU.
 
     Args:
         spec: the team.
         width: units of the linear layers.
-        gru_size: units of the GRU; 0 for none, which reads the present observation alone.
-        share_parameters: one network for all agents, told apart by a one-hot of the agent.
+        gru_size: units of the GRU; 0 for none, so that the network reads the current observation only.
+        share_parameters: one network for all agents, with the agent as an additional one-hot input.
     """
 
     def __init__(self, spec: TeamSpec, width: int, gru_size: int, share_parameters: bool = False) -> None:
@@ -35,15 +35,15 @@ class RecurrentTrunk(nn.Module):
         self.second = None if gru_size else StackedLinear(n, width, width, gain=2**0.5)
 
     def forward(self, inputs: Tensor, keep: Tensor, h: Tensor | None = None) -> Tensor:
-        """Runs over time.
+        """Runs over a sequence.
 
         Args:
             inputs: ``(A, T, B, F)``.
-            keep: ``(T, B)``.
-            h: memory before, ``(A, B, H)``, or None for an empty one.
+            keep: ``(T, B)``, 0 where the hidden state is reset before the step.
+            h: hidden state before the first step, ``(A, B, H)``; None for zeros.
 
         Returns:
-            the memory after every step, ``(A, T, B, H)``; without a GRU the last hidden layer in its place.
+            the hidden state after every step, ``(A, T, B, H)``; without a GRU, the output of the second linear layer.
         """
         return run_trunks([self], inputs, keep, h)[0]
 
@@ -52,60 +52,60 @@ def run_trunks(trunks: Sequence[RecurrentTrunk], inputs: Tensor, keep: Tensor, h
     """Runs trunks of one shape over the same inputs, with one loop over time for all of them.
 
     Args:
-        trunks: G of them.
+        trunks: G trunks.
         inputs: ``(A, T, B, F)``.
-        keep: ``(T, B)``.
-        h: memories before, ``(G A, B, H)``, or None for empty ones.
+        keep: ``(T, B)``, 0 where the hidden state is reset before the step.
+        h: hidden states before the first step, ``(G A, B, H)``; None for zeros.
 
     Returns:
-        the memories of each after every step, ``(A, T, B, H)``.
+        for each trunk, the hidden states after every step, ``(A, T, B, H)``.
     """
     agents, time, rows, _ = inputs.shape
     count = len(trunks)
     if trunks[0].share_parameters:
-        # The agents become rows of one network.
-        who = torch.eye(agents, device=inputs.device, dtype=inputs.dtype)[:, None, None].expand(-1, time, rows, -1)
-        inputs = torch.cat([inputs, who], -1).transpose(0, 1).reshape(1, time, agents * rows, -1)
+        # The agents become additional batch entries of the single network.
+        one_hot = torch.eye(agents, device=inputs.device, dtype=inputs.dtype)[:, None, None].expand(-1, time, rows, -1)
+        inputs = torch.cat([inputs, one_hot], -1).transpose(0, 1).reshape(1, time, agents * rows, -1)
         keep = keep.repeat(1, agents)
         h = None if h is None else h.reshape(count, agents * rows, -1)
     features = [torch.relu(trunk.linear(inputs)) for trunk in trunks]
     if grus := [trunk.gru for trunk in trunks if trunk.gru is not None]:
-        parts = [gru.input(feature) for gru, feature in zip(grus, features, strict=True)]
-        memories = list(recur(grus, parts, keep, h))
+        gates = [gru.input(feature) for gru, feature in zip(grus, features, strict=True)]
+        hidden_states = list(run_grus(grus, gates, keep, h))
     else:
-        seconds = [trunk.second for trunk in trunks if trunk.second is not None]
-        memories = [torch.relu(layer(feature)) for layer, feature in zip(seconds, features, strict=True)]
+        second_layers = [trunk.second for trunk in trunks if trunk.second is not None]
+        hidden_states = [torch.relu(layer(feature)) for layer, feature in zip(second_layers, features, strict=True)]
     if trunks[0].share_parameters:
-        return [hidden_state[0].unflatten(1, (agents, rows)).transpose(0, 1) for hidden_state in memories]
-    return memories
+        return [hidden_state[0].unflatten(1, (agents, rows)).transpose(0, 1) for hidden_state in hidden_states]
+    return hidden_states
 
 
-def recall(
+def run_with_burn_in(
     network: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-    remembers: bool,
+    recurrent: bool,
     inputs: Tensor,
     keep: Tensor,
     begin: int,
     end: int,
 ) -> Tensor:
-    """What a network makes of the times from ``begin`` to before ``end``.
+    """Runs a network on steps ``begin`` to ``end - 1``, with the steps before ``begin`` as burn-in.
 
-    The times before serve as burn-in: they set the memory and teach nothing (Kapturowski et al., 2019), which saves
-    their part of the backward pass.
+    Burn-in steps determine the hidden state but receive no gradient (Kapturowski et al., 2019), which saves their share
+    of the backward pass.
 
     Args:
-        network: of inputs ``(A, T, B, F)``, keep ``(T, B)`` and the memory before.
-        remembers: whether earlier times matter to it.
+        network: called with inputs ``(A, T, B, F)``, keep ``(T, B)`` and the hidden state before the first step.
+        recurrent: whether the network depends on earlier steps; without it, burn-in is skipped.
         inputs: ``(A, T, B, F)``.
-        keep: ``(T, B)``.
-        begin: first time wanted.
-        end: first time not wanted any more.
+        keep: ``(T, B)``, 0 where the hidden state is reset before the step.
+        begin: first step of the result.
+        end: the step after the last one of the result.
 
     Returns:
-        ``(n, end - begin, B, H)``.
+        the hidden states of the n networks, ``(n, end - begin, B, H)``.
     """
     h = None
-    if remembers and begin > 0:
+    if recurrent and begin > 0:
         with torch.no_grad():
             h = network(inputs[:, :begin], keep[:begin], None)[:, -1]
     return network(inputs[:, begin:end], keep[begin:end], h)

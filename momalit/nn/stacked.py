@@ -1,6 +1,6 @@
-"""Networks with a leading axis: n networks of one shape, run together.
+"""n networks of the same shape, evaluated together as one network with a leading axis.
 
-An ensemble of world models and a team of agents are the same thing to the hardware, so both are made of these.
+Both the world model's ensemble and the team's agents are built from these layers.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 
 class StackedLinear(nn.Module):
-    """n linear layers, one batched product.
+    """n linear layers, evaluated as one batched product.
 
     Args:
         n: number of layers.
         n_in: input features.
         n_out: output features.
-        gain: orthogonal initialisation with this gain; None for the usual uniform one, scaled by ``n_in``.
+        gain: gain of an orthogonal initialisation; None for the uniform one of ``nn.Linear``, scaled by ``n_in``.
 
     Shapes:
-        ``(n, B, n_in)`` -> ``(n, B, n_out)``. Any axes between the first and the last count as rows.
+        ``(n, B, n_in)`` -> ``(n, B, n_out)``. All axes between the first and the last are batch axes.
     """
 
     def __init__(self, n: int, n_in: int, n_out: int, gain: float | None = None) -> None:
@@ -48,14 +48,14 @@ class StackedLinear(nn.Module):
 
 
 class StackedMLP(nn.Sequential):
-    """n multi-layer perceptrons of one shape.
+    """n multi-layer perceptrons of the same shape.
 
     Args:
         n: number of networks.
         n_in: input features.
         hidden_sizes: width of each hidden layer.
         n_out: output features.
-        activation: the non-linearity between layers.
+        activation: the activation function between layers.
 
     Shapes:
         ``(n, ..., n_in)`` -> ``(n, ..., n_out)``.

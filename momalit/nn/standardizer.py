@@ -1,4 +1,4 @@
-"""Standardisation by statistics that are buffers, so that a checkpoint is complete."""
+"""Standardisation with statistics stored as buffers, which makes them part of every checkpoint."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from momalit.core.distributed import gather_tensor
 
 
 class Standardizer(nn.Module):
-    """Maps each dimension to zero mean and unit deviation.
+    """Maps each dimension to zero mean and unit standard deviation.
 
-    A dimension that does not vary (deviation below ``floor``) is only centred: dividing by next to nothing would turn
-    rounding, or the smallest step away from the data, into an enormous input.
+    A constant dimension (standard deviation up to ``floor``) is only centred. Dividing by a tiny standard deviation
+    would turn rounding errors, or small departures from the data, into enormous inputs.
 
     Args:
         size: number of dimensions.
-        floor: smallest deviation that counts as variation.
+        floor: dimensions with a standard deviation up to this value count as constant.
     """
 
     mean: Tensor
@@ -36,40 +36,41 @@ class Standardizer(nn.Module):
 
     @torch.no_grad()
     def fit(self, values: Tensor) -> None:
-        """Takes the statistics of ``values`` ``(N, size)``, accumulated in double precision."""
+        """Sets the statistics to those of ``values`` ``(N, size)``, computed in double precision."""
         self.fit_columns(values.split(1, 1))
 
     @torch.no_grad()
     def fit_columns(self, blocks: Iterable[Tensor]) -> None:
-        """Takes the statistics of a table that need not be there as a whole.
+        """Sets the statistics to those of a table that need not be in memory as a whole.
 
         Args:
-            blocks: of a column or a few, ``(N, ...)``; together the table ``(N, size)``.
+            blocks: blocks of one or more columns, ``(N, ...)``, which together form the table ``(N, size)``.
         """
         self.count.zero_()
         self._merge(*torch.cat([_moments(block) for block in blocks], 1))
 
     @torch.no_grad()
-    def update(self, values: Tensor, of_all: bool = False) -> None:
-        """Merges the statistics of ``values`` ``(N, size)`` into what was seen before.
+    def update(self, values: Tensor, all_ranks: bool = False) -> None:
+        """Merges the statistics of ``values`` into the present ones.
 
         Args:
-            values: what was seen.
-            of_all: whether each process has seen others, which all of them take in. Every process must call this then.
+            values: new data ``(N, size)``.
+            all_ranks: merge the values of all ranks. Every rank must then call this method.
         """
         moments = _moments(values)
-        # Merged in the order of ranks, so that all processes round alike.
-        for seen in gather_tensor(moments) if of_all else [moments]:
-            self._merge(*seen)
+        # All ranks merge in rank order, which gives identical rounding.
+        for rank_moments in gather_tensor(moments) if all_ranks else [moments]:
+            self._merge(*rank_moments)
 
     def _merge(self, mean: Tensor, variance: Tensor, rows: Tensor) -> None:
-        """Chan et al. (1979); each ``(size,)``."""
+        """Merges mean, variance and row count, each ``(size,)``, into the statistics (Chan et al., 1979)."""
         total = self.count + rows[0]
-        share = rows[0] / total
+        new_fraction = rows[0] / total
         old_mean, old_variance = self.mean.double(), torch.where(self.varies, self.std.double() ** 2, 0)
         difference = mean - old_mean
-        new_mean = old_mean + difference * share
-        new_variance = old_variance * (1 - share) + variance * share + difference**2 * share * (1 - share)
+        new_mean = old_mean + difference * new_fraction
+        between = difference**2 * new_fraction * (1 - new_fraction)
+        new_variance = old_variance * (1 - new_fraction) + variance * new_fraction + between
         std = new_variance.sqrt()
         self.mean.copy_(new_mean)
         self.varies.copy_(std > self.floor)
@@ -77,29 +78,29 @@ class Standardizer(nn.Module):
         self.count.copy_(total)
 
     def forward(self, values: Tensor) -> Tensor:
-        """To standardised units, ``(..., size)``."""
+        """Converts ``(..., size)`` to standardised units."""
         return (values - self.mean) / self.std
 
     def inverse(self, values: Tensor) -> Tensor:
-        """From standardised units; a dimension that does not vary takes its constant value."""
+        """Converts from standardised units; constant dimensions return their constant, whatever ``values`` contains."""
         return values * (self.std * self.varies) + self.mean
 
 
 def _moments(values: Tensor) -> Tensor:
-    """Mean, variance and number of rows of every column of ``(N, d)``, in double precision ``(3, d)``."""
-    wide = values.double()
-    mean = wide.mean(0)
-    return torch.stack([mean, wide.var(0, correction=0), torch.full_like(mean, values.shape[0])])
+    """Mean, variance and row count of every column of ``(N, d)``, ``(3, d)`` in double precision."""
+    values = values.double()
+    mean = values.mean(0)
+    return torch.stack([mean, values.var(0, correction=0), torch.full_like(mean, values.shape[0])])
 
 
 class RunningScale(nn.Module):
-    """Running mean and deviation of a scalar stream, for value targets.
+    """Running mean and standard deviation of a scalar stream, used for value targets.
 
-    An exponential average with the bias of its start removed, so that the first batch already gives proper statistics.
+    Bias-corrected exponential moving average: the statistics are correct from the first batch on.
 
     Args:
         rate: weight of a new batch.
-        floor: smallest deviation.
+        floor: lower bound of the standard deviation.
     """
 
     first: Tensor
@@ -118,21 +119,21 @@ class RunningScale(nn.Module):
 
     @property
     def std(self) -> Tensor:
-        """The deviation; one before anything was seen."""
+        """The standard deviation; 1 before the first update."""
         variance = self.second / self.weight.clamp(min=1e-8) - self.mean**2
         return torch.where(self.weight > 0, variance.clamp(min=self.floor**2).sqrt(), 1.0)
 
     @torch.no_grad()
     def update(self, mean: Tensor, mean_of_squares: Tensor) -> None:
-        """Takes in a batch by its first two moments (already reduced over processes)."""
+        """Updates with the first two moments of a batch, already averaged over ranks."""
         self.first.lerp_(mean.to(self.first.dtype), self.rate)
         self.second.lerp_(mean_of_squares.to(self.second.dtype), self.rate)
         self.weight.lerp_(torch.ones_like(self.weight), self.rate)
 
     def forward(self, values: Tensor) -> Tensor:
-        """To normalised units."""
+        """Converts to normalised units."""
         return (values - self.mean) / self.std
 
     def inverse(self, values: Tensor) -> Tensor:
-        """Back to units of reward."""
+        """Converts back to units of reward."""
         return values * self.std + self.mean

@@ -1,4 +1,4 @@
-"""ActorCriticModule: policies and a critic under one optimiser, with what steers it."""
+"""ActorCriticModule: policies and a critic with one optimiser and adaptive coefficients."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from momalit.training.epoch_means import Means
 
 
 class ActorCriticModule(TeamPolicyModule):
-    """Policies, their running average and a critic: optimised together, clipped apart, steered once per epoch.
+    """Policies, their running average and a critic.
 
-    A subclass stores the settings that are read here among its hyper-parameters, see ``PPOModule``, and then calls
-    ``make_networks``.
+    One optimiser updates actors and critic, and their gradients are clipped separately. The entropy bonus and the
+    learning rates adapt once per epoch. A subclass first saves the hyper-parameters that are read here (see
+    ``PPOModule``) and then calls ``make_networks``.
 
     Args:
         spec: the team.
@@ -37,7 +38,7 @@ class ActorCriticModule(TeamPolicyModule):
         self._means = Means()
 
     def make_networks(self) -> None:
-        """Makes actors and critic as the hyper-parameters say."""
+        """Creates actors and critic from the hyper-parameters."""
         sizes = {name: self.hparams[name] for name in ("width", "gru_size", "share_parameters")}
         std = {name: self.hparams[name] for name in ("initial_std", "min_std")}
         self.actor = TeamActor(self.spec, **sizes, **std)
@@ -49,7 +50,7 @@ class ActorCriticModule(TeamPolicyModule):
 
     # --- optimisation ----------------------------------------------------------------------------------------------
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """One optimiser, with a group of parameters for the actors and one for the critic."""
+        """Returns one optimiser with a parameter group for the actors and one for the critic."""
         lr = self.hparams["lr"]
         groups = [
             {"params": list(self.actor.parameters()), "lr": lr},
@@ -59,56 +60,56 @@ class ActorCriticModule(TeamPolicyModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer()
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_share)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_multiplier)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
-    def _lr_share(self, epoch: int) -> float:
+    def _lr_multiplier(self, epoch: int) -> float:
         total = self.trainer.max_epochs or -1
         progress = min(epoch / total, 1.0) if total > 0 else 0.0
         return float(self.lr_factor) * (1 - progress * (1 - self.hparams["final_lr_fraction"]))
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clips actors and critic apart, so that the critic's large gradients do not shrink the actors' steps."""
+        """Clips actors and critic separately, so that large critic gradients do not shrink the actors' updates."""
         parts = (self.actor, self.critic)
         actor, critic = ([p.grad for p in part.parameters() if p.grad is not None] for part in parts)
         norms = torch.stack(torch._foreach_norm(actor + critic)).split([len(actor), len(critic)])
-        norm = torch.stack([torch.linalg.vector_norm(each) for each in norms])
-        largest = norm.new_tensor([self.hparams["actor_max_grad_norm"], self.hparams["critic_max_grad_norm"]])
-        for gradients, share in zip((actor, critic), (largest / (norm + 1e-6)).clamp(max=1.0), strict=True):
-            torch._foreach_mul_(gradients, share)
+        norm = torch.stack([torch.linalg.vector_norm(part) for part in norms])
+        max_norm = norm.new_tensor([self.hparams["actor_max_grad_norm"], self.hparams["critic_max_grad_norm"]])
+        for gradients, factor in zip((actor, critic), (max_norm / (norm + 1e-6)).clamp(max=1.0), strict=True):
+            torch._foreach_mul_(gradients, factor)
         self.record({"gradient/actor": norm[0], "gradient/critic": norm[1]})
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """After an iteration's last step, and before what is evaluated then, takes the new weights into the average."""
+        """Updates the average after an iteration's last gradient step, before any evaluation."""
         if self.averaged is not None and batch_idx + 1 == self.trainer.num_training_batches:
-            # The plain mean of the first iterations, so that the start does not linger.
-            share = max(1 - self.hparams["ema_decay"], 1 / (self.current_epoch + 1))
+            # The first iterations are averaged uniformly, so that the initial weights do not dominate.
+            weight = max(1 - self.hparams["ema_decay"], 1 / (self.current_epoch + 1))
             with torch.no_grad():
-                torch._foreach_lerp_(list(self.averaged.parameters()), list(self.actor.parameters()), share)
-                for mine, theirs in zip(self.averaged.buffers(), self.actor.buffers(), strict=True):
-                    mine.copy_(theirs)
+                torch._foreach_lerp_(list(self.averaged.parameters()), list(self.actor.parameters()), weight)
+                for average, latest in zip(self.averaged.buffers(), self.actor.buffers(), strict=True):
+                    average.copy_(latest)
 
     @property
     def deployed(self) -> TeamActor:
-        """The average of the policies over iterations where it is kept, else the policies."""
+        """The running average of the policies if ``ema_decay`` is set, else the policies themselves."""
         return self.averaged or self.actor
 
     def record(self, values: Mapping[str, Tensor]) -> None:
-        """Adds scalars to the iteration's means, all at once and without leaving the device."""
+        """Adds scalars to the iteration's means without a transfer to the CPU."""
         self._means.add(values)
 
     def pop_means(self) -> dict[str, Tensor]:
-        """What was noted, averaged; begins anew."""
+        """Returns the means since the last call and resets them."""
         return self._means.take()
 
     def adapt_coefficients(self, means: dict[str, Tensor]) -> None:
-        """Moves entropy bonus and step size towards their targets, given the iteration's means over all processes."""
+        """Adapts entropy bonus and learning rate to their targets, given the iteration's means over all processes."""
         target, kl = self.hparams["target_entropy"], self.hparams["target_kl"]
         if target is not None:
             components = self.actor.mask.sum(-1).mean() if not self.spec.discrete else 1.0
-            short = target - means["policy/entropy"] / components
-            self.entropy_weight.copy_((self.entropy_weight.clamp(min=1e-5) * torch.exp(0.1 * short)).clamp(max=1.0))
+            shortfall = target - means["policy/entropy"] / components
+            self.entropy_weight.copy_((self.entropy_weight.clamp(min=1e-5) * torch.exp(0.1 * shortfall)).clamp(max=1.0))
         if kl is not None:
-            now = means["policy/kl"]
-            change = torch.where(now > 1.5 * kl, 1 / 1.2, torch.where(now < kl / 1.5, 1.2, 1.0))
+            measured = means["policy/kl"]
+            change = torch.where(measured > 1.5 * kl, 1 / 1.2, torch.where(measured < kl / 1.5, 1.2, 1.0))
             self.lr_factor.copy_((self.lr_factor * change).clamp(0.02, 1.0))

@@ -1,4 +1,4 @@
-"""How far from the log a team walks: where it gets to in the real environment, and how near the log has been."""
+"""Distance between the states and actions that a team visits in the real environment and those of its dataset."""
 
 from __future__ import annotations
 
@@ -10,73 +10,74 @@ from torch import Tensor
 from momalit.core.records import Step
 from momalit.core.trajectories import Trajectories
 
-MOST_VISITED, MOST_LOGGED = 2_000, 20_000
+MAX_VISITED, MAX_DATASET = 2_000, 20_000
 
 
 class VisitRecorder:
-    """Takes down the states and joint actions of the episodes of an environment."""
+    """Wraps an environment and records the states and joint actions of its episodes."""
 
     def __init__(self) -> None:
         self._env: Any = None
         self._parts: list[Tensor] = []
 
-    def of(self, env: Any) -> VisitRecorder:
-        """The environment, a ``VectorTeamEnv``, to be played in place of it."""
+    def wrap(self, env: Any) -> VisitRecorder:
+        """Returns a replacement for ``env``, a ``VectorTeamEnv``, that records its episodes."""
         self._env = env
         return self
 
     def reset(self, seeds: list[int]) -> Tensor:
-        """As the environment's; forgets what was there."""
+        """Resets the environment and discards earlier records."""
         self._parts = []
         self._state: Tensor = self._env.reset(seeds)
         return self._state
 
     def step(self, action: Tensor) -> Step:
-        """As the environment's."""
-        now = torch.cat([self._state, action.flatten(1)], 1)  # before the environment writes over its own tensors
+        """Steps the environment and records the steps of running episodes."""
+        visit = torch.cat([self._state, action.flatten(1)], 1)  # before the environment overwrites its own tensors
         step: Step = self._env.step(action)
-        self._parts.append(now[step.valid])
+        self._parts.append(visit[step.valid])
         self._state = step.state
         return step
 
     @property
     def visited(self) -> Tensor:
-        """States and joint actions, side by side, ``(N, S + A U)``."""
+        """Recorded states, each concatenated with its joint action, ``(N, S + A U)``."""
         return torch.cat(self._parts) if self._parts else torch.zeros(0, 0)
 
 
 def distance_to_data(visited: Tensor, train: Trajectories, held_out: Trajectories) -> float | None:
-    """How far a team's states and actions are from the nearest ones of the log, as a multiple of held-out ones.
+    """How far a team's states and actions are from the dataset, as a multiple of the distance of held-out episodes.
 
-    Distances are Euclidean, in deviations of the training split. The log's own held-out episodes, which are as near to
-    it as a team can be that does what the log's teams did, are at 1.
+    Both are mean Euclidean distances to the nearest neighbour in the training split, in standard deviations of that
+    split. At 1 the team stays as close to the dataset as the behaviour policies in the held-out episodes.
 
     Args:
-        visited: states and joint actions ``(N, S + A U)`` of real episodes; some 2,000 of them are looked at.
-        train: the log that the team learnt from; some 20,000 of its steps are looked at.
-        held_out: episodes of the same log that nothing learnt from.
+        visited: states and joint actions ``(N, S + A U)`` of real episodes; at most 2,000 of them are used.
+        train: training split of the team's dataset; at most 20,000 of its steps are used.
+        held_out: episodes of the same dataset that were not used for training.
 
     Returns:
-        None where nothing was visited or held out, or where what is held out repeats the log exactly.
+        the ratio, or None if nothing was visited or held out, or if the held-out steps all duplicate training
+            steps.
     """
     if not len(visited) or not len(held_out):
         return None
-    logged = _steps(train, MOST_LOGGED)
-    spread = logged.std(0, correction=0)
-    varies = spread > 1e-6 * logged.abs().amax(0).clamp(min=1e-6)
-    scale = torch.where(varies, spread, 1.0)
-    near, far = (
-        torch.cdist((rows / scale)[:, varies], (logged / scale)[:, varies]).amin(1).mean()
-        for rows in (_steps(held_out, MOST_VISITED), visited[_spread(len(visited), MOST_VISITED)].to(logged))
+    dataset = _steps(train, MAX_DATASET)
+    std = dataset.std(0, correction=0)
+    varies = std > 1e-6 * dataset.abs().amax(0).clamp(min=1e-6)
+    scale = torch.where(varies, std, 1.0)
+    held_out_distance, visited_distance = (
+        torch.cdist((steps / scale)[:, varies], (dataset / scale)[:, varies]).amin(1).mean()
+        for steps in (_steps(held_out, MAX_VISITED), visited[_evenly_spaced(len(visited), MAX_VISITED)].to(dataset))
     )
-    return float(far / near) if near > 0 else None
+    return float(visited_distance / held_out_distance) if held_out_distance > 0 else None
 
 
-def _steps(data: Trajectories, most: int) -> Tensor:
-    """States and joint actions of steps spread evenly over the data."""
-    index = _spread(len(data), most)
+def _steps(data: Trajectories, count: int) -> Tensor:
+    """Returns states and joint actions of at most ``count`` evenly spaced steps, ``(N, S + A U)``."""
+    index = _evenly_spaced(len(data), count)
     return torch.cat([data.state[data.row[index]], data.action[index].flatten(1)], 1).cpu()
 
 
-def _spread(n: int, most: int) -> Tensor:
-    return torch.linspace(0, n - 1, min(n, most)).round().long()
+def _evenly_spaced(n: int, count: int) -> Tensor:
+    return torch.linspace(0, n - 1, min(n, count)).round().long()

@@ -1,4 +1,4 @@
-"""MAPPOModule: the same PPO, on the real environment ("online MAPPO")."""
+"""MAPPOModule: PPO with rollouts from the real environment ("online MAPPO")."""
 
 from __future__ import annotations
 
@@ -22,88 +22,88 @@ logger = logging.getLogger(__name__)
 
 
 class MAPPOModule(PPOModule):
-    """Multi-agent PPO against the simulator: trains experts, and is the bound that offline methods are compared with.
+    """Multi-agent PPO in the simulator. It trains experts and is the reference for offline methods.
 
-    Rows live on from one iteration to the next; an episode that ends is followed by a new one. States are standardised
-    by running statistics, updated after an iteration so that a policy does not change while its rollout is used. A
-    continued run takes its episodes up where they were, by playing them again up to there.
+    Episodes continue from one iteration to the next; a new one starts after each end. States are standardised with
+    running statistics, which are updated after an iteration so that the policy is constant while its rollout is used.
+    A resumed run restores unfinished episodes by replaying their actions.
 
     Args:
         spec: the team (the command line links it to the environment).
-        **kwargs: see ``PPOModule``; ``rows`` copies of the environment take ``horizon`` steps per iteration.
+        **kwargs: see ``PPOModule``; ``n_rollouts`` copies of the environment take ``horizon`` steps per iteration.
     """
 
     def __init__(self, spec: TeamSpec | Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(spec, **kwargs)
         self._env: ResumableEnv | None = None
-        self._now: Sequence | None = None
+        self._recent: Sequence | None = None
 
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
-        """Continues the real episodes for ``horizon`` steps."""
-        if self._env is None or self._now is None or self._now.state.shape[1] != rows:
-            self._begin(rows)
-        assert self._env is not None and self._now is not None
-        rollout = collect_rollout(_Beside(self._env, self), self.actor, self._now, self.horizon, generator)
-        whole, tail = rollout.sequence, max(rollout.state.shape[0] - self.burn_in - 1, 0)
-        self._now = Sequence(whole.state[tail:], whole.previous_action[tail:], whole.keep[tail:])
+        """Continues the real episodes for ``horizon`` steps in ``rows`` environments."""
+        if self._env is None or self._recent is None or self._recent.state.shape[1] != rows:
+            self._start_episodes(rows)
+        assert self._env is not None and self._recent is not None
+        rollout = collect_rollout(_DeviceAdapter(self._env, self), self.actor, self._recent, self.horizon, generator)
+        sequence, begin = rollout.sequence, max(rollout.state.shape[0] - self.burn_in - 1, 0)
+        self._recent = Sequence(sequence.state[begin:], sequence.previous_action[begin:], sequence.keep[begin:])
         self.record({"real/reward": masked_mean(rollout.reward, rollout.valid)})
         return rollout
 
-    def _begin(self, rows: int) -> None:
+    def _start_episodes(self, rows: int) -> None:
         random = keyed_generator("cpu", torch.initial_seed(), self.current_epoch, self.global_rank, 5)
-        # Training seeds take the upper half of the range, evaluation seeds the lower.
+        # Training seeds are in the upper half of the range and evaluation seeds in the lower half.
         seeds = torch.randint(2**30, 2**31 - 1, (rows,), generator=random).tolist()
         self._env = ResumableEnv(VectorTeamEnv(self.spec, rows, autoreset=True))
-        state = self._like_weights(self._env.reset(seeds))
-        self._now = initial_sequence(state, self.spec.n_agents, self.spec.action_size)
+        state = self._to_weights(self._env.reset(seeds))
+        self._recent = initial_sequence(state, self.spec.n_agents, self.spec.action_size)
         if float(self.actor.inputs.standardizer.count) == 0:
-            self._learn_statistics(rows)
+            self._initialize_statistics(rows)
 
     def process_state(self) -> dict[str, Any]:
-        """The episodes under way."""
-        if self._env is None or self._now is None:
+        """Returns what is needed to restore the unfinished episodes."""
+        if self._env is None or self._recent is None:
             return {}
-        now = [self._now.state, self._now.previous_action, self._now.keep]
-        return {"episodes": self._env.history(), "now": now}
+        recent = [self._recent.state, self._recent.previous_action, self._recent.keep]
+        return {"episodes": self._env.history(), "now": recent}
 
     def restore_process_state(self, state: dict[str, Any]) -> None:
-        """Plays the episodes under way again, up to where they were.
+        """Replays the unfinished episodes up to the point where they were saved.
 
-        An environment that does not come back to the same states begins new episodes; a warning tells so.
+        If the environment does not reach the same states, new episodes start and a warning is logged.
         """
         if "episodes" not in state:
             return
         rows = len(state["episodes"]["seeds"])
         env = ResumableEnv(VectorTeamEnv(self.spec, rows, autoreset=True))
-        reached = env.replay(state["episodes"])
-        if torch.equal(reached, state["now"][0][-1].to(reached)):
-            self._env, self._now = env, Sequence(*(tensor.to(self.device) for tensor in state["now"]))
+        replayed = env.replay(state["episodes"])
+        if torch.equal(replayed, state["now"][0][-1].to(replayed)):
+            self._env, self._recent = env, Sequence(*(tensor.to(self.device) for tensor in state["now"]))
         else:
-            logger.warning("%s depends on more than seed and actions: new episodes begin", self.spec.task)
+            logger.warning("%s depends on more than seed and actions: new episodes start", self.spec.task)
 
-    def _learn_statistics(self, rows: int) -> None:
-        """First statistics, from rollouts of the untrained team in copies of their own."""
+    def _initialize_statistics(self, rows: int) -> None:
+        """Computes the first statistics from a rollout of the untrained team in separate environments."""
         env = VectorTeamEnv(self.spec, rows, autoreset=True)
         random = keyed_generator("cpu", torch.initial_seed(), self.global_rank, 6)
         seeds = torch.randint(2**30, 2**31 - 1, (rows,), generator=random).tolist()
         with closing(env):
-            state = self._like_weights(env.reset(seeds))
+            state = self._to_weights(env.reset(seeds))
             start = initial_sequence(state, self.spec.n_agents, self.spec.action_size)
             noise = keyed_generator(self.device, torch.initial_seed(), self.global_rank, 7)
-            self.after_iteration(collect_rollout(_Beside(env, self), self.actor, start, self.horizon, noise))
+            self.after_iteration(collect_rollout(_DeviceAdapter(env, self), self.actor, start, self.horizon, noise))
 
-    def _like_weights(self, values: torch.Tensor) -> torch.Tensor:
+    def _to_weights(self, values: torch.Tensor) -> torch.Tensor:
         return values.to(self.actor.head.weight)
 
     def after_iteration(self, rollout: Rollout) -> None:
-        """Takes the states just visited into the running statistics."""
+        """Updates the running statistics with the states of the rollout."""
         states = rollout.state[rollout.burn_in :].flatten(0, 1)
         for inputs in (self.actor.inputs, self.critic.inputs):
-            inputs.standardizer.update(states, of_all=True)
+            inputs.standardizer.update(states, all_ranks=True)
 
 
-class _Beside:
-    """The real environments live on the CPU in 32 bits, the team where and how Lightning put it."""
+class _DeviceAdapter:
+    """Moves tensors between the environments (CPU, float32) and the team's device and precision."""
 
     def __init__(self, env: ResumableEnv | VectorTeamEnv, module: MAPPOModule) -> None:
         self.env, self.device, self.dtype = env, module.device, module.actor.head.weight.dtype

@@ -1,4 +1,4 @@
-"""MOMAPPOModule: a team that learns by practising in a world model of its log."""
+"""MOMAPPOModule: a team trained with PPO on rollouts in a world model of the dataset."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ _KEY = "world_model"
 class MOMAPPOModule(PPOModule):
     """Model-based offline multi-agent PPO (Barde et al., AAMAS 2024).
 
-    Each epoch draws start states from the dataset, every time step eligible and with the agents' real history, rolls
-    the team through the world model with exploration, and improves it by PPO. No environment step is ever taken.
+    Each epoch samples start states with their real history from all time steps of the dataset, collects rollouts of
+    the exploring team in the world model, and updates the team with PPO. It takes no real environment step.
 
     Args:
         spec: the team (the command line links it to the data).
         world_model: checkpoint of a trained ``WorldModelModule``; the command line trains or finds one if None.
         warm_start: checkpoint of any team with one policy per agent (behaviour cloning, MOMA-PPO, MAPPO, most
-            baselines) from whose policies training starts; None starts from random weights.
-        warm_start_std: deviation of the actions to begin with after a warm start, as a share of half the action range;
-            None keeps the cloned one, which holds what cloning could not explain beside what the data explored.
-        pessimism: penalties and limits that keep the team where the model is right.
+            baselines) whose policies initialise the training; None starts from random weights.
+        warm_start_std: initial standard deviation of the actions after a warm start, as a fraction of half the action
+            range. None keeps that of the checkpoint; after cloning it contains the cloning error as well as the
+            exploration in the data.
+        pessimism: penalties and limits that keep the team where the model is accurate.
         sample_predictions: add the predicted noise to imagined steps.
-        elite_per_rollout: let a row stay with one elite as long as it lives, instead of one drawn at each step: the
-            team then practises in every elite's own dynamics and not only in what they are on average.
-        reset_fraction: share of the rows that begin anew at states of the log in each iteration. The others go on
-            where they
-            were, until the model ends or stops them, so that the team practises where it gets to and not only where
-            the log is; with 1 every rollout begins in the log.
-        initial_state_fraction: share of the beginnings that are an episode's first step; the others are any step of
-            the log. Where rows go on for long, first steps are too rare otherwise.
+        elite_per_rollout: use one elite for a whole rollout instead of sampling one at each step, so that the team
+            trains in the dynamics of each elite and not only in their average.
+        reset_fraction: fraction of rollouts that restart from dataset states in each iteration. The others continue
+            until the model terminates or stops them, so that the team also trains on the states that it reaches. With
+            1 every rollout starts from the dataset.
+        initial_state_fraction: fraction of start states that are the first step of an episode; the others are any step
+            of the dataset. Increase it if rollouts are long, since first steps are rare otherwise.
         compiled: compile the world model's network with ``torch.compile``.
         **kwargs: see ``PPOModule``.
     """
@@ -77,11 +77,11 @@ class MOMAPPOModule(PPOModule):
                 f"model.initial_state_fraction: found {initial_state_fraction}, expected a number from 0 to 1"
             )
         self.world_model: WorldModel | None = None
-        self._continuing: tuple[Sequence, Tensor, Tensor] | None = None
+        self._unfinished: tuple[Sequence, Tensor, Tensor] | None = None
 
-    # --- what it is given ------------------------------------------------------------------------------------------
+    # --- world model and warm start --------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
-        """Loads the world model and the policies to start from."""
+        """Loads the world model and the initial policies."""
         super().setup(stage)
         if stage == "fit" and self.world_model is None:
             self.prepare(self.hparams["world_model"], self.hparams["warm_start"])
@@ -92,10 +92,11 @@ class MOMAPPOModule(PPOModule):
             self.model.network.compile()
 
     def prepare(self, world_model: str | Path | None, warm_start: str | Path | None) -> None:
-        """Takes over a trained world model with its statistics, and policies to start from.
+        """Loads a trained world model with its input statistics, and the initial policies if any.
 
         Raises:
-            UserError: there is no world model, or one of the two belongs to another team.
+            UserError: there is no world model, one of the checkpoints belongs to another team, or the networks' sizes
+                differ.
         """
         if world_model is None:
             raise UserError("model.world_model: found none, expected the checkpoint of a trained WorldModelModule")
@@ -113,7 +114,7 @@ class MOMAPPOModule(PPOModule):
             self.spec.require_same(initial.spec, "the dataset", f"warm start {warm_start}")
             if initial.sizes != self.actor.sizes:
                 sizes = (initial.sizes, self.actor.sizes)
-                found, expected = (", ".join(f"{name} {size}" for name, size in each.items()) for each in sizes)
+                found, expected = (", ".join(f"{name} {size}" for name, size in values.items()) for values in sizes)
                 raise UserError(f"model.warm_start: {warm_start} has {found}, expected {expected}")
             self.actor.copy_policies(initial)
             if self.averaged is not None:
@@ -132,67 +133,67 @@ class MOMAPPOModule(PPOModule):
             self.world_model = WorldModel(self.spec, **checkpoint[_KEY]).to(self.device)
 
     def process_state(self) -> dict[str, Any]:
-        """The rows that go on in the next iteration."""
-        if self._continuing is None:
+        """Returns the rollouts that may continue in the next iteration."""
+        if self._unfinished is None:
             return {}
-        sequence, alive, elite = self._continuing
+        sequence, alive, elite = self._unfinished
         return {"continuing": [sequence.state, sequence.previous_action, sequence.keep, alive, elite]}
 
     def restore_process_state(self, state: dict[str, Any]) -> None:
         if "continuing" in state:
             *parts, alive, elite = (tensor.to(self.device) for tensor in state["continuing"])
-            self._continuing = Sequence(*parts), alive, elite
+            self._unfinished = Sequence(*parts), alive, elite
 
     # --- imagination -----------------------------------------------------------------------------------------------
     @property
     def model(self) -> WorldModel:
         if self.world_model is None:
-            raise UserError("model.world_model: none was loaded; call prepare() or fit with one")
+            raise UserError("model.world_model: found none, expected a loaded one; call prepare() or fit() first")
         return self.world_model
 
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
-        """Imagines ``horizon`` steps from dataset states or from the ends of unfinished rollouts."""
+        """Imagines ``horizon`` steps from dataset states or from the last states of unfinished rollouts."""
         data = self.data.train
         index = torch.randint(len(data), (rows,), generator=generator, device=self.device)
         if self.hparams["initial_state_fraction"]:
             first = data.first.to(self.device)
-            drawn = first[torch.randint(len(first), (rows,), generator=generator, device=self.device)]
-            at_first = (
+            initial = first[torch.randint(len(first), (rows,), generator=generator, device=self.device)]
+            use_initial = (
                 torch.rand(rows, generator=generator, device=self.device) < self.hparams["initial_state_fraction"]
             )
-            index = torch.where(at_first, drawn, index)
+            index = torch.where(use_initial, initial, index)
         start = data.sequence(index.to(data.reward.device), self.burn_in).to(self.device).floating(self.dtype)
         if self.hparams["reset_fraction"] == 1:
             return self.imagine(start, self.horizon, generator)
         env = self._imagined_env(self.pessimism, generator)
         env.reset(start.state[-1])
-        if self._continuing is not None and len(self._continuing[1]) == rows:
+        if self._unfinished is not None and len(self._unfinished[1]) == rows:
             start, elite = self._continue_rollouts(start, env.elite, generator)
             env.reset(start.state[-1], elite)
-        rollout = self._practise(env, start, self.horizon, generator)
-        whole = rollout.sequence
-        recent = whole.span(whole.state.shape[0] - self.burn_in - 1, None)
-        self._continuing = recent, rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
+        rollout = self._collect(env, start, self.horizon, generator)
+        sequence = rollout.sequence
+        recent = sequence.span(sequence.state.shape[0] - self.burn_in - 1, None)
+        self._unfinished = recent, rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
         return rollout
 
     def _continue_rollouts(self, start: Sequence, elite: Tensor, generator: torch.Generator) -> tuple[Sequence, Tensor]:
-        """``start``, except for unfinished rollouts that are not reset: they keep their history and their elite."""
-        assert self._continuing is not None
-        recent, alive, earlier = self._continuing
-        goes_on = alive & (
+        """Replaces starts by unfinished rollouts that are not reset; these keep their history and elite."""
+        assert self._unfinished is not None
+        recent, alive, old_elite = self._unfinished
+        continues = alive & (
             torch.rand(alive.shape, generator=generator, device=alive.device) >= self.hparams["reset_fraction"]
         )
-        self.record({"imagined/continued": goes_on.float().mean()})
+        self.record({"imagined/continued": continues.float().mean()})
 
-        def chosen(old: Tensor, new: Tensor) -> Tensor:
-            return torch.where(goes_on.view(1, -1, *[1] * (new.dim() - 2)), old, new)
+        def select(old: Tensor, new: Tensor) -> Tensor:
+            return torch.where(continues.view(1, -1, *[1] * (new.dim() - 2)), old, new)
 
         sequence = Sequence(
-            chosen(recent.state, start.state),
-            chosen(recent.previous_action, start.previous_action),
-            chosen(recent.keep, start.keep),
+            select(recent.state, start.state),
+            select(recent.previous_action, start.previous_action),
+            select(recent.keep, start.keep),
         )
-        return sequence, torch.where(goes_on, earlier, elite)
+        return sequence, torch.where(continues, old_elite, elite)
 
     def _imagined_env(self, pessimism: Pessimism, generator: torch.Generator) -> ImaginedEnv:
         return ImaginedEnv(
@@ -200,42 +201,42 @@ class MOMAPPOModule(PPOModule):
         )
 
     def imagine(self, start: Sequence, n_steps: int, generator: torch.Generator) -> Rollout:
-        """Rolls the exploring team through the model from ``start``, with pessimism."""
+        """Collects rollouts of the exploring team in the model from ``start``, with pessimism."""
         env = self._imagined_env(self.pessimism, generator)
         env.reset(start.state[-1])
-        return self._practise(env, start, n_steps, generator)
+        return self._collect(env, start, n_steps, generator)
 
-    def _practise(self, env: ImaginedEnv, start: Sequence, n_steps: int, generator: torch.Generator) -> Rollout:
+    def _collect(self, env: ImaginedEnv, start: Sequence, n_steps: int, generator: torch.Generator) -> Rollout:
         rollout = collect_rollout(env, self.actor, start, n_steps, generator)
-        notes = {
+        metrics = {
             "imagined/stopped": rollout.stopped.any(0).float().mean(),
             "imagined/valid": rollout.valid.float().mean(),
             "imagined/terminated": rollout.terminated.any(0).float().mean(),
             "imagined/penalty": masked_mean(env.penalties(), rollout.valid),
             "imagined/uncertainty": masked_mean(env.uncertainties(), rollout.valid),
         }
-        self.record(notes)
+        self.record(metrics)
         return rollout
 
     def value_range(self) -> tuple[Tensor, Tensor]:
-        """``[r_min, r_max] / (1 - γ)``, which no value of the data's rewards can leave."""
+        """Returns ``[r_min, r_max] / (1 - γ)``, extended to include 0 and the worst return of the data."""
         scale = 1 / max(1 - self.hparams["discount"], 1e-6)
         space = self.model.space
         low = torch.minimum(space.reward_low * scale, space.worst_return)
         return low.clamp(max=0.0), (space.reward_high * scale).clamp(min=0.0)
 
     def stop_value(self) -> Tensor | None:
-        """The worst discounted return of the data after a stop, unless bootstrapping was asked for."""
+        """Returns the worst discounted return of the data, or None if stopped rollouts bootstrap."""
         return self.model.space.worst_return if self.pessimism.stop_value == "pessimistic" else None
 
     @torch.no_grad()
     def imagined_returns(self, states: Tensor, n_steps: int, seed: int = 0) -> Tensor:
-        """Undiscounted, unpenalised return of the deterministic team in the model, to compare with its real return.
+        """Undiscounted, unpenalised return of the deterministic team in the model, for comparison with its real return.
 
         Args:
-            states: first states of episodes ``(B, S)``.
+            states: initial states of episodes ``(B, S)``.
             n_steps: the task's horizon.
-            seed: of the choice of elites.
+            seed: seed for sampling elites.
 
         Returns:
             ``(B,)``.

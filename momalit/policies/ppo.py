@@ -1,6 +1,6 @@
-"""PPO for a team with a centralised critic, whatever makes its rollouts.
+"""PPO for a team with a centralised critic.
 
-``MOMAPPOModule`` and ``MAPPOModule`` add the source: a world model or the real environment.
+Subclasses define the source of rollouts: a world model (``MOMAPPOModule``) or the real environment (``MAPPOModule``).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from momalit.core.distributed import (
+    count_on_rank,
     gather_tensor,
     is_distributed,
     mean_over_processes,
-    process_share,
     process_weights,
     reweight,
 )
@@ -33,39 +33,42 @@ from momalit.nn.recurrent_trunk import run_trunks
 from momalit.policies.actor_critic import ActorCriticModule
 from momalit.training.batches import keyed_generator
 from momalit.training.hyperparameters import plain_arguments
-from momalit.training.trainer_checks import require_own_clipping
+from momalit.training.trainer_checks import require_no_trainer_clipping
 
 
 class PPOModule(ActorCriticModule):
-    """One epoch is one policy iteration: a rollout, then ``ppo_epochs`` passes over it in minibatches of whole rows.
+    """Proximal policy optimisation (PPO) of a team.
+
+    One epoch is one policy iteration: it collects rollouts and then passes over them ``ppo_epochs`` times in
+    minibatches of whole rollouts.
 
     Args:
         spec: the team (the command line links it to the data).
         horizon: k, steps per rollout.
         n_rollouts: rollouts per iteration, in all processes together.
-        burn_in: real steps from which the memories at a start state are built.
+        burn_in: real steps before a start state, from which the hidden states are computed.
         width: units of the linear layers.
-        gru_size: units of the GRUs.
+        gru_size: hidden units of the GRUs.
         mixer: ``qmix``, ``vdn``, ``linear`` or ``none``.
         share_parameters: one network for all agents.
         lr: learning rate of the actors.
         critic_lr: learning rate of the critic; None for the same.
-        final_lr_fraction: share of the learning rates that is left at ``max_epochs``, approached linearly.
-        ppo_epochs: passes over a rollout.
+        final_lr_fraction: fraction of the initial learning rates at ``max_epochs``, reached by linear decay.
+        ppo_epochs: passes over the rollouts of an iteration.
         n_minibatches: minibatches per pass.
         discount: γ.
-        gae_lambda: λ of the advantages.
-        clip_epsilon: ε of the surrogate.
+        gae_lambda: λ of generalised advantage estimation.
+        clip_epsilon: ε of the clipped surrogate objective.
         value_coefficient: weight of the value loss.
-        entropy_coefficient: weight of the entropy bonus (its start value where a target is given).
-        target_entropy: entropy per action component, in nats, that the bonus is steered to; None for a fixed bonus.
+        entropy_coefficient: weight of the entropy bonus (the initial weight if ``target_entropy`` is set).
+        target_entropy: entropy per action component, in nats, to which the bonus adapts; None for a fixed bonus.
         actor_max_grad_norm: largest gradient norm of the actors.
         critic_max_grad_norm: largest gradient norm of the critic.
-        target_kl: KL per iteration that learning rates are steered to; None leaves them alone.
-        ema_decay: share of the old in the running average of the policies' weights after every iteration; the average
-            is what is evaluated and deployed. 0 deploys the weights that learn.
-        initial_std: exploration at the start, as a share of half the action range.
-        min_std: least exploration.
+        target_kl: KL divergence per iteration to which the learning rates adapt; None turns adaptation off.
+        ema_decay: decay of the running average of the policies' weights, updated once per iteration. The average is
+            evaluated and deployed. 0 deploys the trained weights.
+        initial_std: initial standard deviation of actions, as a fraction of half the action range.
+        min_std: lower bound of the standard deviation, in the same unit.
     """
 
     steps_taken: Tensor
@@ -108,13 +111,13 @@ class PPOModule(ActorCriticModule):
             raise UserError(f"model.n_minibatches: found {n_minibatches}, expected at most n_rollouts = {n_rollouts}")
         if burn_in < 0:
             raise UserError(f"model.burn_in: found {burn_in}, expected at least 0")
-        for name, share in (
+        for name, fraction in (
             ("discount", discount),
             ("gae_lambda", gae_lambda),
             ("final_lr_fraction", final_lr_fraction),
         ):
-            if not 0 <= share <= 1:
-                raise UserError(f"model.{name}: found {share}, expected a number from 0 to 1")
+            if not 0 <= fraction <= 1:
+                raise UserError(f"model.{name}: found {fraction}, expected a number from 0 to 1")
         if not 0 <= ema_decay < 1:
             raise UserError(f"model.ema_decay: found {ema_decay}, expected a number of at least 0 and below 1")
         self.horizon, self.burn_in = horizon, burn_in
@@ -124,44 +127,44 @@ class PPOModule(ActorCriticModule):
 
     # --- the source of rollouts ------------------------------------------------------------------------------------
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
-        """Rolls the current team out; ``rows`` is this process's share."""
+        """Collects ``rows`` rollouts with the current policies. ``rows`` is this process's part of ``n_rollouts``."""
         raise NotImplementedError
 
     def value_range(self) -> tuple[Tensor, Tensor] | None:
-        """Bounds that values cannot leave, if known."""
+        """Returns lower and upper bounds of values, or None if unknown."""
         return None
 
     def stop_value(self) -> Tensor | None:
-        """What follows a stop of the model; None bootstraps."""
+        """Returns the value that follows a stopped rollout; None bootstraps from the next state."""
         return None
 
     def after_iteration(self, rollout: Rollout) -> None:
-        """Hook at the end of an iteration."""
+        """Is called at the end of an iteration."""
 
     def require_trainer(self, trainer: pl.Trainer, fitting: bool) -> None:
-        """Refuses, beside what no module can be trained with, what would have no effect or leave processes idle.
+        """Checks the trainer's settings in addition to those that every module checks.
 
         Raises:
-            UserError: gradients shall be clipped as one, or a process would have fewer rows than minibatches.
+            UserError: the trainer clips gradients itself, or a process has fewer rollouts than minibatches.
         """
         super().require_trainer(trainer, fitting)
         if not fitting:
             return
-        require_own_clipping(
+        require_no_trainer_clipping(
             trainer, "actors and critic are", "model.actor_max_grad_norm and model.critic_max_grad_norm"
         )
         fewest = self.hparams["n_rollouts"] // trainer.world_size
         if self.hparams["n_minibatches"] > fewest:
             raise UserError(
                 f"model.n_minibatches: found {self.hparams['n_minibatches']}, expected at most the {fewest} rollouts of"
-                f" each of {trainer.world_size} processes; model.n_rollouts are those of all together"
+                f" each of {trainer.world_size} processes (model.n_rollouts counts all processes together)"
             )
 
     # --- one iteration ---------------------------------------------------------------------------------------------
     def on_train_epoch_start(self) -> None:
         key = (torch.initial_seed(), self.current_epoch, self.global_rank)
-        rows = process_share(self.hparams["n_rollouts"], self.global_rank, self.trainer.world_size)
-        # In the precision of the updates: their first probabilities must be those that acted.
+        rows = count_on_rank(self.hparams["n_rollouts"], self.global_rank, self.trainer.world_size)
+        # In the precision of the updates, so that the first probability ratios are 1.
         with self.trainer.precision_plugin.forward_context():
             rollout = self.make_rollout(rows, keyed_generator(self.device, *key, 2))
             self._rollout = self.with_advantages(rollout)
@@ -169,11 +172,11 @@ class PPOModule(ActorCriticModule):
 
     @torch.no_grad()
     def with_advantages(self, rollout: Rollout) -> Rollout:
-        """Adds normalised advantages and value targets, and takes the targets into the running statistics.
+        """Adds normalised advantages and value targets, and updates the value statistics with the targets.
 
-        The burn-in has served then, see ``recall``.
+        Removes the burn-in, see ``replace_burn_in``.
         """
-        rollout = self.recall(rollout)
+        rollout = self.replace_burn_in(rollout)
         hidden_state = None if rollout.hidden_state is None else rollout.hidden_state[-self.spec.n_agents :]
         value = self.critic.scale.inverse(self.critic(rollout.sequence, hidden_state))
         if (limits := self.value_range()) is not None:
@@ -198,21 +201,21 @@ class PPOModule(ActorCriticModule):
         return replace(rollout, advantage=normalize(advantage, rollout.valid), target=target)
 
     def train_dataloader(self) -> DataLoader:
-        return self.stream(self.hparams["ppo_epochs"] * self.hparams["n_minibatches"], self._draw)
+        return self.stream(self.hparams["ppo_epochs"] * self.hparams["n_minibatches"], self._minibatches)
 
-    def _draw(self) -> Iterator[Rollout]:
-        if self._rollout is None:  # the epoch's beginning was not reached, but restored
+    def _minibatches(self) -> Iterator[Rollout]:
+        if self._rollout is None:  # restored from a checkpoint after the start of the epoch
             raise UserError(
-                "--ckpt_path: the checkpoint was made in the middle of an iteration, expected one of an iteration's end"
+                "--ckpt_path: found a checkpoint from the middle of an iteration, expected one from its end"
             )
         key = (torch.initial_seed(), self.current_epoch, self.global_rank)
         yield from self.minibatches(self._rollout, keyed_generator("cpu", *key, 3))
 
     def minibatches(self, rollout: Rollout, random: torch.Generator) -> Iterator[Rollout]:
-        """Cuts ``rollout`` into minibatches of whole rows, ``ppo_epochs`` times in a new order by ``random`` (a CPU's).
+        """Yields ``ppo_epochs`` random partitions of the rollouts into minibatches of whole rollouts.
 
-        What each is worth among those of other processes is settled for all of them at once. Every process must call
-        this.
+        The weights that balance minibatches of different processes are computed for all minibatches at once. Every
+        process must call this. ``random`` is a generator on the CPU.
         """
         count, size = min(self.hparams["n_minibatches"], rollout.n_rows), rollout.n_rows
         orders = [torch.randperm(size, generator=random) for _ in range(self.hparams["ppo_epochs"])]
@@ -225,14 +228,14 @@ class PPOModule(ActorCriticModule):
             yield replace(rollout.rows(part), weight=weight)
 
     @torch.no_grad()
-    def recall(self, rollout: Rollout) -> Rollout:
-        """Adds to the actors' memories at the start of the rollout those of the critic; the burn-in has served then.
+    def replace_burn_in(self, rollout: Rollout) -> Rollout:
+        """Replaces the burn-in by the hidden states that it leads to, those of the actors and of the critic.
 
-        So the update starts from the memories that acted, as MAPPO does; they lag the weights by one iteration at most.
-        Rebuilding them for every gradient step costs a sixth of the update and was not seen to teach more.
+        As in MAPPO, the update starts from the hidden states of the data collection, which lag the weights by at most
+        one iteration. Recomputing them in every gradient step takes a sixth of the update time and showed no benefit.
 
         Returns:
-            the rollout with ``memory`` and without the burn-in.
+            the rollout with ``hidden_state`` and without the burn-in.
         """
         h, hidden_state = rollout.burn_in, rollout.hidden_state
         past, now = rollout.sequence.span(0, h), rollout.sequence.span(h, None)
@@ -243,7 +246,7 @@ class PPOModule(ActorCriticModule):
         )
 
     def training_step(self, batch: Rollout, _: int) -> Tensor:
-        """One loss for actors and critic, which share no weights: one backward pass serves both."""
+        """Computes one loss for actors and critic, which share no weights, so that one backward pass is enough."""
         now = batch.sequence.span(0, -1)
         hidden_state = self._hidden_states(now, batch.hidden_state)
         policy = self.actor.distribution(hidden_state[0], now.state)
@@ -259,31 +262,34 @@ class PPOModule(ActorCriticModule):
             kl = kl_estimate(log_prob, batch.log_prob)
             outside = (log_prob - batch.log_prob).abs() > self.hparams["clip_epsilon"]
             kl, clipped = reweight(masked_means([kl, outside.to(kl.dtype)], batch.valid), batch.weight).unbind()
-            notes = {
+            metrics = {
                 "loss/policy": -mean_objective,
                 "loss/value": value_loss,
                 "policy/entropy": entropy,
                 "policy/kl": kl,
                 "policy/clip_fraction": clipped,
             }
-            self.record(notes)
+            self.record(metrics)
         return loss
 
     def _hidden_states(self, sequence: Sequence, hidden_state: Tensor | None) -> list[Tensor]:
-        """Memories of actors and critic ``(A, T, B, H)``, run as one; those of the actors alone if it has none."""
+        """Returns the hidden states of actors and critic, each ``(A, T, B, H)``; only the actors' if it has no GRU.
+
+        Both networks run as one batched computation.
+        """
         trunks = [self.actor.trunk] if self.critic.trunk is None else [self.actor.trunk, self.critic.trunk]
         inputs = self.actor.inputs(sequence.state, sequence.previous_action)
         return run_trunks(trunks, inputs, sequence.keep, hidden_state)
 
     def on_train_epoch_end(self) -> None:
-        """Logs the iteration's means and steers entropy and step size."""
+        """Logs the iteration's means and adapts entropy bonus and learning rates."""
         rollout = self._rollout
         assert rollout is not None
         means = self.pop_means()
         means = mean_over_processes(means)
         means["train/reward"] = global_moments(rollout.reward, rollout.valid)[0].float()
         for name, value in means.items():
-            # A gradient scaler (16-mixed) tries scales that are too large, and leaves those steps out.
+            # A gradient scaler (16-mixed) may try too large a scale; it then skips the step.
             if not bool(torch.isfinite(value)) and (self.fused or not name.startswith("gradient/")):
                 raise FloatingPointError(f"{name} is {float(value)} in iteration {self.current_epoch}")
         self.adapt_coefficients(means)

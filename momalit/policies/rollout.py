@@ -1,4 +1,4 @@
-"""A team practises: rollouts for learning, episodes for evaluation, in any batched environment."""
+"""Runs a team in batched environments: rollouts for training and episodes for evaluation."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 from momalit.core.records import Rollout, Sequence, Step
 from momalit.nn.actors import TeamActor
 
-FEWEST_ROWS = 8  # an evaluation's policies act on no fewer: it would save little, and tiny matrices round differently
+MIN_ROWS = 8  # smallest batch in an evaluation: fewer would save little, and tiny matrices round differently
 
 
 class TeamEnv(Protocol):
-    """What a source of rollouts must offer; the world model and the real environments both do."""
+    """Interface of a source of rollouts. The world model and the real environments implement it."""
 
     def step(self, action: Tensor) -> Step:
-        """Steps all rows with a joint action ``(B, A, U)`` within bounds."""
+        """Applies a joint action ``(B, A, U)`` within bounds to the B environments."""
         ...
 
 
 def initial_sequence(state: Tensor, n_agents: int, action_size: int) -> Sequence:
-    """The sequence of one time at which every row begins an episode in ``state`` ``(B, S)``."""
+    """Returns the sequence of length 1 in which B episodes start in ``state`` ``(B, S)``."""
     rows = state.shape[0]
     return Sequence(
         state.unsqueeze(0),
@@ -39,7 +39,7 @@ class Decision(NamedTuple):
 
 
 class TeamRunner:
-    """The policies at work: carries the agents' memories from step to step.
+    """Runs the policies step by step and carries their hidden states.
 
     Args:
         actor: the policies.
@@ -51,13 +51,13 @@ class TeamRunner:
         self.hidden_state: Tensor | None = None
 
     @torch.no_grad()
-    def recall(self, past: Sequence) -> None:
-        """Builds the memories from a stretch of history (which may be empty)."""
+    def burn_in(self, past: Sequence) -> None:
+        """Computes the hidden states from a history window, which may be empty."""
         self.hidden_state = self.actor.hidden_states(past)[:, -1] if past.state.shape[0] else None
 
     @torch.no_grad()
     def act(self, now: Sequence) -> Decision:
-        """Decides at the one time that ``now`` holds."""
+        """Selects actions for ``now``, a sequence of length 1."""
         policy, hidden_state = self.actor(now, self.hidden_state)
         self.hidden_state = hidden_state[:, -1]
         action = policy.mode if self.generator is None else policy.sample(self.generator)
@@ -68,33 +68,33 @@ class TeamRunner:
 def collect_rollout(
     env: TeamEnv, actor: TeamActor, start: Sequence, n_steps: int, generator: torch.Generator | None
 ) -> Rollout:
-    """Rolls the team ``n_steps`` through ``env``.
+    """Runs the team in ``env`` for ``n_steps`` steps and records the rollouts.
 
     Args:
-        env: stands in the last state of ``start``.
+        env: source of the transitions; its current state is the last state of ``start``.
         actor: the policies.
-        start: ``H + 1`` times: the history of every row and where it is now.
+        start: ``H + 1`` time steps: the burn-in and the current state of every rollout.
         n_steps: T.
         generator: source of the exploration noise; None acts deterministically.
     """
-    history, rows, _ = start.state.shape
-    total = history + n_steps
+    context, rows, _ = start.state.shape
+    total = context + n_steps
     state = start.state.new_empty(total, rows, start.state.shape[2])
     previous = start.previous_action.new_empty(total, *start.previous_action.shape[1:])
     keep = start.keep.new_empty(total, rows)
-    state[:history], previous[:history], keep[:history] = start.state, start.previous_action, start.keep
-    filled = Sequence(state, previous, keep)
+    state[:context], previous[:context], keep[:context] = start.state, start.previous_action, start.keep
+    sequence = Sequence(state, previous, keep)
     team = TeamRunner(actor, generator)
-    team.recall(start.span(0, history - 1))
+    team.burn_in(start.span(0, context - 1))
     hidden_state = team.hidden_state
     decisions: list[Decision] = []
     steps: list[Step] = []
-    for t in range(history, total):
-        decision = team.act(filled.span(t - 1, t))
-        taken = actor.clip(decision.action)
-        step = env.step(taken)
+    for t in range(context, total):
+        decision = team.act(sequence.span(t - 1, t))
+        clipped = actor.clip(decision.action)
+        step = env.step(clipped)
         state[t], keep[t] = step.state, ~step.began
-        previous[t] = taken * ~step.began[:, None, None]
+        previous[t] = clipped * ~step.began[:, None, None]
         decisions.append(decision)
         steps.append(step)
     names = ("reward", "terminated", "truncated", "stopped", "valid")
@@ -112,15 +112,15 @@ def collect_rollout(
 
 @torch.no_grad()
 def play_episodes(env: Any, actor: TeamActor, seeds: list[int], generator: torch.Generator | None = None) -> Tensor:
-    """Plays one real episode per seed, all at once, and counts every one.
+    """Runs one real episode per seed, all in parallel.
 
-    Without noise the policies act only on rows that still run, give or take a factor of two.
+    Without noise, finished episodes are removed from the policies' batch whenever that at least halves it.
 
     Args:
-        env: a ``VectorTeamEnv`` with as many rows as seeds, without automatic reset.
-        actor: the policies; on the CPU or moved for each step.
+        env: a ``VectorTeamEnv`` with one row per seed, without automatic reset.
+        actor: the policies, on any device.
         seeds: one per episode.
-        generator: exploration noise; None acts deterministically.
+        generator: source of the exploration noise; None acts deterministically.
 
     Returns:
         undiscounted team returns ``(B,)``.
@@ -128,22 +128,22 @@ def play_episodes(env: Any, actor: TeamActor, seeds: list[int], generator: torch
     device = actor.mask.device
     now = initial_sequence(env.reset(seeds).to(device), *actor.mask.shape)
     team = TeamRunner(actor, generator)
-    team.recall(now.span(0, 0))
-    taken = torch.zeros(len(seeds), *actor.mask.shape)
+    team.burn_in(now.span(0, 0))
+    joint_action = torch.zeros(len(seeds), *actor.mask.shape)
     total = torch.zeros(len(seeds), dtype=torch.float64)
-    acting = torch.arange(len(seeds))  # the rows that the policies still act on
+    acting = torch.arange(len(seeds))  # rows in the policies' batch
     running = torch.ones(len(seeds), dtype=torch.bool)
     while running.any():
-        # Noise is drawn for all rows, so that a longer episode elsewhere does not change that of this row.
-        needed = max(int(running.sum()), FEWEST_ROWS)
+        # With noise, all rows stay in the batch, so that an episode's noise does not depend on the others' lengths.
+        needed = max(int(running.sum()), MIN_ROWS)
         if generator is None and needed <= len(acting) // 2:
-            kept = torch.argsort(~running[acting], stable=True)[:needed]
-            acting, there = acting[kept], kept.to(device)
-            now = now.map(lambda tensor, there=there: tensor[:, there])
-            team.hidden_state = None if team.hidden_state is None else team.hidden_state[:, there]
+            selected = torch.argsort(~running[acting], stable=True)[:needed]
+            acting, index = acting[selected], selected.to(device)
+            now = now.map(lambda tensor, index=index: tensor[:, index])
+            team.hidden_state = None if team.hidden_state is None else team.hidden_state[:, index]
         action = actor.clip(team.act(now).action)
-        taken[acting] = action.to(taken)
-        step = env.step(taken)
+        joint_action[acting] = action.to(joint_action)
+        step = env.step(joint_action)
         total += step.reward.double() * step.valid
         running = step.valid & ~(step.terminated | step.truncated)
         now = Sequence(step.state[acting][None].to(device), action[None], torch.ones_like(now.keep))

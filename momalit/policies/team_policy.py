@@ -1,4 +1,4 @@
-"""TeamPolicyModule: what every method that trains a team has in common."""
+"""TeamPolicyModule: base class of all methods that train a team."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _KEY = "momalit"
 class TeamPolicyModule(ResumableModule):
     """A LightningModule with a team of policies, ``self.actor``.
 
-    Policies are evaluated by callbacks in the real environment; the validation and test loaders give one empty batch,
-    which is what makes Lightning run its loops and the callbacks in them.
+    Callbacks evaluate the policies in the real environment. The validation and test loaders therefore yield one dummy
+    batch, which makes Lightning run its loops and callbacks.
 
     Args:
-        spec: the team, or its dictionary as checkpoints store it.
+        spec: the team, or the dictionary that checkpoints store.
     """
 
     actor: TeamActor
@@ -40,7 +40,7 @@ class TeamPolicyModule(ResumableModule):
 
     @property
     def deployed(self) -> TeamActor:
-        """The policies that are evaluated and used: those that learn, or what the method makes of them."""
+        """The policies to evaluate and deploy: the trained ones unless a method overrides this."""
         return self.actor
 
     @property
@@ -49,10 +49,10 @@ class TeamPolicyModule(ResumableModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
-        """Refuses data of another team.
+        """Checks that the data belong to this team.
 
         Raises:
-            UserError: naming the difference.
+            UserError: the data belong to another team.
         """
         super().setup(stage)
         self.data.spec.require_same(self.spec, "the dataset", "the configured model")
@@ -65,25 +65,25 @@ class TeamPolicyModule(ResumableModule):
         return self.val_dataloader()
 
     def validation_step(self, batch: Tensor, _: int) -> None:
-        """Nothing here: the evaluation callback does the work."""
+        """Does nothing; the evaluation callback does the work."""
 
     def test_step(self, batch: Tensor, _: int) -> None:
-        """Nothing here: the evaluation callback does the work."""
+        """Does nothing; the evaluation callback does the work."""
 
     def predict_dataloader(self) -> DataLoader:
-        """Whole trajectories of the test split, in order."""
+        """Returns a loader of the complete trajectories of the test split, in order."""
         data: Trajectories = self.data.test
         longest, first = int(data.lengths.max()), data.first
 
-        def draw() -> Iterator[Windows]:
+        def batches() -> Iterator[Windows]:
             for index in first.split(64):
                 yield data.windows(index, 0, longest)
 
-        return self.stream(-(-len(first) // 64), draw)
+        return self.stream(-(-len(first) // 64), batches)
 
     def predict_step(self, batch: Windows, _: int) -> dict[str, Tensor]:
-        """What the team would do, deterministically, along recorded trajectories: ``(transitions, A, U)``."""
-        policy, _memory = self.deployed(batch.sequence)
+        """Returns the team's deterministic actions along recorded trajectories, ``(transitions, A, U)``."""
+        policy, _ = self.deployed(batch.sequence)
         action = self.deployed.clip(policy.mode).transpose(0, 1)
         return {"action": action[batch.valid.transpose(0, 1)]}
 
@@ -93,10 +93,10 @@ class TeamPolicyModule(ResumableModule):
         checkpoint[_KEY] = {"method": type(self).__name__, "spec": self.spec.to_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses the checkpoint of another team.
+        """Checks that the checkpoint belongs to this team.
 
         Raises:
-            UserError: naming the difference.
+            UserError: the checkpoint belongs to another team.
         """
         super().on_load_checkpoint(checkpoint)
         if _KEY in checkpoint:
@@ -105,18 +105,18 @@ class TeamPolicyModule(ResumableModule):
 
 
 def load_policies(path: str | Path) -> TeamActor:
-    """Loads the policies of any team's checkpoint: those that its method would deploy.
+    """Loads the deployed policies from a team's checkpoint.
 
-    The sizes of the networks are read off the weights, so no module of the method that trained them is needed.
+    Network sizes are inferred from the weights, so the module that trained them is not needed.
 
     Args:
         path: checkpoint of a ``TeamPolicyModule`` with one policy per agent.
 
     Returns:
-        the policies on the CPU; ``spec`` and ``sizes`` describe them.
+        the policies on the CPU, with their ``spec`` and ``sizes``.
 
     Raises:
-        UserError: the file cannot be read or holds no such policies.
+        UserError: the file cannot be read or contains no such policies.
     """
     content = read_checkpoint(path)
     if _KEY not in content:
@@ -128,6 +128,7 @@ def load_policies(path: str | Path) -> TeamActor:
         method = content[_KEY]["method"]
         raise UserError(f"checkpoint {path}: {method} trains one policy for the whole team, expected one per agent")
     min_std = content.get("hyper_parameters", {}).get("min_std")
-    actor = TeamActor(spec, **TeamActor.sizes_of(spec, weights), **({} if min_std is None else {"min_std": min_std}))
+    sizes = TeamActor.sizes_from_weights(spec, weights)
+    actor = TeamActor(spec, **sizes, **({} if min_std is None else {"min_std": min_std}))
     actor.load_state_dict(weights)
     return actor.eval()

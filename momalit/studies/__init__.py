@@ -1,1 +1,1 @@
-"""Studies: a grid of runs described in one file, run, collected and compared."""
+"""Studies: run, collect and compare a grid of training runs that one file describes."""

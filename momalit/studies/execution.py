@@ -1,4 +1,4 @@
-"""Runs a study: one process per run, several at a time, and none that is done already."""
+"""Runs the jobs of a study in parallel, one process per job. Finished jobs are skipped."""
 
 from __future__ import annotations
 
@@ -23,78 +23,79 @@ from momalit.training.run_directory import write_json
 
 logger = logging.getLogger(__name__)
 
-COMMAND = "command.json"  # in a job's directory: the words it was given, which must stay the same
+COMMAND = "command.json"  # in a job's directory: its command-line arguments, which must not change
 LOG = "log.txt"
-_STOPPED = -int(signal.SIGTERM)
+_TERMINATED = -int(signal.SIGTERM)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One process.
+    """A command that runs in its own process.
 
     Args:
-        name: for people.
-        words: of the command line, as they will be remembered.
-        directory: where it works and logs, absolute.
-        result: the file that is there when it is done, absolute.
-        resumes: the words that are added where an unfinished one is to go on.
+        name: name in messages.
+        arguments: command-line arguments, as stored in ``command.json``.
+        directory: absolute path of the directory for its logs and checkpoints.
+        result: absolute path of the file that exists once the job is done.
+        resume_arguments: additional arguments that resume an unfinished job from its checkpoint.
     """
 
     name: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     directory: Path
     result: Path
-    resumes: tuple[str, ...] = ()
+    resume_arguments: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
+        """Whether the result exists."""
         return self.result.is_file()
 
     def require_same(self) -> None:
-        """Refuses results that other settings gave.
+        """Checks that the directory has no results of other settings.
 
         Raises:
-            UserError: naming the first word that differs.
+            UserError: the stored arguments differ. The message has the differences.
         """
         path = self.directory / COMMAND
         if not path.is_file():
             return
-        before, now = json.loads(path.read_text(encoding="utf-8")), list(self.words)
-        if before != now:
-            old = [word for word in before if word not in now]
-            new = [word for word in now if word not in before]
+        stored, current = json.loads(path.read_text(encoding="utf-8")), list(self.arguments)
+        if stored != current:
+            removed = [argument for argument in stored if argument not in current]
+            added = [argument for argument in current if argument not in stored]
             raise UserError(
-                f"{self.directory}: was run with {' '.join(old) or 'fewer settings'}, and the study now says"
-                f" {' '.join(new) or 'fewer'}; remove that folder, or name another with --output"
+                f"{self.directory}: found a run with {' '.join(removed) or 'fewer settings'}, expected"
+                f" {' '.join(added) or 'fewer settings'}; delete this folder or choose another one with --output"
             )
 
-    def run(self, started: Callable[[subprocess.Popen[bytes]], Any] = lambda _: None) -> int:
-        """Runs to the end, and appends what the process says to ``log.txt``.
+    def run(self, on_start: Callable[[subprocess.Popen[bytes]], Any] = lambda _: None) -> int:
+        """Runs the command until it ends, and appends its output to ``log.txt``.
 
         Args:
-            started: is given the process.
+            on_start: called with the process when it has started.
 
         Returns:
-            its exit code.
+            the exit code.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_json(self.directory / COMMAND, self.words)
-        goes_on = any(self.directory.glob("**/checkpoints/*.ckpt"))
-        words = (*self.words, *(self.resumes if goes_on else ()))
+        write_json(self.directory / COMMAND, self.arguments)
+        has_checkpoint = any(self.directory.glob("**/checkpoints/*.ckpt"))
+        arguments = (*self.arguments, *(self.resume_arguments if has_checkpoint else ()))
         with (self.directory / LOG).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "momalit", *words],
+                [sys.executable, "-m", "momalit", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # an interruption is passed on by the study, once
+                start_new_session=True,  # Ctrl-C must not reach the process directly; the engine terminates it once
             )
-            started(process)
+            on_start(process)
             return process.wait()
 
     @property
-    def last_words(self) -> str:
-        """The last line of the log."""
+    def last_log_line(self) -> str:
+        """The last line of ``log.txt``, or an empty string."""
         try:
             lines = (self.directory / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         except OSError:
@@ -103,34 +104,34 @@ class Job:
 
 
 class Engine(Protocol):
-    """Where jobs run."""
+    """Runs jobs."""
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:
-        """Runs all; gives each with its exit code as it ends."""
+        """Runs all jobs, and yields each with its exit code when it ends."""
         ...
 
 
 class LocalEngine:
-    """Processes on this machine.
+    """Runs jobs on this machine.
 
     Args:
-        at_once: how many.
+        max_parallel: maximum number of jobs that run at the same time.
     """
 
-    def __init__(self, at_once: int) -> None:
-        self.at_once = at_once
+    def __init__(self, max_parallel: int) -> None:
+        self.max_parallel = max_parallel
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stop = threading.Event()
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:
-        """Runs all; an interruption ends the processes after their epoch, whose checkpoints are kept."""
-        with ThreadPoolExecutor(self.at_once) as pool, _interruptible():
+        """Runs all jobs. An interruption terminates the processes, which save a checkpoint after the current epoch."""
+        with ThreadPoolExecutor(self.max_parallel) as pool, _sigterm_as_interrupt():
             futures = {pool.submit(self._run, job): job for job in jobs}
             try:
                 pending: set[Future[int]] = set(futures)
                 while pending:
-                    ended, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in ended:
+                    finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    for future in finished:
                         yield futures[future], future.result()
             except BaseException:
                 self._stop.set()
@@ -142,100 +143,102 @@ class LocalEngine:
 
     def _run(self, job: Job) -> int:
         if self._stop.is_set():
-            return _STOPPED
+            return _TERMINATED
         process: list[subprocess.Popen[bytes]] = []
 
-        def started(new: subprocess.Popen[bytes]) -> None:
+        def on_start(new: subprocess.Popen[bytes]) -> None:
             process.append(new)
             self._running.add(new)
             if self._stop.is_set():
                 new.terminate()
 
         try:
-            return job.run(started)
+            return job.run(on_start)
         finally:
             self._running.difference_update(process)
 
 
 class RayEngine:
-    """Processes on the machines of a Ray cluster, which must share the study's folder.
+    """Runs jobs on a Ray cluster. Its machines must share the file system with the study's folder.
 
     Args:
-        address: of the cluster, as ``ray.init`` takes it; None starts one on this machine.
+        address: address of the cluster for ``ray.init``; None starts a cluster on this machine.
     """
 
     def __init__(self, address: str | None = None) -> None:
         try:
             import ray  # type: ignore[import-not-found,unused-ignore]
         except ImportError as error:
-            raise UserError("--engine ray: found no package ray, expected it: pip install 'momalit[ray]'") from error
+            raise UserError("--engine ray: found no package ray, expected pip install 'momalit[ray]'") from error
         self._ray = ray
         if not ray.is_initialized():
             ray.init(address=address, log_to_driver=False, include_dashboard=False)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, int]]:
-        """Runs all, one core each."""
+        """Runs all jobs, each on one core."""
         remote = self._ray.remote(num_cpus=1, max_retries=0)(Job.run)
-        waiting = {remote.remote(job): job for job in jobs}
+        pending = {remote.remote(job): job for job in jobs}
         try:
-            while waiting:
-                (ended,), _ = self._ray.wait(list(waiting), num_returns=1)
-                yield waiting.pop(ended), self._ray.get(ended)
+            while pending:
+                (finished,), _ = self._ray.wait(list(pending), num_returns=1)
+                yield pending.pop(finished), self._ray.get(finished)
         except BaseException:
-            for reference in waiting:
+            for reference in pending:
                 self._ray.cancel(reference)
             raise
 
 
 def run_jobs(
-    jobs: Sequence[Job], engine: Engine, ended: Callable[[Job], Any] = lambda _: None
+    jobs: Sequence[Job], engine: Engine, on_success: Callable[[Job], Any] = lambda _: None
 ) -> tuple[list[Job], list[Job]]:
-    """Runs those that are not done, and goes on where one fails.
+    """Runs the jobs that are not done. If one fails, the others still run.
 
     Args:
-        jobs: all.
-        engine: where.
-        ended: is told of each that has just ended well.
+        jobs: all jobs.
+        engine: runs the jobs.
+        on_success: called with each job that has just succeeded.
 
     Returns:
-        those that are done, and those that failed.
+        the jobs that are done, and those that failed.
 
     Raises:
-        UserError: a job that is done was run with other settings.
+        UserError: a job's directory has results of other settings.
     """
     for job in jobs:
         job.require_same()
     missing = [job for job in jobs if not job.done]
     failed = []
     if len(missing) < len(jobs):
-        logger.info("%d of %d are done already", len(jobs) - len(missing), len(jobs))
-    began = time.monotonic()
+        logger.info("%d of %d jobs are already done", len(jobs) - len(missing), len(jobs))
+    start = time.monotonic()
     for number, (job, code) in enumerate(engine.run(missing), 1):
-        left = (time.monotonic() - began) / number * (len(missing) - number)
+        remaining = (time.monotonic() - start) / number * (len(missing) - number)
         if code == 0 and job.done:
-            logger.info("%d/%d %s (%s left)", number, len(missing), job.name, clock(left))
-            ended(job)
+            logger.info("%d/%d %s (%s left)", number, len(missing), job.name, format_duration(remaining))
+            on_success(job)
         else:
             failed.append(job)
-            logger.warning("%d/%d %s failed (exit code %d): %s", number, len(missing), job.name, code, job.last_words)
+            logger.warning(
+                "%d/%d %s failed (exit code %d): %s", number, len(missing), job.name, code, job.last_log_line
+            )
     return [job for job in jobs if job.done], failed
 
 
-def clock(seconds: float) -> str:
-    """A duration for people, e.g. ``1:02:03`` or ``2:03``."""
+def format_duration(seconds: float) -> str:
+    """Formats a duration, e.g. ``1:02:03`` or ``2:03``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Lets SIGTERM end the study as Ctrl-C does."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Makes SIGTERM raise KeyboardInterrupt, as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -243,8 +246,8 @@ def _interruptible() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    previous_handler = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)

@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG: the same bytes for the same results."""
+"""The figures of a report as SVG. The same results give the same bytes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from momalit.studies.load_results import Place, Results, Row, values
+from momalit.studies.load_results import Group, Results, Row, column_values
 from momalit.studies.statistics import bootstrap_interval
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; black and yellow are left out.
+# The palette of Okabe and Ito, which colour-blind readers can distinguish, without black and yellow.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
 STYLE = {
     "svg.hashsalt": "momalit",
@@ -33,70 +33,72 @@ STYLE = {
 }
 WIDTH = 8.0  # inches
 REFERENCES = (("return_data", "mean of the data", ":"), ("return_expert", "expert", "--"))
-FARTHEST = 2.0  # times the width of the runs beside them, at which references are left to the table
+# References are drawn only up to this distance from the runs, as a multiple of the range of the runs.
+MAX_REFERENCE_DISTANCE = 2.0
 
 
 def figures(results: Results) -> Iterator[tuple[str, str, str]]:
-    """Draws what the results allow.
+    """Draws all figures for which there are results.
 
     Yields:
-        name, what it shows, and its SVG.
+        name, caption and SVG of each figure.
     """
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         colour = {method: COLOURS[i % len(COLOURS)] for i, method in enumerate(results.methods)}
         yield (
             "returns",
-            "Return of the last checkpoint: every seed (dots), their mean and its 95 % interval.",
+            "Return of the last checkpoint: each seed (dots), mean over seeds (diamonds) and 95 % interval (bars).",
             _svg(_returns(results, colour)),
         )
         if results.curves:
             yield (
                 "curves",
-                "Return on the validation seeds during training: the mean over seeds, and every seed (thin).",
+                "Return on the validation episodes during training: each seed (thin) and mean over seeds (thick).",
                 _svg(_curves(results, colour)),
             )
         if any(row.get("normalized_last") is not None for row in results.runs):
             yield (
                 "profile",
-                "Share of the runs of a method whose normalised score exceeds a threshold.",
+                "Fraction of a method's runs whose normalised score exceeds a threshold.",
                 _svg(_profile(results, colour)),
             )
         if results.teams:
             yield (
                 "cross_play",
-                "Teams as they were trained (filled), and stitched from agents of different seeds (open), with 95 %"
-                " intervals over teams.",
+                "Return of teams from the same seed (filled) and of cross-play teams from different seeds (open), with"
+                " 95 % intervals over teams.",
                 _svg(_cross_play(results, colour)),
             )
             if all(str(row["seeds"]).count("+") == 1 for row in results.teams):
                 yield (
                     "cross_play_seeds",
-                    "Return of the team of one agent's training seed (rows) and the other's (columns).",
+                    "Return of each team, by the training seeds of its first agent (rows) and second agent (columns).",
                     _svg(_matrices(results)),
                 )
 
 
-def _panels(results: Results, places: Sequence[Place], height: float) -> tuple[Figure, list[tuple[Place, Axes]]]:
-    """One panel per group with its title, at most three in a row."""
-    columns = min(len(places), 3)
-    rows = -(-len(places) // columns)
+def _panels(results: Results, groups: Sequence[Group], height: float) -> tuple[Figure, list[tuple[Group, Axes]]]:
+    """Returns a figure and one titled panel per group, at most three in a row."""
+    columns = min(len(groups), 3)
+    rows = -(-len(groups) // columns)
     figure = Figure(figsize=(WIDTH, rows * height + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for spare in axes[len(places) :]:
+    for spare in axes[len(groups) :]:
         spare.axis("off")
-    letters = 12 * (WIDTH / columns - 0.9)  # of ten points, beside the methods' names on the left
-    for place, panel in zip(places, axes, strict=False):
-        name = results.panel_name(place)
-        panel.set_title(name, fontsize=10 * min(1.0, letters / max(len(name), 1)))
-    return figure, list(zip(places, axes, strict=False))
+    # Number of characters at font size 10 that fit above a panel, next to the methods' names on the left.
+    max_characters = 12 * (WIDTH / columns - 0.9)
+    for group, panel in zip(groups, axes, strict=False):
+        name = results.panel_title(group)
+        panel.set_title(name, fontsize=10 * min(1.0, max_characters / max(len(name), 1)))
+    return figure, list(zip(groups, axes, strict=False))
 
 
 def _returns(results: Results, colour: Mapping[str, str]) -> Figure:
-    figure, panels = _panels(results, results.places, 0.45 + 0.26 * len(results.methods))
-    for place, axes in panels:
-        methods = results.methods_at(place)
+    figure, panels = _panels(results, results.groups, 0.45 + 0.26 * len(results.methods))
+    for group, axes in panels:
+        methods = results.methods_in(group)
         for y, method in enumerate(methods):
-            scores = results.scores(place, method, "return_last")
+            scores = results.scores(group, method, "return_last")
             low, high = bootstrap_interval([scores])
             axes.plot([low, high], [y, y], color=colour[method], lw=2.5, alpha=0.45, solid_capstyle="round")
             spread = np.linspace(-0.16, 0.16, len(scores)) if len(scores) > 1 else np.zeros(1)
@@ -107,33 +109,33 @@ def _returns(results: Results, colour: Mapping[str, str]) -> Figure:
         axes.grid(axis="x", color="#e4e4e4", lw=0.6)
         axes.set_axisbelow(True)
         axes.margins(x=0.08)
-        _references(axes.axvline, axes.get_xlim(), results.of(place))
+        _references(axes.axvline, axes.get_xlim(), results.select(group))
         axes.set_xlabel("return")
     _legend(figure, panels)
     return figure
 
 
 def _curves(results: Results, colour: Mapping[str, str]) -> Figure:
-    places = [place for place in results.places if results.of(place, rows=results.curves)]
-    figure, panels = _panels(results, places, 2.5)
-    for place, axes in panels:
-        for method in reversed(results.methods_at(place)):  # the first one is drawn on top
-            rows = results.of(place, method, results.curves)
+    groups = [group for group in results.groups if results.select(group, rows=results.curves)]
+    figure, panels = _panels(results, groups, 2.5)
+    for group, axes in panels:
+        for method in reversed(results.methods_in(group)):  # so that the first method is drawn on top
+            rows = results.select(group, method, results.curves)
             if not rows:
                 continue
             end = max(row["epoch"] for row in rows) + 1
             seeds = sorted({row["seed"] for row in rows})
             for seed in seeds:
-                own = [row for row in rows if row["seed"] == seed]
-                share = [(row["epoch"] + 1) / end for row in own]
-                axes.plot(share, values(own, "return"), color=colour[method], lw=0.7, alpha=0.35)
+                seed_rows = [row for row in rows if row["seed"] == seed]
+                progress = [(row["epoch"] + 1) / end for row in seed_rows]
+                axes.plot(progress, column_values(seed_rows, "return"), color=colour[method], lw=0.7, alpha=0.35)
             epochs = [e for e in sorted({r["epoch"] for r in rows}) if sum(r["epoch"] == e for r in rows) == len(seeds)]
-            means = [values([row for row in rows if row["epoch"] == epoch], "return").mean() for epoch in epochs]
+            means = [column_values([row for row in rows if row["epoch"] == epoch], "return").mean() for epoch in epochs]
             axes.plot([(e + 1) / end for e in epochs], means, color=colour[method], lw=1.8, marker=".", ms=4)
-        _references(axes.axhline, axes.get_ylim(), results.of(place))
+        _references(axes.axhline, axes.get_ylim(), results.select(group))
         axes.grid(axis="y", color="#e4e4e4", lw=0.6)
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
-        axes.set_xlabel("share of the method's training")
+        axes.set_xlabel("fraction of training")
     panels[0][1].set_ylabel("return")
     handles = [mpl.lines.Line2D([], [], color=colour[method], lw=1.8, label=method) for method in results.methods]
     _legend(figure, panels, handles)
@@ -144,16 +146,23 @@ def _profile(results: Results, colour: Mapping[str, str]) -> Figure:
     figure = Figure(figsize=(WIDTH * 0.7, 2.9), layout="constrained")
     axes = figure.subplots()
     scores = {
-        m: values([row for row in results.runs if row["method"] == m], "normalized_last") for m in results.methods
+        m: column_values([row for row in results.runs if row["method"] == m], "normalized_last")
+        for m in results.methods
     }
-    everything = np.concatenate(list(scores.values()))
-    low, high = min(0.0, float(everything.min())), max(1.0, float(everything.max()))
+    pooled = np.concatenate(list(scores.values()))
+    low, high = min(0.0, float(pooled.min())), max(1.0, float(pooled.max()))
     threshold = np.linspace(low - 0.02, high + 0.02, 400)
-    for method, own in reversed(scores.items()):
-        if len(own):
-            axes.step(threshold, (own[None] > threshold[:, None]).mean(1), color=colour[method], lw=1.6, label=method)
+    for method, method_scores in reversed(scores.items()):
+        if len(method_scores):
+            axes.step(
+                threshold,
+                (method_scores[None] > threshold[:, None]).mean(1),
+                color=colour[method],
+                lw=1.6,
+                label=method,
+            )
     axes.set_xlabel("normalised score (0: random actions, 1: expert)")
-    axes.set_ylabel("share of runs above")
+    axes.set_ylabel("fraction of runs above")
     axes.set_ylim(-0.02, 1.04)
     axes.grid(color="#e4e4e4", lw=0.6)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
@@ -161,21 +170,21 @@ def _profile(results: Results, colour: Mapping[str, str]) -> Figure:
 
 
 def _cross_play(results: Results, colour: Mapping[str, str]) -> Figure:
-    played = list(dict.fromkeys(row["method"] for row in results.teams))
-    places = [place for place in results.places if results.of(place, rows=results.teams)]
-    figure, panels = _panels(results, places, 0.45 + 0.28 * len(played))
-    for place, axes in panels:
-        methods = [method for method in played if results.of(place, method, results.teams)]
+    played_methods = list(dict.fromkeys(row["method"] for row in results.teams))
+    groups = [group for group in results.groups if results.select(group, rows=results.teams)]
+    figure, panels = _panels(results, groups, 0.45 + 0.28 * len(played_methods))
+    for group, axes in panels:
+        methods = [method for method in played_methods if results.select(group, method, results.teams)]
         for y, method in enumerate(methods):
             means = []
             for kind, offset in (("self", -0.14), ("cross", 0.14)):
-                scores = results.team_scores(place, method, kind)
+                scores = results.team_scores(group, method, kind)
                 if not len(scores):
                     continue
                 low, high = bootstrap_interval([scores])
-                filled = colour[method] if kind == "self" else "white"
+                fill = colour[method] if kind == "self" else "white"
                 axes.plot([low, high], [y + offset] * 2, color=colour[method], lw=1.2, alpha=0.6)
-                axes.plot(scores.mean(), y + offset, "o", ms=6, color=colour[method], mfc=filled, mew=1.3)
+                axes.plot(scores.mean(), y + offset, "o", ms=6, color=colour[method], mfc=fill, mew=1.3)
                 means.append(scores.mean())
         axes.set_yticks(range(len(methods)), methods)
         axes.set_ylim(len(methods) - 0.5, -0.5)
@@ -184,10 +193,8 @@ def _cross_play(results: Results, colour: Mapping[str, str]) -> Figure:
         axes.margins(x=0.08)
         axes.set_xlabel("return")
     marks = [
-        mpl.lines.Line2D([], [], ls="", marker="o", color="#444444", label="as trained together"),
-        mpl.lines.Line2D(
-            [], [], ls="", marker="o", color="#444444", mfc="white", label="stitched from different seeds"
-        ),
+        mpl.lines.Line2D([], [], ls="", marker="o", color="#444444", label="same seed"),
+        mpl.lines.Line2D([], [], ls="", marker="o", color="#444444", mfc="white", label="different seeds (cross-play)"),
     ]
     _legend(figure, panels, marks)
     return figure
@@ -195,20 +202,20 @@ def _cross_play(results: Results, colour: Mapping[str, str]) -> Figure:
 
 def _matrices(results: Results) -> Figure:
     methods = list(dict.fromkeys(row["method"] for row in results.teams))
-    places = [place for place in results.places if results.of(place, rows=results.teams)]
-    figure = Figure(figsize=(0.9 + 1.35 * len(methods), 0.6 + 1.35 * len(places)), layout="constrained")
-    grid = figure.subplots(len(places), len(methods), squeeze=False)
-    everything = values(results.teams, "return")
+    groups = [group for group in results.groups if results.select(group, rows=results.teams)]
+    figure = Figure(figsize=(0.9 + 1.35 * len(methods), 0.6 + 1.35 * len(groups)), layout="constrained")
+    grid = figure.subplots(len(groups), len(methods), squeeze=False)
+    returns = column_values(results.teams, "return")
     image = None
-    for row, place in enumerate(places):
+    for row, group in enumerate(groups):
         for column, method in enumerate(methods):
             axes = grid[row, column]
-            teams = results.of(place, method, results.teams)
+            teams = results.select(group, method, results.teams)
             if not teams:
                 axes.axis("off")
                 continue
             names, table = _matrix(teams)
-            image = axes.imshow(table, cmap="cividis", vmin=everything.min(), vmax=everything.max())
+            image = axes.imshow(table, cmap="cividis", vmin=returns.min(), vmax=returns.max())
             axes.set_xticks(range(len(names)), names, fontsize=7)
             axes.set_yticks(range(len(names)), names, fontsize=7)
             axes.tick_params(length=0)
@@ -216,41 +223,41 @@ def _matrices(results: Results) -> Figure:
             if row == 0:
                 axes.set_title(method, fontsize=9)
             if column == 0:
-                axes.set_ylabel(results.panel_name(place).replace(", ", "\n"), fontsize=8)
+                axes.set_ylabel(results.panel_title(group).replace(", ", "\n"), fontsize=8)
     if image is not None:
         figure.colorbar(image, ax=grid, label="return", shrink=0.7, pad=0.02)
     return figure
 
 
 def _matrix(teams: Sequence[Row]) -> tuple[list[str], Any]:
-    """Names of the seeds, and the returns of their pairs, NaN where a pair was not played."""
+    """Returns the names of the seeds, and the matrix of their pairs' returns, NaN if a pair was not evaluated."""
     names = sorted({name for row in teams for name in row["seeds"].split("+")}, key=lambda name: (len(name), name))
     table = np.full((len(names), len(names)), np.nan)
     for row in teams:
-        one, other = row["seeds"].split("+")
-        table[names.index(one), names.index(other)] = row["return"]
+        first, second = row["seeds"].split("+")
+        table[names.index(first), names.index(second)] = row["return"]
     return names, table
 
 
 def _references(line: Any, limits: tuple[float, float], rows: Sequence[Row]) -> None:
-    """Draws what the runs are compared with, but for what is so far off that it would squeeze them to a point."""
+    """Draws reference returns as lines, except those so far away that the differences between runs would disappear."""
     low, high = limits
-    reach = FARTHEST * (high - low)
+    distance = MAX_REFERENCE_DISTANCE * (high - low)
     for column, label, style in REFERENCES:
-        found = values(rows, column)
-        if len(found) and low - reach <= found.mean() <= high + reach:
-            line(found.mean(), color="#777777", lw=1, ls=style, label=label, zorder=0)
+        references = column_values(rows, column)
+        if len(references) and low - distance <= references.mean() <= high + distance:
+            line(references.mean(), color="#777777", lw=1, ls=style, label=label, zorder=0)
 
 
-def _legend(figure: Figure, panels: Sequence[tuple[Place, Axes]], handles: Sequence[Any] = ()) -> None:
-    """One legend below all panels: the given marks, and every line of a panel that has a name."""
+def _legend(figure: Figure, panels: Sequence[tuple[Group, Axes]], handles: Sequence[Any] = ()) -> None:
+    """Adds one legend below all panels, with the given handles and all labelled lines of the panels."""
     named = dict(zip((handle.get_label() for handle in handles), handles, strict=True))
     for _, axes in panels:
         lines, names = axes.get_legend_handles_labels()
         named.update((name, line) for name, line in zip(names, lines, strict=True) if name not in named)
-    labels, every = list(named), list(named.values())
-    if every:
-        figure.legend(every, labels, loc="outside lower center", ncols=min(len(every), 5), fontsize=8)
+    if named:
+        columns = min(len(named), 5)
+        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns, fontsize=8)
 
 
 def _svg(figure: Figure) -> str:

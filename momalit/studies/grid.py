@@ -1,4 +1,4 @@
-"""The study file: which runs a comparison is made of."""
+"""Reads a study file, which describes a grid of training runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 from momalit.core.errors import UserError
 
-AXES = ("task", "dataset", "method", "setting")  # later ones win where two set the same option
-ORDER = ("task", "dataset", "setting", "method")  # of the runs
+AXES = ("task", "dataset", "method", "setting")  # if two set the same option, the later one overrides
+ORDER = ("task", "dataset", "setting", "method")  # of the runs and of the columns in results
 KEYS = ("title", "description", "budget", "config", "options", "seeds", "skip", "cross_play")
 LEVEL_KEYS = ("config", "options")
 
@@ -25,11 +25,11 @@ class Cell:
 
     Args:
         task: name of the task in the study.
-        dataset: name of the dataset in the study; empty where the study names none.
+        dataset: name of the dataset in the study, or an empty string if the study has none.
         method: name of the method in the study.
-        setting: name of the setting in the study; empty where the study names none.
-        seed: of the training.
-        words: what ``fit`` is given, without ``--run_dir``.
+        setting: name of the setting in the study, or an empty string if the study has none.
+        seed: training seed.
+        arguments: command-line arguments of ``fit``, without ``--run_dir``.
     """
 
     task: str
@@ -37,22 +37,22 @@ class Cell:
     method: str
     setting: str
     seed: int
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
 
     @property
     def group(self) -> Path:
-        """Folder of the runs that differ in nothing but the seed, within the study's."""
+        """Path, within the study's folder, of the runs that differ only in their seed."""
         names = (getattr(self, axis) for axis in ORDER)
-        return Path("runs", "-".join(_plain(name) for name in names if name))
+        return Path("runs", "-".join(_folder_name(name) for name in names if name))
 
     @property
     def folder(self) -> Path:
-        """The run's directory within the study's."""
+        """Path of the run's directory within the study's folder."""
         return self.group / f"seed-{self.seed}"
 
     @property
     def name(self) -> str:
-        """What people are told that is running."""
+        """Name of the run in messages."""
         return f"{self.group.name}, seed {self.seed}"
 
 
@@ -61,10 +61,10 @@ class Study:
     """A grid of runs.
 
     Args:
-        name: the file's.
-        text: the file's contents, which travel with the results.
-        cells: every run, seeds changing fastest: runs that share a world model then seldom train it side by side.
-        cross_play: methods whose agents of different seeds are put into teams.
+        name: name of the study file without its extension.
+        text: contents of the study file, which are stored with the results.
+        cells: all runs. Seeds change fastest, so runs that share a world model rarely train it at the same time.
+        cross_play: methods whose agents from different seeds are evaluated in cross-play teams.
     """
 
     name: str
@@ -74,89 +74,101 @@ class Study:
 
     @property
     def groups(self) -> dict[Path, list[Cell]]:
-        """The runs that differ in nothing but the seed, by their folder."""
-        found: dict[Path, list[Cell]] = {}
+        """The runs by group. The runs of a group differ only in their seed."""
+        groups: dict[Path, list[Cell]] = {}
         for cell in self.cells:
-            found.setdefault(cell.group, []).append(cell)
-        return found
+            groups.setdefault(cell.group, []).append(cell)
+        return groups
 
 
 def read_study(path: Path, content: Mapping[str, Any]) -> Study:
-    """Makes the runs that a study file describes.
+    """Returns the study that a study file describes.
+
+    The file has these keys:
+
+    - ``tasks`` and ``methods``, and optionally ``datasets`` and ``settings``: mappings from names to levels. A level
+      has an optional ``config`` (a name or a list of names) and optional ``options``.
+    - ``config`` and ``options``: the same two, applied to all runs.
+    - ``seeds``: the number of seeds, or a list of them.
+    - ``skip``: a list of mappings from axes to names. Runs that match all entries of a mapping are left out.
+    - ``cross_play``: a list of methods.
 
     Args:
-        path: the file, for its name and text and for messages.
-        content: what it says: mappings ``tasks``, ``methods`` and, where wanted, ``datasets`` and ``settings`` of names
-            to levels, where a level has a ``config`` (a name or a list) and ``options``, both optional; the same two
-            for every run; ``seeds``, a number or a list; ``skip``, a list of mappings of axes to names;
-            ``cross_play``, a list of methods.
+        path: path of the file.
+        content: parsed contents of the file.
 
     Raises:
-        UserError: naming the key.
+        UserError: a key is unknown or has an invalid value. The message has the key.
     """
-    plural = {f"{axis}s": axis for axis in AXES}
-    _known(path, "", content, (*KEYS, *plural))
+    axis_keys = {f"{axis}s": axis for axis in AXES}
+    _require_known_keys(path, "", content, (*KEYS, *axis_keys))
     levels: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for key, axis in plural.items():
+    for key, axis in axis_keys.items():
         given = content.get(key)
         if given is None and axis in ("dataset", "setting"):
             given = {"": {}}
         if not isinstance(given, Mapping) or not given:
-            raise UserError(f"{path}: {key}: found {_shown(given)}, expected a mapping of names to settings")
+            raise UserError(f"{path}: {key}: found {_repr(given)}, expected a mapping from names to settings")
         levels[axis] = {str(name): _level(path, f"{key}.{name}", level) for name, level in given.items()}
     common = _level(path, "options", {k: content[k] for k in LEVEL_KEYS if content.get(k) is not None})
     seeds = _seeds(path, content.get("seeds", 1))
     skips = [_skip(path, i, entry, levels) for i, entry in enumerate(content.get("skip") or [])]
-    cross = content.get("cross_play") or []
-    if not isinstance(cross, list) or set(cross) - set(levels["method"]):
-        raise UserError(f"{path}: cross_play: found {_shown(cross)}, expected a list of {', '.join(levels['method'])}")
+    cross_play = content.get("cross_play") or []
+    if not isinstance(cross_play, list) or set(cross_play) - set(levels["method"]):
+        methods = ", ".join(levels["method"])
+        raise UserError(f"{path}: cross_play: found {_repr(cross_play)}, expected a list of methods from {methods}")
     cells = []
     for names in product(*(levels[axis] for axis in ORDER)):
         chosen = dict(zip(ORDER, names, strict=True))
         if any(all(chosen[axis] in values for axis, values in skip.items()) for skip in skips):
             continue
         parts = [common, *(levels[axis][chosen[axis]] for axis in AXES)]
-        cells += [Cell(**chosen, seed=seed, words=tuple(_words(parts, seed))) for seed in seeds]
+        cells += [Cell(**chosen, seed=seed, arguments=tuple(_arguments(parts, seed))) for seed in seeds]
     if not cells:
-        raise UserError(f"{path}: skip: leaves no run, expected at least one")
-    _distinct(path, cells)
-    return Study(path.stem, path.read_text(encoding="utf-8"), tuple(cells), tuple(cross))
+        raise UserError(f"{path}: skip: found no remaining runs, expected at least one")
+    _require_distinct_folders(path, cells)
+    return Study(path.stem, path.read_text(encoding="utf-8"), tuple(cells), tuple(cross_play))
 
 
 def _level(path: Path, key: str, level: Any) -> dict[str, Any]:
+    """Returns a level with its ``config`` as a list and its ``options`` as a dictionary."""
     level = {} if level is None else {"config": level} if isinstance(level, str) else level
     if not isinstance(level, Mapping):
-        raise UserError(f"{path}: {key}: found {_shown(level)}, expected config and options, or a config's name")
-    _known(path, f"{key}.", level, LEVEL_KEYS)
+        raise UserError(
+            f"{path}: {key}: found {_repr(level)}, expected a mapping with config and options, or a config's name"
+        )
+    _require_known_keys(path, f"{key}.", level, LEVEL_KEYS)
     files = level.get("config") or []
     options = level.get("options") or {}
     if not isinstance(options, Mapping):
-        raise UserError(f"{path}: {key}.options: found {_shown(options)}, expected a mapping such as model.lr: 1e-3")
+        raise UserError(f"{path}: {key}.options: found {_repr(options)}, expected a mapping such as model.lr: 1e-3")
     return {"config": [files] if isinstance(files, str) else list(files), "options": dict(options)}
 
 
 def _seeds(path: Path, given: Any) -> list[int]:
     seeds = list(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
-    whole = isinstance(seeds, list) and all(isinstance(seed, int) and seed >= 0 for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(f"{path}: seeds: found {_shown(given)}, expected their number or a list of different ones")
+    valid = isinstance(seeds, list) and all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+    if not valid or not seeds or len(set(seeds)) < len(seeds):
+        raise UserError(
+            f"{path}: seeds: found {_repr(given)}, expected the number of seeds or a list of distinct seeds"
+        )
     return seeds
 
 
 def _skip(path: Path, i: int, entry: Any, levels: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     key = f"skip[{i}]"
     if not isinstance(entry, Mapping) or not entry:
-        raise UserError(f"{path}: {key}: found {_shown(entry)}, expected a mapping of {', '.join(AXES)} to names")
-    _known(path, f"{key}.", entry, AXES)
-    found = {axis: [str(n) for n in (names if isinstance(names, list) else [names])] for axis, names in entry.items()}
-    for axis, names in found.items():
+        raise UserError(f"{path}: {key}: found {_repr(entry)}, expected a mapping from {', '.join(AXES)} to names")
+    _require_known_keys(path, f"{key}.", entry, AXES)
+    skipped = {axis: [str(n) for n in (names if isinstance(names, list) else [names])] for axis, names in entry.items()}
+    for axis, names in skipped.items():
         for name in names:
             if name not in levels[axis]:
                 raise UserError(f"{path}: {key}.{axis}: found {name!r}, expected one of {', '.join(levels[axis])}")
-    return found
+    return skipped
 
 
-def _words(parts: Sequence[Mapping[str, Any]], seed: int) -> Iterator[str]:
+def _arguments(parts: Sequence[Mapping[str, Any]], seed: int) -> Iterator[str]:
     for part in parts:
         for name in part["config"]:
             yield from ("--config", str(name))
@@ -166,26 +178,27 @@ def _words(parts: Sequence[Mapping[str, Any]], seed: int) -> Iterator[str]:
     yield f"--seed_everything={seed}"
 
 
-def _known(path: Path, prefix: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+def _require_known_keys(path: Path, prefix: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+            similar = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {similar[0]}?" if similar else f"expected one of {', '.join(known)}"
             raise UserError(f"{path}: {prefix}{key}: no such key; {hint}")
 
 
-def _distinct(path: Path, cells: Sequence[Cell]) -> None:
+def _require_distinct_folders(path: Path, cells: Sequence[Cell]) -> None:
     seen: dict[Path, Cell] = {}
     for cell in cells:
-        other = seen.setdefault(cell.folder, cell)
-        if other is not cell:
-            raise UserError(f"{path}: two runs would share the folder {cell.folder}; give their levels other names")
+        if seen.setdefault(cell.folder, cell) is not cell:
+            raise UserError(
+                f"{path}: found two runs with the folder {cell.folder}, expected names with distinct folders"
+            )
 
 
-def _plain(name: str) -> str:
-    """A name as a folder may be called."""
+def _folder_name(name: str) -> str:
+    """Converts a name to a valid folder name."""
     return re.sub(r"[^\w.]+", "_", name.lower()).strip("_") or "unnamed"
 
 
-def _shown(value: Any) -> str:
+def _repr(value: Any) -> str:
     return "nothing" if value is None else repr(value)[:60]

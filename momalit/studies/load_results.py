@@ -1,4 +1,4 @@
-"""Reads a study's tidy files."""
+"""Reads the result files of a study."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from momalit.studies.statistics import Scores
 from momalit.studies.write_results import CROSS_PLAY, CURVES, RUNS, STUDY
 
 Row = Mapping[str, Any]
-Place = tuple[str, str, str]  # task, dataset, setting
+Group = tuple[str, str, str]  # task, dataset, setting
 
 TEXT = ("study", "task", "dataset", "setting", "method", "seeds", "kind", "deterministic", "momalit", "torch", "mujoco")
-NEEDED = {
+REQUIRED = {
     RUNS: ("task", "dataset", "method", "seed", "return_last", "return_best"),
     CURVES: ("task", "dataset", "method", "seed", "epoch", "step", "return"),
     CROSS_PLAY: ("task", "dataset", "method", "seeds", "kind", "return"),
@@ -29,86 +29,86 @@ NEEDED = {
 
 @dataclass(frozen=True)
 class Results:
-    """A study's results.
+    """The results of a study. A group is a combination of task, dataset and setting.
 
     Args:
-        runs: rows of ``results.csv``, numbers as floats and None where there is none.
+        runs: rows of ``results.csv``. Numbers are floats, and missing values are None.
         curves: rows of ``curves.csv``.
         teams: rows of ``cross_play.csv``.
-        about: what the study file says.
+        study_file: contents of ``study.yaml``.
     """
 
     runs: Sequence[Row]
     curves: Sequence[Row] = ()
     teams: Sequence[Row] = ()
-    about: Mapping[str, Any] = field(default_factory=dict)
+    study_file: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
-        """Every method, in the order of the file."""
+        """All methods, in the order of the file."""
         return list(dict.fromkeys(row["method"] for row in self.runs))
 
     @property
-    def places(self) -> list[Place]:
-        """Every task, dataset and setting, in the order of the file."""
-        return list(dict.fromkeys(place_of(row) for row in self.runs))
+    def groups(self) -> list[Group]:
+        """All groups, in the order of the file."""
+        return list(dict.fromkeys(group_of(row) for row in self.runs))
 
-    def panel_name(self, place: Place) -> str:
-        """A group in a figure: the parts of its name that tell it from the others."""
-        varies = [len({other[i] for other in self.places}) > 1 for i in range(len(place))]
-        return ", ".join(part for part, tells in zip(place, varies, strict=True) if part and tells) or name_of(place)
+    def panel_title(self, group: Group) -> str:
+        """Returns the title of a group's panel: the parts of its name that differ between groups."""
+        varies = [len({other[i] for other in self.groups}) > 1 for i in range(len(group))]
+        return ", ".join(part for part, shown in zip(group, varies, strict=True) if part and shown) or group_name(group)
 
-    def of(self, place: Place, method: str | None = None, rows: Sequence[Row] | None = None) -> list[Row]:
-        """The rows of one group, and of one method in it; rows of ``runs`` by default."""
-        chosen = self.runs if rows is None else rows
-        return [row for row in chosen if place_of(row) == place and method in (None, row["method"])]
+    def select(self, group: Group, method: str | None = None, rows: Sequence[Row] | None = None) -> list[Row]:
+        """Returns the rows of a group, and optionally of one method only. The default for ``rows`` is ``runs``."""
+        rows = self.runs if rows is None else rows
+        return [row for row in rows if group_of(row) == group and method in (None, row["method"])]
 
-    def scores(self, place: Place, method: str, column: str) -> Scores:
-        """The values of a column over seeds, ``(N,)``, without those that are missing."""
-        return values(self.of(place, method), column)
+    def scores(self, group: Group, method: str, column: str) -> Scores:
+        """Returns the values of a column over seeds, ``(N,)``, without missing ones."""
+        return column_values(self.select(group, method), column)
 
-    def team_scores(self, place: Place, method: str, kind: str) -> Scores:
-        """Returns of the teams of a kind, ``self`` or ``cross``, ``(N,)``."""
-        return values([row for row in self.of(place, method, self.teams) if row["kind"] == kind], "return")
+    def team_scores(self, group: Group, method: str, kind: str) -> Scores:
+        """Returns the return of each same-seed team (kind ``self``) or cross-play team (``cross``), ``(N,)``."""
+        return column_values([row for row in self.select(group, method, self.teams) if row["kind"] == kind], "return")
 
-    def methods_at(self, place: Place) -> list[str]:
-        """The methods that were run in a group."""
-        there = {row["method"] for row in self.of(place)}
-        return [method for method in self.methods if method in there]
+    def methods_in(self, group: Group) -> list[str]:
+        """Returns the methods with runs in a group."""
+        present = {row["method"] for row in self.select(group)}
+        return [method for method in self.methods if method in present]
 
 
-def place_of(row: Row) -> Place:
-    """Which group a row belongs to."""
+def group_of(row: Row) -> Group:
+    """Returns the group of a row."""
     return row["task"], row["dataset"], row.get("setting") or ""
 
 
-def name_of(place: Place) -> str:
-    """A group as people call it."""
-    return ", ".join(part for part in place if part)
+def group_name(group: Group) -> str:
+    """Returns the full name of a group."""
+    return ", ".join(part for part in group if part)
 
 
-def values(rows: Iterable[Row], column: str) -> Scores:
-    """A column's values ``(N,)``, without those that are missing."""
+def column_values(rows: Iterable[Row], column: str) -> Scores:
+    """Returns a column's values ``(N,)``, without missing ones."""
     return np.array([row[column] for row in rows if row.get(column) is not None], float)
 
 
 def read_results(directory: Path) -> Results:
-    """Reads ``results.csv`` and, where they are, ``curves.csv``, ``cross_play.csv`` and ``study.yaml``.
+    """Reads ``results.csv`` and, if they exist, ``curves.csv``, ``cross_play.csv`` and ``study.yaml``.
 
     Raises:
-        UserError: naming the file, and the row and column.
+        UserError: a file is missing or invalid. The message has the file, and the row and column if known.
     """
     runs = _table(directory / RUNS)
     if not runs:
         raise UserError(f"{directory / RUNS}: found no runs, expected at least one")
     seen: dict[tuple[Any, ...], int] = {}
     for number, row in enumerate(runs, 2):
-        key = (*place_of(row), row["method"], row["seed"])
+        key = (*group_of(row), row["method"], row["seed"])
         if key in seen:
             raise UserError(f"{directory / RUNS}: rows {seen[key]} and {number} are the same run: {row['method']}")
         seen[key] = number
     curves, teams = (_table(directory / name, optional=True) for name in (CURVES, CROSS_PLAY))
-    return Results(runs, curves, teams, _about(directory))
+    return Results(runs, curves, teams, _study_file(directory))
 
 
 def _table(path: Path, optional: bool = False) -> list[Row]:
@@ -122,32 +122,32 @@ def _table(path: Path, optional: bool = False) -> list[Row]:
         raise UserError(f"{path}: no such file, expected a study's results (python main.py study FILE)") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as CSV ({error})") from error
-    missing = [column for column in NEEDED[path.name] if column not in columns]
+    missing = [column for column in REQUIRED[path.name] if column not in columns]
     if missing:
         raise UserError(f"{path}: column {missing[0]} is missing, found {', '.join(columns) or 'nothing'}")
-    return [_parsed(path, number, row) for number, row in enumerate(rows, 2)]
+    return [_parse_row(path, number, row) for number, row in enumerate(rows, 2)]
 
 
-def _parsed(path: Path, number: int, row: Mapping[str, str | None]) -> Row:
-    found: dict[str, Any] = {}
+def _parse_row(path: Path, number: int, row: Mapping[str, str | None]) -> Row:
+    parsed: dict[str, Any] = {}
     for column, value in row.items():
         if column is None or column in TEXT:
-            found[str(column)] = value or ""
+            parsed[str(column)] = value or ""
             continue
         try:
-            found[column] = float(value) if value else None
+            parsed[column] = float(value) if value else None
         except ValueError:
-            known = column in {name for names in NEEDED.values() for name in names}
-            if known or column.startswith(("return", "normalized", "imagined", "distance")):
+            required = column in {name for names in REQUIRED.values() for name in names}
+            if required or column.startswith(("return", "normalized", "imagined", "distance")):
                 raise UserError(f"{path}, row {number}: {column}: found {value!r}, expected a number") from None
-            found[column] = value
-    for column in NEEDED[path.name]:
-        if column not in TEXT and (found[column] is None or not math.isfinite(found[column])):
+            parsed[column] = value
+    for column in REQUIRED[path.name]:
+        if column not in TEXT and (parsed[column] is None or not math.isfinite(parsed[column])):
             raise UserError(f"{path}, row {number}: {column}: found {row[column]!r}, expected a number")
-    return found
+    return parsed
 
 
-def _about(directory: Path) -> dict[str, Any]:
+def _study_file(directory: Path) -> dict[str, Any]:
     path = directory / STUDY
     if not path.is_file():
         return {}

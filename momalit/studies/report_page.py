@@ -1,4 +1,4 @@
-"""The report as a page: Markdown with figures beside it, and one HTML file that holds everything."""
+"""The report as Markdown with separate figure files, and as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from momalit.studies.load_results import Results, values
+from momalit.studies.load_results import Results, column_values
 from momalit.studies.statistics import RESAMPLES
 from momalit.studies.tables import Table, all_tables
 
@@ -16,7 +16,7 @@ FIGURES = "figures"
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: its name, what it shows, and its SVG."""
+    """A figure: its name, caption and SVG."""
 
     name: str
     caption: str
@@ -24,59 +24,61 @@ class Figure:
 
 
 def heading(results: Results, title: str | None) -> tuple[str, list[str]]:
-    """The title, and the paragraphs before the first table."""
-    about = results.about
-    paragraphs = [str(about["description"]).strip()] if about.get("description") else []
-    if about.get("budget"):
-        paragraphs.append(f"Budget of every run: {str(about['budget']).strip()}")
+    """Returns the title, and the paragraphs before the first table."""
+    study = results.study_file
+    paragraphs = [str(study["description"]).strip()] if study.get("description") else []
+    if study.get("budget"):
+        paragraphs.append(f"Budget of each run: {str(study['budget']).strip()}")
     paragraphs.append(_facts(results))
-    return title or str(about.get("title") or "Comparison"), paragraphs
+    return title or str(study.get("title") or "Comparison"), paragraphs
 
 
 def _facts(results: Results) -> str:
     seeds = sorted({int(row["seed"]) for row in results.runs})
     episodes = sorted({int(row["episodes"]) for row in results.runs if row.get("episodes")})
     modes = {str(row.get("deterministic")) for row in results.runs}
-    how = {"True": ", acting deterministically", "False": ", acting by chance"}.get(next(iter(modes)), "")
+    mode = {"True": " with deterministic actions", "False": " with sampled actions"}.get(next(iter(modes)), "")
     versions = [
         f"{name} {', '.join(sorted({str(row[name]) for row in results.runs if row.get(name)}))}"
         for name in ("momalit", "torch", "mujoco")
         if any(row.get(name) for row in results.runs)
     ]
-    played = (
-        f" {' or '.join(map(str, episodes))} test episodes each{how if len(modes) == 1 else ''}." if episodes else ""
+    test = (
+        f" {' or '.join(map(str, episodes))} test episodes per run{mode if len(modes) == 1 else ''}."
+        if episodes
+        else ""
     )
     return (
-        f"{len(results.runs)} runs, seeds {', '.join(map(str, seeds))}.{played} {'; '.join(versions)}.".rstrip(" .")
-        + "."
+        f"{len(results.runs)} runs, seeds {', '.join(map(str, seeds))}.{test} {'; '.join(versions)}.".rstrip(" .") + "."
     )
 
 
 def method_note(results: Results) -> str:
-    """How the figures were made, and what they cannot say."""
-    counts = [len(results.of(place, m)) for place in results.places for m in results.methods_at(place)]
+    """Returns a note on how the numbers are computed, and on their limits."""
+    counts = [len(results.select(group, m)) for group in results.groups for m in results.methods_in(group)]
     note = (
-        "Returns are those of the last checkpoint unless a column says otherwise; the best checkpoint is the one that"
-        " the validation episodes chose. IQM is the interquartile mean. Intervals are 95 % percentile intervals of a"
-        f" bootstrap over seeds, stratified by group where groups are pooled ({RESAMPLES:,} resamples, seed 0: the same"
-        " results give the same report). The probability of improvement counts ties as half (Agarwal et al., 2021)."
+        "Returns are those of the last checkpoint, except in the column for the best checkpoint, which is the one"
+        " selected on the validation episodes. IQM is the interquartile mean. Intervals are 95 % percentile bootstrap"
+        f" intervals over seeds, stratified by group if groups are pooled ({RESAMPLES:,} resamples, fixed seed, so the"
+        " same results give the same report). The probability of improvement counts ties as half (Agarwal et al.,"
+        " 2021)."
     )
-    if any(len(values(results.of(place), "distance")) for place in results.places):
+    if any(len(column_values(results.select(group), "distance")) for group in results.groups):
         note += (
-            " Distance is how far the team's real states and actions are from the nearest of the training log, as a"
-            " multiple of the same for held-out episodes of the log."
+            " Distance is the distance of the team's real states and actions from their nearest neighbours in the"
+            " training data, divided by the same distance for held-out episodes of the dataset."
         )
     if results.teams:
-        note += " Intervals of cross-play are over teams; teams share agents, so they are too narrow as well."
+        note += " Cross-play intervals are over teams. They are too narrow, because teams share agents."
     if min(counts) < 2:
-        note += " One seed has no interval, and does not tell a small difference from luck."
+        note += " One seed gives no interval, so a small difference may be due to chance."
     elif min(counts) < 5:
-        note += f" With {min(counts)} seeds such an interval is too narrow: it cannot show what no seed showed."
+        note += f" With {min(counts)} seeds, bootstrap intervals are too narrow: they cannot exceed the observed range."
     return note
 
 
 def markdown(results: Results, figures: Sequence[Figure], title: str | None = None) -> str:
-    """The page for a documentation folder; figures are files in ``figures/``."""
+    """Returns the report as Markdown. Its figures are files in ``figures/``."""
     name, paragraphs = heading(results, title)
     parts = [f"# {name}", *paragraphs]
     for table in all_tables(results):
@@ -89,41 +91,42 @@ def markdown(results: Results, figures: Sequence[Figure], title: str | None = No
 
 
 def _markdown_table(table: Table) -> str:
-    lines = [_line(table.header), _line(["---", *["---:"] * (len(table.header) - 1)])]
+    lines = [_markdown_row(table.header), _markdown_row(["---", *["---:"] * (len(table.header) - 1)])]
     for number, row in enumerate(table.rows):
-        stressed = [f"**{cell}**" if cell and i < 2 else cell for i, cell in enumerate(row)]
-        lines.append(_line(stressed if number in table.best else row))
+        highlighted = [f"**{cell}**" if cell and i < 2 else cell for i, cell in enumerate(row)]
+        lines.append(_markdown_row(highlighted if number in table.best else row))
     return "\n".join(lines)
 
 
-def _line(cells: Sequence[str]) -> str:
+def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #fff; --line: #ddd; --soft: #666; --stress: #fff4e8; }
+:root { color-scheme: light dark; --text: #1c1c1c; --background: #fff; --line: #ddd; --muted: #666;
+  --highlight: #fff4e8; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e6e6; --paper: #16181c; --line: #3a3d44; --soft: #a0a4ab; --stress: #3a2c1c; }
+  :root { --text: #e6e6e6; --background: #16181c; --line: #3a3d44; --muted: #a0a4ab; --highlight: #3a2c1c; }
 }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--background); margin: 0 auto;
   max-width: 60rem; padding: 1.5rem; }
 h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.3rem 0.7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
-th { color: var(--soft); font-weight: 600; }
-tr.best td { background: var(--stress); font-weight: 600; }
-tr.reference td { color: var(--soft); }
+th { color: var(--muted); font-weight: 600; }
+tr.best td { background: var(--highlight); font-weight: 600; }
+tr.reference td { color: var(--muted); }
 figure { margin: 1.5rem 0; } figure svg { width: 100%; height: auto; background: #fff; border-radius: 6px; }
-figcaption { color: var(--soft); font-size: 0.9rem; }
+figcaption { color: var(--muted); font-size: 0.9rem; }
 @media print { .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: 0.2rem 0.3rem; }
   th { white-space: normal; } }
 """.strip()
 
 
 def page(results: Results, figures: Sequence[Figure], title: str | None = None) -> str:
-    """The whole report in one HTML file, which loads nothing."""
+    """Returns the report as one HTML file, which loads no other files."""
     name, paragraphs = heading(results, title)
     body = [f"<h1>{html.escape(name)}</h1>", *(f"<p>{html.escape(text)}</p>" for text in paragraphs)]
     for table in all_tables(results):
@@ -131,7 +134,7 @@ def page(results: Results, figures: Sequence[Figure], title: str | None = None) 
     if figures:
         body.append("<h2>Figures</h2>")
     for figure in figures:
-        drawing = _private_ids(figure.svg[figure.svg.index("<svg") :], figure.name)
+        drawing = _prefix_ids(figure.svg[figure.svg.index("<svg") :], figure.name)
         body.append(f"<figure>{drawing}<figcaption>{html.escape(figure.caption)}</figcaption></figure>")
     body += ["<h2>How to read this</h2>", f"<p>{html.escape(method_note(results))}</p>"]
     head = (
@@ -152,7 +155,7 @@ def _html_table(table: Table) -> str:
     return f'<div class="wide"><table>\n{content}\n</table></div>'
 
 
-def _private_ids(svg: str, name: str) -> str:
-    """Makes the identifiers of a drawing its own: several share one page."""
+def _prefix_ids(svg: str, name: str) -> str:
+    """Prefixes the ids in an SVG with the figure's name, so that they are unique in the HTML page."""
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", svg)

@@ -1,7 +1,7 @@
-"""What few runs can say: interquartile means, bootstrap intervals, probabilities of improvement.
+"""Statistics for few runs: interquartile means, bootstrap intervals, probabilities of improvement.
 
 The definitions are those of Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
-(NeurIPS 2021). A group is one task, dataset and setting; a method has one score per seed in every group.
+(NeurIPS 2021). A group is one task, dataset and setting. A method has one score per seed in each group.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ CONFIDENCE = 0.95
 
 
 def interquartile_mean(values: ArrayLike) -> Scores:
-    """Mean of the middle half of the values.
+    """Returns the mean of the middle half of the values.
 
-    Where a quarter of them is no whole number, the two values at the edges count in part, so that exactly a quarter of
-    the weight is left out on either side. One value is its own mean, and so are two.
+    If N is not divisible by 4, the values at the two edges have fractional weights, so that exactly a quarter of the
+    weight is dropped on each side. For one or two values, it is the ordinary mean.
 
     Args:
         values: ``(..., N)``.
@@ -38,12 +38,12 @@ def interquartile_mean(values: ArrayLike) -> Scores:
 
 
 def pooled_mean(groups: Sequence[Scores]) -> Scores:
-    """Mean over all values of groups ``(..., N_g)``."""
+    """Returns the mean over all values of the groups ``(..., N_g)``."""
     return np.asarray(np.concatenate(groups, -1).mean(-1))
 
 
 def pooled_interquartile_mean(groups: Sequence[Scores]) -> Scores:
-    """Interquartile mean over all values of groups ``(..., N_g)``."""
+    """Returns the interquartile mean over all values of the groups ``(..., N_g)``."""
     return interquartile_mean(np.concatenate(groups, -1))
 
 
@@ -54,33 +54,33 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of the stratified bootstrap, the same for the same values.
+    """Returns the bounds of a percentile interval by the stratified bootstrap. The result is deterministic.
 
     Args:
-        groups: the strata ``(N_g,)``; each is resampled within itself.
-        statistic: of groups ``(R, N_g)``, gives ``(R,)``.
-        confidence: probability that the interval is meant to cover.
+        groups: the strata ``(N_g,)``, each of which is resampled separately.
+        statistic: function from groups ``(R, N_g)`` to ``(R,)``.
+        confidence: nominal coverage of the interval.
         resamples: R, the number of bootstrap samples.
-        seed: of the resampling.
+        seed: seed of the resampling.
     """
     random = np.random.default_rng(seed)
-    drawn = []
+    resampled = []
     for group in groups:
         sample = np.asarray(group, float)
-        drawn.append(sample[random.integers(len(sample), size=(resamples, len(sample)))])
-    low, high = np.quantile(statistic(drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
+        resampled.append(sample[random.integers(len(sample), size=(resamples, len(sample)))])
+    low, high = np.quantile(statistic(resampled), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def probability_of_improvement(ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike]) -> Scores:
-    """Probability that a run of ours beats one of theirs, the mean over groups; a tie counts as half.
+    """Returns the probability that a run of ours has a higher score than one of theirs. A tie counts as half.
 
     Args:
-        ours: scores ``(..., N_g)`` in every group.
+        ours: scores ``(..., N_g)`` in each group.
         theirs: scores ``(..., M_g)`` in the same groups.
 
     Returns:
-        ``(...)``.
+        the mean over groups, ``(...)``.
     """
     wins = []
     for x, y in zip(ours, theirs, strict=True):
@@ -92,11 +92,11 @@ def probability_of_improvement(ours: Sequence[ArrayLike], theirs: Sequence[Array
 def improvement_interval(
     ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike], resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """Interval of ``probability_of_improvement`` by the stratified bootstrap over the runs of both."""
-    half = len(ours)
+    """Returns an interval of ``probability_of_improvement`` by the stratified bootstrap over both methods' runs."""
+    n_groups = len(ours)
     return bootstrap_interval(
         [*ours, *theirs],
-        lambda groups: probability_of_improvement(groups[:half], groups[half:]),
+        lambda groups: probability_of_improvement(groups[:n_groups], groups[n_groups:]),
         resamples=resamples,
         seed=seed,
     )

@@ -1,4 +1,4 @@
-"""The tables of a report, as text in cells."""
+"""The tables of a report. Cells are formatted text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from momalit.studies.load_results import Place, Results, name_of, values
+from momalit.studies.load_results import Group, Results, column_values, group_name
 from momalit.studies.statistics import (
     Scores,
     Statistic,
@@ -19,7 +19,7 @@ from momalit.studies.statistics import (
     probability_of_improvement,
 )
 
-OWN = "MOMA-PPO"
+OWN_METHOD = "MOMA-PPO"
 REFERENCES = (
     ("return_random", "random actions"),
     ("return_data", "mean of the data"),
@@ -30,13 +30,13 @@ REFERENCES = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table; cells of all columns but the first are numbers.
+    """A table with labels in the first column and numbers in the others.
 
     Args:
-        title: what it is about.
+        title: title of the table.
         header: names of the columns.
-        rows: text of every cell.
-        best: numbers of the rows to stress.
+        rows: text of all cells.
+        best: indices of the rows to highlight.
     """
 
     title: str
@@ -45,83 +45,93 @@ class Table:
     best: Sequence[int] = ()
 
 
-def group_table(results: Results, place: Place) -> Table:
-    """What every method reaches in one group; columns that nobody has a value for are left out."""
-    methods = results.methods_at(place)
-    header = ["method", "mean", "IQM", "95 % interval", "every seed", "best checkpoint"]
+def group_table(results: Results, group: Group) -> Table:
+    """Returns the results of all methods in one group. Columns without any value are left out."""
+    methods = results.methods_in(group)
+    header = ["method", "mean", "IQM", "95 % interval", "per seed", "best checkpoint"]
     header += ["imagined − real", "distance", "minutes"]
     rows = []
     means = []
     for method in methods:
-        last = results.scores(place, method, "return_last")
+        last = results.scores(group, method, "return_last")
         means.append(last.mean())
-        promised = [
+        model_errors = [
             row["imagined_last"] - row["return_last"]
-            for row in results.of(place, method)
+            for row in results.select(group, method)
             if row.get("imagined_last") is not None
         ]
-        distance = results.scores(place, method, "distance")
-        seconds = results.scores(place, method, "wall_clock_seconds")
+        distance = results.scores(group, method, "distance")
+        seconds = results.scores(group, method, "wall_clock_seconds")
         rows.append(
             [
                 method,
-                _number(last.mean()),
-                _number(interquartile_mean(last)),
-                _over_seeds([last]),
-                ", ".join(_number(value) for value in last),
-                _number(results.scores(place, method, "return_best").mean()),
-                _signed(np.mean(promised)) if promised else "",
+                _format(last.mean()),
+                _format(interquartile_mean(last)),
+                _format_bootstrap([last]),
+                ", ".join(_format(value) for value in last),
+                _format(results.scores(group, method, "return_best").mean()),
+                _format_signed(np.mean(model_errors)) if model_errors else "",
                 f"{distance.mean():.2f}" if len(distance) else "",
                 f"{seconds.mean() / 60:.1f}" if len(seconds) else "",
             ]
         )
-    everybody = results.of(place)
+    group_rows = results.select(group)
     for column, label in REFERENCES:
-        if len(found := values(everybody, column)):
-            rows.append([f"*{label}*", _number(found.mean()), *[""] * (len(header) - 2)])
-    best = [i for i, mean in enumerate(means) if _number(mean) == _number(max(means))]
-    return _without_empty(Table(name_of(place), header, rows, best))
+        if len(references := column_values(group_rows, column)):
+            rows.append([f"*{label}*", _format(references.mean()), *[""] * (len(header) - 2)])
+    best = [i for i, mean in enumerate(means) if _format(mean) == _format(max(means))]
+    return _drop_empty_columns(Table(group_name(group), header, rows, best))
 
 
 def pooled_table(results: Results) -> Table | None:
-    """Normalised scores over all groups; None where there is one group, or a method lacks some."""
-    places, methods = results.places, results.methods
-    scores = {m: [results.scores(place, m, "normalized_last") for place in places] for m in methods}
-    full = [m for m in methods if all(len(group) for group in scores[m])]
-    if len(places) < 2 or len(full) < 2:
+    """Returns normalised scores over all groups, for the methods with scores in every group.
+
+    Returns:
+        None if there are fewer than two groups or fewer than two such methods.
+    """
+    groups, methods = results.groups, results.methods
+    scores = {m: [results.scores(group, m, "normalized_last") for group in groups] for m in methods}
+    complete = [m for m in methods if all(len(group) for group in scores[m])]
+    if len(groups) < 2 or len(complete) < 2:
         return None
     rows = [
         [
             method,
             f"{pooled_mean(scores[method]):.2f}",
-            _over_seeds(scores[method], digits=2),
+            _format_bootstrap(scores[method], digits=2),
             f"{pooled_interquartile_mean(scores[method]):.2f}",
-            _over_seeds(scores[method], pooled_interquartile_mean, 2),
+            _format_bootstrap(scores[method], pooled_interquartile_mean, 2),
         ]
-        for method in full
+        for method in complete
     ]
     best = [i for i, row in enumerate(rows) if float(row[1]) == max(float(other[1]) for other in rows)]
     header = ["method", "mean", "95 % interval", "IQM", "95 % interval"]
-    return Table(f"All {len(places)} groups, normalised scores", header, rows, best)
+    return Table(f"All {len(groups)} groups, normalised scores", header, rows, best)
 
 
 def improvement_table(results: Results) -> Table | None:
-    """Probability that the study's own method improves on each other one.
+    """Returns the probability that MOMA-PPO, or else the study's first method, improves on each other method.
 
     Returns:
-        None where there is no other, or one run of each: which of two is higher is no probability.
+        None if there is no method to compare with, or if there is only one run of each method and group, since a
+        single comparison is no estimate of a probability.
     """
-    ours = OWN if OWN in results.methods else results.methods[0]
+    ours = OWN_METHOD if OWN_METHOD in results.methods else results.methods[0]
     rows = []
     for method in results.methods:
-        places = [p for p in results.places if {ours, method} <= set(results.methods_at(p))]
-        if method == ours or not places:
+        groups = [p for p in results.groups if {ours, method} <= set(results.methods_in(p))]
+        if method == ours or not groups:
             continue
-        x, y = ([results.scores(place, m, "return_last") for place in places] for m in (ours, method))
+        x, y = ([results.scores(group, m, "return_last") for group in groups] for m in (ours, method))
         if all(len(group) < 2 for group in (*x, *y)):
             continue
         rows.append(
-            [method, f"{probability_of_improvement(x, y):.2f}", _span(improvement_interval(x, y), 2), str(len(places))]
+            [
+                method,
+                f"{probability_of_improvement(x, y):.2f}",
+                _format_interval(improvement_interval(x, y), 2),
+                str(len(groups)),
+            ]
         )
     if not rows:
         return None
@@ -130,61 +140,61 @@ def improvement_table(results: Results) -> Table | None:
 
 
 def cross_play_table(results: Results) -> Table | None:
-    """Teams as trained and stitched, of every group and method; None where none was played."""
+    """Returns the results of same-seed and cross-play teams for all groups and methods; None without cross-play."""
     rows = []
-    for place in results.places:
-        for method in results.methods_at(place):
-            own, stitched = (results.team_scores(place, method, kind) for kind in ("self", "cross"))
-            if len(own) and len(stitched):
+    for group in results.groups:
+        for method in results.methods_in(group):
+            same_seed, cross_play = (results.team_scores(group, method, kind) for kind in ("self", "cross"))
+            if len(same_seed) and len(cross_play):
                 rows.append(
                     [
-                        name_of(place),
+                        group_name(group),
                         method,
-                        _number(own.mean()),
-                        _number(stitched.mean()),
-                        _span(bootstrap_interval([stitched])),
-                        str(len(stitched)),
+                        _format(same_seed.mean()),
+                        _format(cross_play.mean()),
+                        _format_interval(bootstrap_interval([cross_play])),
+                        str(len(cross_play)),
                     ]
                 )
-    header = ["group", "method", "own teams", "stitched teams", "95 % interval", "stitched"]
+    header = ["group", "method", "same-seed teams", "cross-play teams", "95 % interval", "number of cross-play teams"]
     return Table("Cross-play", header, rows) if rows else None
 
 
 def all_tables(results: Results) -> Iterator[Table]:
-    """Every table that the results allow, group by group first."""
-    for place in results.places:
-        yield group_table(results, place)
+    """Yields all tables for which there are results, those of single groups first."""
+    for group in results.groups:
+        yield group_table(results, group)
     for make in (pooled_table, improvement_table, cross_play_table):
         table = make(results)
         if table is not None:
             yield table
 
 
-def _without_empty(table: Table) -> Table:
-    kept = [i for i in range(len(table.header)) if i == 0 or any(row[i] for row in table.rows)]
-    rows = [[row[i] for i in kept] for row in table.rows]
-    return Table(table.title, [table.header[i] for i in kept], rows, table.best)
+def _drop_empty_columns(table: Table) -> Table:
+    columns = [i for i in range(len(table.header)) if i == 0 or any(row[i] for row in table.rows)]
+    rows = [[row[i] for i in columns] for row in table.rows]
+    return Table(table.title, [table.header[i] for i in columns], rows, table.best)
 
 
-def _number(value: float | Scores) -> str:
-    """Three or four significant digits: returns are told apart no better than that."""
+def _format(value: float | Scores) -> str:
+    """Formats a number with three or four significant digits. Returns are not more precise than that."""
     value = float(value)
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
     return text.replace("-", "−")
 
 
-def _signed(value: float | Scores) -> str:
-    text = _number(value)
+def _format_signed(value: float | Scores) -> str:
+    text = _format(value)
     return text if text.startswith("−") else f"+{text}"
 
 
-def _over_seeds(groups: Sequence[Scores], statistic: Statistic = pooled_mean, digits: int | None = None) -> str:
-    """The interval over seeds; nothing where no group has two."""
+def _format_bootstrap(groups: Sequence[Scores], statistic: Statistic = pooled_mean, digits: int | None = None) -> str:
+    """Formats the interval over seeds; an empty string if no group has two seeds."""
     if all(len(group) < 2 for group in groups):
         return ""
-    return _span(bootstrap_interval(groups, statistic), digits)
+    return _format_interval(bootstrap_interval(groups, statistic), digits)
 
 
-def _span(interval: tuple[float, float], digits: int | None = None) -> str:
-    low, high = (_number(v) if digits is None else f"{v:.{digits}f}".replace("-", "−") for v in interval)
+def _format_interval(interval: tuple[float, float], digits: int | None = None) -> str:
+    low, high = (_format(v) if digits is None else f"{v:.{digits}f}".replace("-", "−") for v in interval)
     return f"{low} to {high}"

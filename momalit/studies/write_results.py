@@ -1,4 +1,4 @@
-"""A study's results as tidy files: one row per run, per evaluation during training, per team of cross-play."""
+"""Writes a study's results to tidy files: one row per run, per evaluation during training, or per cross-play team."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from momalit.studies.grid import ORDER, Cell, Study
 from momalit.training.run_directory import write_text
 
 RUNS, RECORDS, CURVES, CROSS_PLAY, STUDY = "results.csv", "results.jsonl", "curves.csv", "cross_play.csv", "study.yaml"
-RESULT = "results.json"  # of a run
+RESULT = "results.json"  # in a run's directory
 VERSIONS = ("momalit", "torch", "mujoco")
-FIGURES = (
+METRICS = (
     "return_last",
     "return_last_low",
     "return_last_high",
@@ -39,24 +39,24 @@ FIGURES = (
 
 
 def write_results(study: Study, directory: Path) -> int:
-    """Writes ``results.csv``, ``results.jsonl``, ``curves.csv`` and ``study.yaml`` of the runs that are done.
+    """Writes ``results.csv``, ``results.jsonl``, ``curves.csv`` and ``study.yaml`` for the finished runs.
 
     Returns:
-        the number of them.
+        the number of finished runs.
     """
     rows, records, points = [], [], []
     for cell in study.cells:
-        result = directory / cell.folder / RESULT
-        if not result.is_file():
+        path = directory / cell.folder / RESULT
+        if not path.is_file():
             continue
-        content = json.loads(result.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         curve = list(_curve(directory / cell.folder / "metrics.csv"))
-        place = _place(study, cell)
-        rows.append({**place, **_figures(content, curve), **{n: content["versions"].get(n, "") for n in VERSIONS}})
-        records.append({**place, **content})
-        points += [{**place, **point} for point in curve if point["return"]]
+        labels = _labels(study, cell)
+        rows.append({**labels, **_metrics(content, curve), **{n: content["versions"].get(n, "") for n in VERSIONS}})
+        records.append({**labels, **content})
+        points += [{**labels, **point} for point in curve if point["return"]]
     columns = ["study", *ORDER, "seed"]
-    write_table(directory / RUNS, [*columns, *FIGURES, *VERSIONS], rows)
+    write_table(directory / RUNS, [*columns, *METRICS, *VERSIONS], rows)
     write_table(directory / CURVES, [*columns[1:], "epoch", "step", "return", "imagined"], points)
     write_text(directory / RECORDS, "".join(json.dumps(record) + "\n" for record in records))
     write_text(directory / STUDY, study.text)
@@ -68,20 +68,20 @@ def write_cross_play(study: Study, directory: Path, files: Mapping[Path, Path]) 
 
     Args:
         study: the study.
-        directory: its folder.
-        files: for groups of runs, the file that the command ``cross-play`` wrote of them.
+        directory: the study's folder.
+        files: for each group of runs, the file that the command ``cross-play`` wrote.
     """
     rows = []
     for group, cells in study.groups.items():
         if group in files and files[group].is_file():
-            place = {name: value for name, value in _place(study, cells[0]).items() if name in ORDER}
-            rows += [{**place, **team} for team in json.loads(files[group].read_text(encoding="utf-8"))["teams"]]
+            labels = {name: value for name, value in _labels(study, cells[0]).items() if name in ORDER}
+            rows += [{**labels, **team} for team in json.loads(files[group].read_text(encoding="utf-8"))["teams"]]
     if rows:
         write_table(directory / CROSS_PLAY, [*ORDER, "seeds", "kind", "return"], rows)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a CSV file whole or not at all; what a row lacks is left empty."""
+    """Writes a CSV file atomically. Missing values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -89,20 +89,20 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
     write_text(path, text.getvalue())
 
 
-def _place(study: Study, cell: Cell) -> dict[str, Any]:
+def _labels(study: Study, cell: Cell) -> dict[str, Any]:
     return {"study": study.name, **{name: getattr(cell, name) for name in ORDER}, "seed": cell.seed}
 
 
-def _figures(content: Mapping[str, Any], curve: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    found: dict[str, Any] = {name: content.get(name) for name in FIGURES}
+def _metrics(content: Mapping[str, Any], curve: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    metrics: dict[str, Any] = {name: content.get(name) for name in METRICS}
     for which in ("last", "best"):
-        found[f"return_{which}_low"], found[f"return_{which}_high"] = content[f"return_{which}_interval"]
-    found["gradient_steps"] = int(curve[-1]["step"]) + 1 if curve else None  # Lightning counts from 0
-    return found
+        metrics[f"return_{which}_low"], metrics[f"return_{which}_high"] = content[f"return_{which}_interval"]
+    metrics["gradient_steps"] = int(curve[-1]["step"]) + 1 if curve else None  # Lightning counts from 0
+    return metrics
 
 
 def _curve(path: Path) -> Iterable[dict[str, str]]:
-    """Epoch, gradient step and validation returns of every epoch of a run."""
+    """Yields epoch, gradient step and validation returns of each epoch of a run."""
     if not path.is_file():
         return
     with path.open(newline="", encoding="utf-8") as file:

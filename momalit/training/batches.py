@@ -1,7 +1,7 @@
-"""Sized streams of minibatches: whole batches by index, no per-sample collation.
+"""Streams of minibatches with a known length. A batch is indexed as a whole, without per-sample collation.
 
-A sized iterable makes Lightning call the epoch's hooks first and ``__iter__`` after them, each once an epoch, and
-leaves the sharding over processes to the stream itself.
+For an iterable with a length, Lightning calls the epoch's hooks and then ``__iter__``, each once per epoch. It does not
+insert a distributed sampler, so the stream itself partitions its batches over processes.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from momalit.core.errors import UserError
 from momalit.core.records import TensorRecord
 
 
-class Sealed:
-    """A batch on its way from a stream to the device of its module, where it is unsealed.
+class UnconvertedBatch:
+    """A wrapper that protects a batch from Lightning until ``to`` moves it to the module's device and unwraps it.
 
-    On the way Lightning converts the floats of what it gets (with ``64-true``), and fails on frozen records.
+    Lightning would otherwise convert the floats of the batch (with ``64-true``), which fails for frozen dataclasses.
 
     Args:
-        batch: what moves by ``to``.
+        batch: an object with a method ``to``.
     """
 
     def __init__(self, batch: Any) -> None:
         self.batch = batch
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Any:
-        """The batch itself, on ``device``; a GPU fetches it from pinned memory while the program goes on."""
-        batch, fetched = self.batch, torch.device(device).type == "cuda"
-        if fetched and isinstance(batch, TensorRecord):
+        """Returns the batch itself on ``device``. Copies to a GPU are asynchronous, from pinned memory."""
+        batch, to_gpu = self.batch, torch.device(device).type == "cuda"
+        if to_gpu and isinstance(batch, TensorRecord):
             batch = batch.map(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
-        return batch.to(device, non_blocking=non_blocking or fetched)
+        return batch.to(device, non_blocking=non_blocking or to_gpu)
 
 
 class Batches(IterableDataset):
-    """A stream of known length.
+    """A stream with a known length.
 
     Args:
         length: batches per epoch.
-        draw: makes the epoch's iterator.
+        draw: returns an iterator over an epoch's batches.
     """
 
     def __init__(self, length: int, draw: Callable[[], Iterator[Any]]) -> None:
@@ -52,17 +52,17 @@ class Batches(IterableDataset):
         return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        return map(Sealed, self._draw())
+        return map(UnconvertedBatch, self._draw())
 
 
 def loader(length: int, draw: Callable[[], Iterator[Any]]) -> DataLoader:
-    """A loader over ready-made batches, in this process."""
-    # With a generator of its own it leaves the global one alone, which a user's callbacks may draw from.
+    """Returns a loader that yields the batches of ``draw`` without worker processes."""
+    # A separate generator leaves the global one unchanged, from which a user's callbacks may sample.
     return DataLoader(Batches(length, draw), batch_size=None, num_workers=0, generator=torch.Generator())
 
 
 def keyed_generator(device: torch.device | str, *key: int) -> torch.Generator:
-    """A generator whose stream depends on all of ``key`` (seed, rank, epoch, purpose), not on call order."""
+    """Returns a generator seeded by ``key`` (seed, rank, epoch, purpose), so that call order does not matter."""
     mixed = 0x9E3779B97F4A7C15
     for part in key:
         mixed = ((mixed ^ (part + 0x7F4A7C15)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
@@ -71,38 +71,39 @@ def keyed_generator(device: torch.device | str, *key: int) -> torch.Generator:
 
 
 def count_batches(total: int, size: int, world_size: int) -> tuple[int, int]:
-    """How ``total`` indices are cut into batches of ``size`` that processes share out evenly.
+    """Computes how ``total`` indices are split into batches of ``size``, each partitioned evenly over processes.
 
     Returns:
-        the number of batches, and the size of each process's part of one.
+        the number of batches, and the number of indices of a batch that each process handles.
 
     Raises:
         UserError: there are more processes than indices.
     """
     if 0 < total < world_size:
         raise UserError(
-            f"trainer.devices: found {world_size} processes, expected at most {total}, for that is all a pass over the"
-            " log gives them to share out"
+            f"trainer.devices: found {world_size} processes, expected at most {total}, the number of samples in"
+            " an epoch"
         )
     part = min(max(size // world_size, 1), max(total // world_size, 1))
     return max(total // (part * world_size), 1), part
 
 
 def process_chunks(order: Tensor, size: int, world_size: int) -> Iterator[Tensor]:
-    """The batches that ``order``, the same in every process, is cut into along its last axis, shared out.
+    """Splits ``order`` into batches along its last axis, each partitioned over processes.
 
-    Together the parts are the batches that a single process would take, so that several learn what one does.
+    The parts of all processes together are the batches of a single process, so that training does not depend on the
+    number of processes. ``order`` must be the same on every rank.
 
-    Returns:
-        for each batch the part of every process, ``(..., world_size, part)``.
+    Yields:
+        the parts of all ranks of one batch, ``(..., world_size, part)``.
     """
     _, part = count_batches(order.shape[-1], size, world_size)
-    for whole in chunks(order, part * world_size):
-        yield whole.unflatten(-1, (world_size, part))
+    for batch in chunks(order, part * world_size):
+        yield batch.unflatten(-1, (world_size, part))
 
 
 def chunks(order: Tensor, size: int) -> Iterator[Tensor]:
-    """Consecutive pieces of the last axis; a shorter rest is left out, unless it is all there is."""
+    """Yields consecutive chunks of the last axis. A shorter last chunk is dropped unless it is the only one."""
     total = order.shape[-1]
     size = min(size, total)
     for begin in range(0, total - size + 1, size):

@@ -1,4 +1,4 @@
-"""Loading what was saved, with errors a user can act on."""
+"""Loading checkpoints, with error messages that a user can act on."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Module = TypeVar("Module", bound=pl.LightningModule)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU, tensors and plain values only.
+    """Reads a checkpoint of tensors and plain values onto the CPU.
 
     Raises:
-        UserError: there is no such file, or it is not a checkpoint.
+        UserError: the file does not exist or is not a checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -26,17 +26,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise UserError(f"checkpoint {path}: cannot be read, it is damaged or not a checkpoint") from error
+        raise UserError(f"checkpoint {path}: cannot be read, because it is damaged or not a checkpoint") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"checkpoint {path}: found no 'state_dict', expected a Lightning checkpoint")
     return content
 
 
 def load_module(path: str | Path, kind: type[Module]) -> Module:
-    """Loads a module saved by a trainer, in evaluation mode on the CPU.
+    """Loads a module that a trainer has saved, on the CPU and in evaluation mode.
 
     Raises:
-        UserError: the file cannot be read or holds a module of another kind.
+        UserError: the file cannot be read or contains a module of another class.
     """
     content = read_checkpoint(path)
     try:

@@ -1,4 +1,4 @@
-"""Means of scalars over an epoch, gathered without leaving the device."""
+"""Means of scalars over an epoch, accumulated on their device."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor
 
 
 class Means:
-    """Sums of scalars by name."""
+    """Accumulates scalars by name."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Takes in one value per name, all at once."""
+        """Adds one value per name, with a single tensor operation."""
         names = tuple(values)
         new = torch.stack([value.detach().float() for value in values.values()])
         total, count = self._sums.get(names, (0.0, 0))
         self._sums[names] = (total + new, count + 1)
 
     def take(self) -> dict[str, Tensor]:
-        """The means since the last time; begins anew."""
+        """Returns the means since the last call and resets them."""
         sums, self._sums = self._sums, {}
         return {
             name: mean

@@ -1,4 +1,4 @@
-"""Hyper-parameters as checkpoints store them: plain Python values, one name each."""
+"""Hyper-parameters in the form that checkpoints store: plain Python values by name."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _NOT_ARGUMENTS = ("self", "kwargs", "spec")
 
 
 def plain_arguments(scope: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a constructor from its ``locals()``, as plain values; the team's specification apart.
+    """Returns a constructor's arguments from its ``locals()`` as plain values, without the team's specification.
 
-    Call it first thing in ``__init__``. Dataclasses become dictionaries, so that ``weights_only`` loading works.
+    Call it at the beginning of ``__init__``. Dataclasses become dictionaries, so that ``weights_only`` loading works.
     """
-    chosen = {name: value for name, value in scope.items() if name not in _NOT_ARGUMENTS and not name.startswith("__")}
-    return {name: _plain(value) for name, value in chosen.items()}
+    values = {name: value for name, value in scope.items() if name not in _NOT_ARGUMENTS and not name.startswith("__")}
+    return {name: _plain(value) for name, value in values.items()}
 
 
 def _plain(value: Any) -> Any:

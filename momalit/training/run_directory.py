@@ -1,4 +1,4 @@
-"""Run directories: where they are, what they record, and which may be written to."""
+"""Run directories: their paths, their records, and which of them may be written to."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ PACKAGES = (
     "mujoco",
     "minari",
 )
-INHERITED = "MOMALIT_RUN_DIR"  # tells the processes that Lightning starts which directory the first one chose
+INHERITED = "MOMALIT_RUN_DIR"  # passes the directory chosen by rank 0 to the processes that Lightning starts
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """One run's directory; making the object touches nothing.
+    """The directory of a run. Creating the object does not change the file system.
 
-    It holds ``config.yaml``, ``run.json``, ``metrics.csv``, ``tensorboard/``, ``checkpoints/{last,best}.ckpt``,
-    ``results.json``, and ``world_model/`` and ``warm_start/`` with the same of the stages before.
+    The directory contains ``config.yaml``, ``run.json``, ``metrics.csv``, ``tensorboard/``,
+    ``checkpoints/{last,best}.ckpt`` and ``results.json``. The subdirectories ``world_model/`` and ``warm_start/``
+    contain the same files for the preceding stages.
 
     Args:
         path: the directory.
@@ -44,17 +45,18 @@ class RunDirectory:
 
     @classmethod
     def choose(cls, given: str | None, name: str, seed: int | None) -> RunDirectory:
-        """The directory that was asked for, else a new ``runs/<name>/<time>-<seed>`` where you stand.
+        """Returns the directory ``given``, or else a new ``runs/<name>/<time>-<seed>`` in the working directory.
 
         Raises:
-            UserError: several processes were started from outside, which cannot agree on a new name.
+            UserError: no directory is given and an external launcher started several processes, which could not agree
+                on a new name.
         """
         if given is not None:
             return cls(Path(given).expanduser())
         if INHERITED in os.environ:
             return cls(Path(os.environ[INHERITED]))
-        if started_from_outside():
-            raise UserError("run_dir: found none, expected one for processes started from outside (--run_dir DIR)")
+        if externally_launched():
+            raise UserError("run_dir: found none, expected --run_dir DIR when torchrun or srun starts the processes")
         stem = f"{datetime.now():%Y%m%d-%H%M%S}-{'unseeded' if seed is None else seed}"
         path = Path("runs") / name / stem
         for number in range(2, 1000):
@@ -65,7 +67,7 @@ class RunDirectory:
 
     @classmethod
     def around(cls, checkpoint: str | Path) -> RunDirectory | None:
-        """The run that a checkpoint belongs to, if it lies in one."""
+        """Returns the run directory that contains a checkpoint, or None if it is not in one."""
         directory = Path(checkpoint).resolve().parent.parent
         return cls(directory) if (directory / "run.json").is_file() else None
 
@@ -78,36 +80,37 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     def checkpoint(self, which: str) -> Path:
-        """The file of ``last`` or ``best``."""
+        """Returns the path of the checkpoint ``last`` or ``best``."""
         return self.checkpoints / f"{which}.ckpt"
 
     @property
     def record(self) -> dict[str, Any]:
-        """What ``run.json`` says; empty if there is none."""
+        """The content of ``run.json``; empty if the file does not exist or cannot be read."""
         try:
             return dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return {}
 
     def require_free(self) -> None:
-        """Refuses a directory whose run would be mixed with a new one.
+        """Checks that the directory does not contain another run.
 
         Raises:
-            UserError: another run's checkpoints are there.
+            UserError: the path is a file, or the directory contains checkpoints of another run.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"run_dir: {self.path} is a file, expected a directory")
         if any(self.path.glob("**/checkpoints/*.ckpt")):
-            state = self.record.get("status", "unfinished")
+            status = self.record.get("status", "unfinished")
             raise UserError(
-                f"run_dir: {self.path} holds another run ({state}); continue it with --ckpt_path last, or name another"
+                f"run_dir: {self.path} contains another run ({status}); continue it with --ckpt_path last, or choose"
+                " another directory"
             )
 
     def begin(self, record: Mapping[str, Any], config: str) -> None:
-        """Makes the directory and writes ``run.json`` and ``config.yaml``.
+        """Creates the directory and writes ``run.json`` and ``config.yaml``.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the directory cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -118,23 +121,23 @@ class RunDirectory:
             raise UserError(f"run_dir: {self.path} cannot be written ({error.strerror})") from error
 
     def update(self, **entries: Any) -> None:
-        """Adds to ``run.json``, or changes it."""
+        """Adds or replaces entries of ``run.json``."""
         write_json(self.path / "run.json", {**self.record, **entries})
 
 
-def started_from_outside() -> bool:
-    """Whether ``torchrun`` or SLURM's ``srun`` started this process as one of several."""
+def externally_launched() -> bool:
+    """Returns whether ``torchrun`` or SLURM's ``srun`` started this process as one of several."""
     inside_srun = os.environ.get("SLURM_JOB_NAME") not in (None, "bash", "interactive")
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 or (inside_srun and int(os.environ.get("SLURM_NTASKS", "1")) > 1)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically."""
     handle, partial = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(partial, 0o644)  # mkstemp makes files private
+        os.chmod(partial, 0o644)  # mkstemp creates files that only their owner can read
         os.replace(partial, path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
@@ -142,17 +145,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Writes a JSON file whole or not at all."""
+    """Writes a JSON file atomically."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a run's numbers depend on."""
+    """Returns the versions of this library and of the packages that results depend on."""
     return {"momalit": library_version(), **versions_of(PACKAGES)}
 
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of Python and of ``packages``, ``absent`` where one is not installed."""
+    """Returns the versions of Python and of ``packages``; ``absent`` if a package is not installed."""
     found = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -163,7 +166,7 @@ def versions_of(packages: Iterable[str]) -> dict[str, str]:
 
 
 def library_version() -> str:
-    """The installed version, or ``unknown`` in a checkout that was never installed."""
+    """Returns the installed version of this library, or ``unknown`` if it is not installed."""
     try:
         return version("momalit")
     except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What MOMA-PPO needs first: a world model, and policies to start from. Trained once, then found in a cache."""
+"""Stages that MOMA-PPO needs: a world model, and policies for a warm start. They are trained once and then cached."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ TrainerFactory = Callable[[RunDirectory, "Stage", pl.LightningModule], pl.Traine
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of preparation.
+    """A training stage before MOMA-PPO.
 
     Args:
-        key: the configuration's group of settings, the policies' argument that takes the checkpoint, and the folder.
-        title: what people call it.
-        kind: the module that is trained.
-        inherits: settings taken from the policies, because the two must agree.
+        key: name of the configuration's group of settings, of the argument of ``MOMAPPOModule`` that takes the
+            checkpoint, and of the subdirectory of the run.
+        title: name in messages.
+        kind: class of the trained module.
+        inherits: settings that are taken from the policies because both must agree.
     """
 
     key: str
@@ -41,18 +42,18 @@ class Stage:
 
     @property
     def folder(self) -> str:
-        """Where the cache keeps this kind."""
+        """Name of the cache folder for this stage."""
         return f"{self.key}s"
 
 
 def settings_of(stage: Stage, group: Mapping[str, Any], policies: Mapping[str, Any]) -> dict[str, Any]:
-    """The stage's settings: its group in the configuration, and what it shares with the policies."""
+    """Returns the stage's settings: its group in the configuration and those it inherits from the policies."""
     return {**group, **{name: policies[name] for name in stage.inherits if name in policies}}
 
 
 def cache_key(stage: Stage, fingerprint: str, settings: Mapping[str, Any], seed: int | None, precision: str) -> str:
-    """Names a checkpoint by everything that its weights depend on."""
-    parts = {
+    """Returns a hash of everything that the weights of a checkpoint depend on."""
+    content = {
         "version": library_version(),
         "class": stage.kind.__name__,
         "data": fingerprint,
@@ -60,7 +61,7 @@ def cache_key(stage: Stage, fingerprint: str, settings: Mapping[str, Any], seed:
         "seed": seed,
         "precision": str(precision),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
 def find_or_train(
@@ -73,47 +74,48 @@ def find_or_train(
     cache: Path,
     make_trainer: TrainerFactory,
 ) -> dict[str, Any]:
-    """The stage's checkpoint for this dataset, these settings and this seed.
+    """Returns the stage's checkpoint for a dataset, settings and seed: from the cache, or else by training it.
 
     Args:
-        stage: what is wanted.
-        settings: of the stage's module, and ``max_epochs``.
-        datamodule: gives ``spec``, ``fingerprint`` and the data.
-        seed: of the training; None was not seeded, which is never looked up.
-        precision: Lightning's name of the number format.
-        run: the run that needs it; training happens in its subdirectory, and continues there if it was interrupted.
-        cache: where checkpoints of all runs are kept.
+        stage: the stage.
+        settings: arguments of the stage's module, and ``max_epochs``.
+        datamodule: the data, with ``spec`` and ``fingerprint``.
+        seed: seed of the training. Without a seed (None) the cache is not used.
+        precision: the trainer's precision, e.g. ``32-true``.
+        run: the run that needs the checkpoint. Training uses its subdirectory and continues there if it was
+            interrupted.
+        cache: folder with checkpoints of all runs.
         make_trainer: makes the stage's trainer.
 
     Returns:
-        ``path`` of the checkpoint, its ``key``, and ``from``: ``cache`` or ``training``.
+        ``path`` of the checkpoint, its ``key``, and ``from``, which is ``cache`` or ``training``.
     """
     key = cache_key(stage, datamodule.fingerprint, settings, seed, precision)
-    kept = cache / stage.folder / f"{key}.ckpt"
-    if seed is not None and kept.is_file():
-        logger.info("%s: found in the cache, trained on the same data, settings and seed: %s", stage.title, kept)
-        return {"path": str(kept), "key": key, "from": "cache"}
-    own = RunDirectory(run.path / stage.key)
+    cached = cache / stage.folder / f"{key}.ckpt"
+    if seed is not None and cached.is_file():
+        logger.info("%s: found in the cache (same data, settings and seed): %s", stage.title, cached)
+        return {"path": str(cached), "key": key, "from": "cache"}
+    stage_run = RunDirectory(run.path / stage.key)
     if seed is not None:
         seed_everything(seed, workers=True, verbose=False)
     module = stage.kind(datamodule.spec, **{name: value for name, value in settings.items() if name != "max_epochs"})
-    trainer = make_trainer(own, stage, module)
-    last = own.checkpoint("last")
-    logger.info("%s: %s in %s", stage.title, "training goes on" if last.is_file() else "training", own.path)
+    trainer = make_trainer(stage_run, stage, module)
+    last = stage_run.checkpoint("last")
+    logger.info("%s: %s in %s", stage.title, "continuing training" if last.is_file() else "training", stage_run.path)
     trainer.fit(module, datamodule=datamodule, ckpt_path=str(last) if last.is_file() else None)
     if seed is not None and trainer.is_global_zero:
-        copy_whole(last, kept)
+        copy_atomically(last, cached)
     return {"path": str(last.resolve()), "key": key, "from": "training"}
 
 
-def copy_whole(source: Path, target: Path) -> None:
-    """Copies a file so that other processes see all of it or nothing."""
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copies a file so that other processes see either the complete file or none."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(prefix=".partial-", dir=target.parent)
     os.close(handle)
     try:
         shutil.copyfile(source, partial)
-        os.chmod(partial, 0o644)  # mkstemp makes files private
+        os.chmod(partial, 0o644)  # mkstemp creates files that only their owner can read
         os.replace(partial, target)
     except BaseException:
         Path(partial).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which of Lightning's settings a team can be trained with, and why not with the others."""
+"""Checks of Lightning's trainer settings. Error messages state why a setting is not supported."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ _SHARDED = ("fsdp", "deepspeed", "modelparallel")
 
 
 def require_strategy(strategy: Any) -> None:
-    """Refuses strategies that cut networks into pieces.
+    """Rejects strategies that shard parameters.
 
     Args:
-        strategy: a strategy's name, class path or object.
+        strategy: name, class path or object of a strategy.
 
     Raises:
-        UserError: it is one of them.
+        UserError: the strategy shards parameters.
     """
     name = strategy if isinstance(strategy, str) else type(strategy).__name__
-    plain = name.lower().replace("_", "")
-    if any(kind in plain for kind in _SHARDED):
+    normalised = name.lower().replace("_", "")
+    if any(kind in normalised for kind in _SHARDED):
         raise UserError(
-            f"trainer.strategy: found {name}, expected ddp; it spreads a network's parameters over devices, but acting,"
-            " imagining and clipping use networks whole, and they are small enough for one device"
+            f"trainer.strategy: found {name}, expected ddp; it shards a network's parameters over devices, but acting,"
+            " imagined rollouts and gradient clipping need complete networks, which fit on one device"
         )
 
 
 def require_launcher(strategy: Any) -> None:
-    """Refuses ways to start processes that the command line cannot follow.
+    """Rejects strategies whose processes exist only during ``fit``.
 
     Raises:
-        UserError: the processes would live during the training alone, but stages and the final evaluation need them.
+        UserError: the strategy starts processes by spawn or fork. The stages and the final evaluation need them, too.
     """
     if isinstance(strategy, str) and any(word in strategy for word in ("spawn", "fork", "notebook")):
         raise UserError(
-            f"trainer.strategy: found {strategy}, expected ddp; its processes end with each training, but the stages"
-            " before and the evaluation after need them too"
+            f"trainer.strategy: found {strategy}, expected ddp; its processes end after each fit, but the stages"
+            " before it and the evaluation after it need them, too"
         )
 
 
 def require_precision(precision: Any) -> None:
-    """Refuses number formats in which statistics and log-probabilities would be wrong.
+    """Rejects precisions in which statistics and log-probabilities would be wrong.
 
     Args:
-        precision: Lightning's name of it, or None.
+        precision: Lightning's name of a precision, or None.
 
     Raises:
-        UserError: the weights themselves would have 16 bits.
+        UserError: the precision is not supported, e.g. because weights would have 16 bits.
     """
     name = _ALIASES.get(str(precision), str(precision))
     if name not in PRECISIONS:
@@ -59,37 +59,37 @@ def require_precision(precision: Any) -> None:
         )
 
 
-def require_kept(asked: Any, precision: str) -> None:
-    """Refuses a number format that the device does not have, where Lightning would take another.
+def require_precision_on_device(requested: Any, precision: str) -> None:
+    """Rejects 16-mixed on a device without it, where Lightning would silently use another precision.
 
     Args:
-        asked: what was asked for.
-        precision: what the trainer has taken.
+        requested: the precision in the configuration.
+        precision: the precision that the trainer uses.
 
     Raises:
-        UserError: the two differ.
+        UserError: 16-mixed is requested and the trainer uses another precision.
     """
-    name = _ALIASES.get(str(asked), str(asked))
+    name = _ALIASES.get(str(requested), str(requested))
     if name == "16-mixed" and precision != name:
         raise UserError(
-            f"trainer.precision: found {asked}, expected bf16-mixed or 32-true on this device: CPUs have no float16"
-            " arithmetic that networks can be trained with"
+            f"trainer.precision: found {requested}, expected bf16-mixed or 32-true on this device: CPUs do not"
+            " support training in float16"
         )
 
 
-def require_own_clipping(trainer: Any, what: str, settings: str) -> None:
-    """Refuses Lightning's clipping of all gradients as one, which modules with clipping of their own do not do.
+def require_no_trainer_clipping(trainer: Any, what: str, settings: str) -> None:
+    """Rejects the trainer's gradient clipping for modules that clip parts of their parameters separately.
 
     Args:
-        trainer: Lightning's.
-        what: the module clips, for the message.
-        settings: where to say how much.
+        trainer: Lightning's trainer.
+        what: the parts that the module clips and a verb, for the message, e.g. ``members are``.
+        settings: the settings to use instead, for the message.
 
     Raises:
-        UserError: the trainer's clipping is on.
+        UserError: the trainer's gradient clipping is on.
     """
     if trainer.gradient_clip_val is not None:
         raise UserError(
-            f"trainer.gradient_clip_val: found {trainer.gradient_clip_val}, expected none: {what} clipped apart,"
-            f" see {settings}"
+            f"trainer.gradient_clip_val: found {trainer.gradient_clip_val}, expected none: {what} clipped"
+            f" separately, see {settings}"
         )

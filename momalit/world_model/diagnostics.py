@@ -1,4 +1,4 @@
-"""How far a world model can be trusted: measured on trajectories it has not seen."""
+"""Accuracy and calibration of a world model on held-out trajectories."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ HORIZONS = (1, 5, 10, 25, 50)
 
 @torch.no_grad()
 def one_step_errors(model: WorldModel, batch: Transitions) -> tuple[Tensor, Tensor]:
-    """Standardised squared errors of the elites' mean prediction, and the ensemble's uncertainty.
+    """Squared errors of the elites' mean prediction in standardised units, and the ensemble's uncertainty.
 
     Args:
         model: the world model.
         batch: real transitions.
 
     Returns:
-        errors ``(B, S + 1)``, the reward's last, and ``u_all`` ``(B,)``.
+        errors ``(B, S + 1)``, with the reward's error last, and ``u_all`` ``(B,)``.
     """
     prediction = model(batch.state, batch.action)
     target = model.space.target(model.space.raw_target(batch))
@@ -33,18 +33,18 @@ def one_step_errors(model: WorldModel, batch: Transitions) -> tuple[Tensor, Tens
 
 @torch.no_grad()
 def open_loop_errors(
-    model: WorldModel, data: Trajectories, horizons: tuple[int, ...] = HORIZONS, rows: int = 2048
+    model: WorldModel, data: Trajectories, horizons: tuple[int, ...] = HORIZONS, max_starts: int = 2048
 ) -> dict[int, Tensor]:
-    """Error of the model left alone with the recorded actions, against what the simulator did.
+    """Errors of open-loop rollouts with the recorded actions, compared with the recorded states.
 
     Args:
-        model: the world model; its mean over elites is followed.
+        model: the world model; rollouts follow the elites' mean prediction.
         data: real trajectories.
-        horizons: numbers of steps after which to compare; those longer than all trajectories are left out.
-        rows: most start states used, spread evenly over the data.
+        horizons: rollout lengths in steps; those longer than every trajectory are skipped.
+        max_starts: approximate maximum number of start states, spread evenly over the data.
 
     Returns:
-        for every horizon, the root mean square error per state dimension ``(S,)``, in deviations of the state.
+        for every horizon, the root mean square error per state dimension ``(S,)``, in standard deviations of the state.
     """
     remaining = data.length - data.step
     errors: dict[int, Tensor] = {}
@@ -53,7 +53,7 @@ def open_loop_errors(
         starts = torch.nonzero(remaining >= horizon).squeeze(1)
         if not len(starts):
             continue
-        starts = starts[:: max(len(starts) // rows, 1)]
+        starts = starts[:: max(len(starts) // max_starts, 1)]
         state = data.state[data.row[starts]]
         for t in range(horizon):
             change = model.space.target.inverse(model(state, data.action[starts + t]).mean.mean(0))[:, :-1]
@@ -64,28 +64,28 @@ def open_loop_errors(
 
 @torch.no_grad()
 def termination_scores(model: WorldModel, batch: Transitions) -> dict[str, float]:
-    """Precision and recall of predicted terminations, where the elites' mean logit is positive.
+    """Precision and recall of predicted terminations; a positive mean logit of the elites counts as a prediction.
 
-    Precision is NaN where none is predicted, recall where none happened.
+    Precision is NaN if no termination is predicted, recall is NaN if none occurs in ``batch``.
     """
     predicted = model(batch.state, batch.action).termination.mean(0) > 0
-    right = (predicted & batch.terminated).sum()
-    return {"precision": float(right / predicted.sum()), "recall": float(right / batch.terminated.sum())}
+    correct = (predicted & batch.terminated).sum()
+    return {"precision": float(correct / predicted.sum()), "recall": float(correct / batch.terminated.sum())}
 
 
 def world_model_metrics(model: WorldModel, data: Trajectories) -> dict[str, float]:
-    """Figures that say how far ``model`` can be trusted on ``data``, under the names they are logged by."""
+    """All metrics of ``model`` on ``data``, with the names under which they are logged."""
     batch = data.transitions(torch.arange(len(data)))
-    error, unsure = one_step_errors(model, batch)
-    report = {"test/error": float(error.mean()), "test/error_reward": float(error[:, -1].mean())}
+    error, u_all = one_step_errors(model, batch)
+    metrics = {"test/error": float(error.mean()), "test/error_reward": float(error[:, -1].mean())}
     for dimension, value in enumerate(error[:, :-1].mean(0).tolist()):
-        report[f"test/error_state_{dimension:02d}"] = value
-    report["test/rank_correlation"] = float(rank_correlation(unsure, error.mean(-1)))
-    report["test/uncertainty_median"] = float(unsure.median())
-    report["test/uncertainty_99"] = float(unsure.quantile(0.99))
+        metrics[f"test/error_state_{dimension:02d}"] = value
+    metrics["test/rank_correlation"] = float(rank_correlation(u_all, error.mean(-1)))
+    metrics["test/uncertainty_median"] = float(u_all.median())
+    metrics["test/uncertainty_99"] = float(u_all.quantile(0.99))
     if model.termination == "learned" and bool(data.terminated.any()):
         for name, score in termination_scores(model, batch).items():
-            report[f"test/termination_{name}"] = score
+            metrics[f"test/termination_{name}"] = score
     for horizon, values in open_loop_errors(model, data).items():
-        report[f"test/open_loop_{horizon:02d}"] = float(values.square().mean().sqrt())
-    return report
+        metrics[f"test/open_loop_{horizon:02d}"] = float(values.square().mean().sqrt())
+    return metrics

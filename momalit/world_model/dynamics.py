@@ -1,4 +1,4 @@
-"""WorldModel: the elites of a trained ensemble with all that is needed to use them."""
+"""WorldModel: the frozen elites of a trained ensemble and the statistics needed to use them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ TERMINATIONS = ("learned", "never")
 
 
 class ModelSpace(nn.Module):
-    """Between the units of the task and those of the networks.
+    """Converts between the units of the task and the standardised units of the networks.
 
-    Input ``[s ; a_1..a_n]`` (agents unpadded) and target ``[s' - s ; r]`` are standardised with statistics of the
-    training split. A target dimension that never varies is predicted as its constant.
+    Standardises the input ``[s ; a_1..a_n]`` (actions unpadded) and the target ``[s' - s ; r]`` with statistics of the
+    training split. The prediction of a constant target dimension is its constant.
 
     Args:
         spec: the team.
@@ -48,8 +48,8 @@ class ModelSpace(nn.Module):
 
     @torch.no_grad()
     def fit(self, data: Trajectories, discount: float) -> None:
-        """Takes statistics, bounding box and the worst discounted return-to-go from ``data``."""
-        # A column at a time: inputs and targets of a whole log would take several times its memory.
+        """Sets the statistics, the bounding box and the lowest discounted return-to-go to those of ``data``."""
+        # One column at a time: the inputs and targets of the whole dataset would take several times its memory.
         row, states = data.row, data.state.split(1, 1)
         actions = (data.action.flatten(1)[:, column] for column in self.joint_index.split(1))
         changes = (column[1:][row] - column[row] for column in states)
@@ -71,18 +71,18 @@ class ModelSpace(nn.Module):
 
     @property
     def reward_scale(self) -> Tensor:
-        """What one standardised unit of reward is worth."""
+        """The standard deviation of the reward, which is one standardised unit."""
         return self.target.std[-1]
 
 
 class WorldModel(nn.Module):
-    """A frozen ensemble of elites: predicts one step for a batch of states and joint actions.
+    """A frozen ensemble of E elites, which predicts one step for a batch of states and joint actions.
 
     Args:
         spec: the team.
         n_elites: E.
         hidden_sizes: widths of the hidden layers.
-        termination: ``learned`` (the ensemble's own head) or ``never`` (known: only time limits end an episode).
+        termination: ``learned`` (predicted by the ensemble), or ``never`` if only time limits end an episode.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class WorldModel(nn.Module):
         return int(self.architecture["n_elites"])
 
     def train(self, mode: bool = True) -> WorldModel:
-        """Stays in evaluation mode: the model is not trained any more."""
+        """Stays in evaluation mode whatever ``mode`` is, because the model is frozen."""
         return super().train(False)
 
     @torch.no_grad()
@@ -120,7 +120,7 @@ class WorldModel(nn.Module):
         x = self.space.input(self.space.raw_input(state, action))
         prediction = self.network(x.expand(self.n_elites, *x.shape))
         varies = self.space.target.varies
-        # Nothing has trained what the networks say of a constant: it is certain.
+        # Constant target dimensions have no training loss. Their prediction is exact, so their variance is zero.
         return prediction._replace(
             mean=prediction.mean * varies, log_variance=prediction.log_variance.masked_fill(~varies, -torch.inf)
         )

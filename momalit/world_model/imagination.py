@@ -1,4 +1,4 @@
-"""ImaginedEnv: the world model as a batched team environment, pessimistic where it is unsure."""
+"""ImaginedEnv: the world model as a batched team environment, with pessimism where the model is uncertain."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ STOP_VALUES = ("pessimistic", "bootstrap")
 
 @dataclass
 class Pessimism:
-    """How the team is kept where the model is right.
+    """Penalties and limits that keep the policies where the model is accurate.
 
-    Uncertainties are in standardised units; penalties count in units of the reward's standard deviation.
+    Uncertainties are in standardised units; penalties are in units of the reward's standard deviation.
 
     Args:
-        lambda_all: λ_all, coefficient of the disagreement about state and reward.
-        lambda_reward: λ_reward, coefficient of the disagreement about the reward.
+        lambda_all: λ_all, coefficient of the ensemble's disagreement on state and reward.
+        lambda_reward: λ_reward, coefficient of the ensemble's disagreement on the reward.
         lambda_aleatoric: λ_aleatoric, coefficient of the largest predicted noise.
-        threshold: τ: caps each penalty, and is where the adaptive horizon stops a rollout.
+        threshold: τ, the cap of each uncertainty and the limit of the adaptive horizon.
         clip_to_data: clip predicted states and rewards to the dataset's bounding box.
-        adaptive_horizon: stop a rollout when the disagreement exceeds τ.
-        stop_value: value that follows such a stop: ``pessimistic`` (the worst return of the data) or
-            ``bootstrap``.
+        adaptive_horizon: stop a rollout when the disagreement on state and reward exceeds τ.
+        stop_value: value after such a stop: ``pessimistic`` (the lowest return in the dataset) or ``bootstrap``.
     """
 
     lambda_all: float = 1.0
@@ -53,22 +52,22 @@ class Pessimism:
 
     @classmethod
     def none(cls) -> Pessimism:
-        """The model as it is, for diagnostics."""
+        """No penalties and no adaptive horizon, for diagnostics. Clips to the bounding box."""
         return cls(lambda_all=0.0, lambda_reward=0.0, lambda_aleatoric=0.0, clip_to_data=True, adaptive_horizon=False)
 
 
 class ImaginedEnv:
-    """B rows of a team's life in the world model.
+    """A batch of B rollouts in the world model.
 
-    Each row takes its whole step (successor, reward, end) from one elite, drawn anew per row and step, or once for the
-    row's life. A row that has ended stays where it is, marked invalid, so that shapes stay fixed.
+    One elite predicts the next state, reward and termination of a rollout's step. It is sampled per rollout and step,
+    or once per rollout. A rollout that has ended keeps its state and is marked invalid, so that shapes stay fixed.
 
     Args:
         model: the world model.
         pessimism: penalties and limits.
         sample_predictions: add the predicted noise to the elite's mean.
-        generator: source of all randomness, on the model's device.
-        elite_per_rollout: whether a row stays with the elite it was given.
+        generator: random number generator on the model's device.
+        elite_per_rollout: use one elite for a whole rollout.
     """
 
     def __init__(
@@ -90,24 +89,29 @@ class ImaginedEnv:
         self._penalty: list[Tensor] = []
 
     def reset(self, state: Tensor, elite: Tensor | None = None) -> None:
-        """Begins in ``state`` ``(B, S)``; rows that stay with an elite take ``elite`` ``(B,)``, or one drawn here."""
+        """Starts B rollouts.
+
+        Args:
+            state: initial states ``(B, S)``.
+            elite: with ``elite_per_rollout``, the elites to use ``(B,)``; None to sample them.
+        """
         self.state = state
         if elite is None and self.elite_per_rollout:
-            elite = self.draw_elites(state.shape[0])
+            elite = self.sample_elites(state.shape[0])
         self.elite = torch.zeros(state.shape[0], dtype=torch.long, device=state.device) if elite is None else elite
-        self.alive = torch.ones(state.shape[0], dtype=torch.bool, device=state.device)
+        self.active = torch.ones(state.shape[0], dtype=torch.bool, device=state.device)
 
     def step(self, action: Tensor) -> Step:
-        """One step of all rows.
+        """Advances all rollouts by one step.
 
         Args:
             action: ``(B, A, U)``, within bounds.
         """
-        model, space, caution = self.model, self.model.space, self.pessimism
+        model, space, pessimism = self.model, self.model.space, self.pessimism
         prediction = model(self.state, action)
         rows = torch.arange(action.shape[0], device=action.device)
         if not self.elite_per_rollout:
-            self.elite = self.draw_elites(len(rows))
+            self.elite = self.sample_elites(len(rows))
         elite = self.elite
         outcome = prediction.mean[elite, rows]
         if self.sample_predictions:
@@ -115,7 +119,7 @@ class ImaginedEnv:
             outcome = outcome + noise * torch.exp(0.5 * prediction.log_variance[elite, rows])
         outcome = space.target.inverse(outcome)
         state, reward = self.state + outcome[:, :-1], outcome[:, -1]
-        if caution.clip_to_data:
+        if pessimism.clip_to_data:
             state = state.clamp(space.state_low, space.state_high)
             reward = reward.clamp(space.reward_low, space.reward_high)
         u_all = uncertainty.ensemble_covariance_norm(prediction.mean)
@@ -124,37 +128,39 @@ class ImaginedEnv:
             u_all,
             uncertainty.ensemble_reward_variance(prediction.mean),
             uncertainty.max_predicted_variance(prediction.log_variance)
-            if caution.lambda_aleatoric
+            if pessimism.lambda_aleatoric
             else torch.zeros_like(u_all),
-            (caution.lambda_all, caution.lambda_reward, caution.lambda_aleatoric),
-            caution.threshold,
+            (pessimism.lambda_all, pessimism.lambda_reward, pessimism.lambda_aleatoric),
+            pessimism.threshold,
             space.reward_scale,
         )
-        valid = self.alive
-        never = torch.zeros_like(valid)
+        valid = self.active
+        false = torch.zeros_like(valid)
         terminated = (
-            valid & self._ends(prediction.termination[elite, rows]) if model.termination == "learned" else never
+            valid & self._sample_terminations(prediction.termination[elite, rows])
+            if model.termination == "learned"
+            else false
         )
-        stopped = valid & ~terminated & (u_all > caution.threshold) if caution.adaptive_horizon else never
+        stopped = valid & ~terminated & (u_all > pessimism.threshold) if pessimism.adaptive_horizon else false
         self._u_all.append(u_all)
         self._penalty.append(reward - penalised)
-        self.alive = valid & ~terminated & ~stopped
+        self.active = valid & ~terminated & ~stopped
         self.state = torch.where(valid.unsqueeze(-1), state, self.state)
-        return Step(self.state, penalised * valid, terminated, never, valid, never, stopped)
+        return Step(self.state, penalised * valid, terminated, false, valid, false, stopped)
 
-    def draw_elites(self, rows: int) -> Tensor:
-        """Numbers of elites, uniformly, ``(rows,)``."""
-        return torch.randint(self.model.n_elites, (rows,), generator=self.generator, device=self.state.device)
+    def sample_elites(self, count: int) -> Tensor:
+        """Samples elite indices uniformly, ``(count,)``."""
+        return torch.randint(self.model.n_elites, (count,), generator=self.generator, device=self.state.device)
 
-    def _ends(self, logit: Tensor) -> Tensor:
-        """Draws terminations at their predicted probability: rare ones seldom reach one half, but they do happen."""
-        draw = torch.rand(logit.shape, generator=self.generator, device=logit.device)
-        return draw < torch.sigmoid(logit)
+    def _sample_terminations(self, logit: Tensor) -> Tensor:
+        """Samples terminations with their predicted probability, since rare ones seldom reach a probability of 0.5."""
+        uniform = torch.rand(logit.shape, generator=self.generator, device=logit.device)
+        return uniform < torch.sigmoid(logit)
 
     def uncertainties(self) -> Tensor:
-        """``u_all`` of every step so far, ``(T, B)``."""
+        """The disagreement ``u_all`` at every step so far, ``(T, B)``."""
         return torch.stack(self._u_all)
 
     def penalties(self) -> Tensor:
-        """What pessimism took from the reward at every step so far, ``(T, B)``."""
+        """The penalty subtracted from the reward at every step so far, ``(T, B)``."""
         return torch.stack(self._penalty)

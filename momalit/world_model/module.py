@@ -1,4 +1,4 @@
-"""WorldModelModule: trains the probabilistic ensemble."""
+"""WorldModelModule: trains the probabilistic dynamics ensemble."""
 
 from __future__ import annotations
 
@@ -21,36 +21,37 @@ from momalit.nn.ensemble import EnsembleNetwork
 from momalit.training.batches import count_batches, keyed_generator, process_chunks
 from momalit.training.hyperparameters import plain_arguments
 from momalit.training.resumable import ResumableModule
-from momalit.training.trainer_checks import require_own_clipping
+from momalit.training.trainer_checks import require_no_trainer_clipping
 from momalit.world_model.diagnostics import world_model_metrics
 from momalit.world_model.dynamics import TERMINATIONS, ModelSpace, WorldModel
 
 
 class WorldModelModule(ResumableModule):
-    """Trains M members side by side, each on its own shuffling of the data, and keeps the best of each.
+    """Trains M members in parallel, each on its own shuffling of the data, and saves the best weights of each.
 
-    Loss per member: Gaussian negative log-likelihood of the standardised ``[s' - s ; r]``, averaged over the dimensions
-    that vary, plus the cross-entropy of termination. Each dimension's likelihood is weighted by its predicted variance
-    to the power β, held constant (Seitzer et al., 2022): unweighted, a network explains rare outcomes as noise and
-    hardly learns them any more. A member whose held-out error stops improving is frozen; training
-    ends when all are. ``n_elites`` members with the smallest held-out error of the means make the world model.
+    The loss of a member is the Gaussian negative log-likelihood of the standardised ``[s' - s ; r]``, averaged over the
+    dimensions that vary, plus the cross-entropy of termination. The likelihood of each dimension is weighted by its
+    predicted variance to the power β, without gradient through the weight (Seitzer et al., 2022). Without this weight,
+    a network explains rare outcomes as noise and hardly learns them. A member is frozen when its validation error stops
+    improving; training ends when all members are frozen. The ``n_elites`` members with the smallest squared error of
+    the mean on the validation split form the world model.
 
     Args:
         spec: the team (the command line links it to the data).
-        n_members: networks trained.
-        n_elites: networks kept.
+        n_members: M, number of trained networks.
+        n_elites: number of networks in the world model.
         hidden_sizes: widths of the hidden layers.
         termination: ``learned``, or ``never`` for tasks that only a time limit ends.
-        lr: learning rate at the start, annealed to zero over the epochs by a half cosine.
+        lr: initial learning rate; cosine annealing reduces it to 1 % over the epochs.
         weight_decay: decoupled weight decay.
-        batch_size: transitions per member and step, in all processes together.
+        batch_size: transitions per member and optimiser step, summed over processes.
         patience: epochs without improvement after which a member is frozen.
-        min_improvement: relative decrease of the held-out error that counts as improvement.
-        max_grad_norm: largest gradient norm of a member, which a few steep transitions would else throw back to where
-            it began, or further, at a high learning rate.
-        beta: that power, from 0 (the plain likelihood) to 1 (means learn as from squared errors).
-        discount: γ for the worst return in the data, which pessimism needs.
-        compiled: compile the networks with ``torch.compile``, which takes a while and a C++ compiler on a CPU.
+        min_improvement: relative decrease of the validation error that counts as an improvement.
+        max_grad_norm: maximum gradient norm of each member. Without clipping, a few transitions with large gradients
+            can undo a member's training at a high learning rate.
+        beta: β, from 0 (unweighted likelihood) to 1 (the mean is trained as with squared errors).
+        discount: γ of the lowest return in the dataset, which pessimism needs.
+        compiled: compile the networks with ``torch.compile``. This takes time and, on a CPU, needs a C++ compiler.
     """
 
     def __init__(
@@ -98,27 +99,27 @@ class WorldModelModule(ResumableModule):
         self.register_buffer("best_error", torch.full((n_members,), torch.inf))
         self.register_buffer("epochs_without_improvement", torch.zeros(n_members, dtype=torch.long))
         self._epoch_loss: list[Tensor] = []
-        self._held_out: list[Tensor] = []
+        self._validation_errors: list[Tensor] = []
 
     # --- data ------------------------------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
-        """Takes the statistics of the training split.
+        """Computes the statistics of the training split.
 
         Raises:
-            UserError: the data belong to another team, or hold nothing out to choose members by.
+            UserError: the dataset is of another team, or its validation split is empty.
         """
         super().setup(stage)
         self.spec.require_same(self._data.spec, "the configured model", f"dataset {self._data.dataset}")
         if stage == "fit":
             if not len(self._data.validation):
-                raise UserError("data.validation_fraction: holds out 0 trajectories, a world model needs at least one")
+                raise UserError("data.validation_fraction: found 0 validation trajectories, expected at least 1")
             self.space.fit(self._data.train.to("cpu"), self.hparams["discount"])
 
     def require_trainer(self, trainer: pl.Trainer, fitting: bool) -> None:
-        """Refuses, beside what no module can be trained with, clipping that would have no effect."""
+        """Also rejects the trainer's gradient clipping, which would have no effect."""
         super().require_trainer(trainer, fitting)
         if fitting:
-            require_own_clipping(trainer, "members are", "model.max_grad_norm")
+            require_no_trainer_clipping(trainer, "members are", "model.max_grad_norm")
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -130,39 +131,39 @@ class WorldModelModule(ResumableModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def train_dataloader(self) -> DataLoader:
-        """Batches ``(M, B)``: every member goes through the training split in its own order."""
-        number, _ = count_batches(len(self._data.train), self.hparams["batch_size"], self.trainer.world_size)
-        return self.stream(number, self._training_batches)
+        """Batches ``(M, B)``, in which every member iterates over the training split in its own order."""
+        length, _ = count_batches(len(self._data.train), self.hparams["batch_size"], self.trainer.world_size)
+        return self.stream(length, self._training_batches)
 
     def val_dataloader(self) -> DataLoader:
-        """Every process looks at its share."""
-        return self._in_order(self._data.validation, self.trainer.world_size)
+        """Every process evaluates its share of the validation split."""
+        return self._ordered_loader(self._data.validation, self.trainer.world_size)
 
     def test_dataloader(self) -> DataLoader:
-        return self._in_order(self._data.test)
+        return self._ordered_loader(self._data.test)
 
     def predict_dataloader(self) -> DataLoader:
-        return self._in_order(self._data.test)
+        return self._ordered_loader(self._data.test)
 
     def _training_batches(self) -> Iterator[Transitions]:
         data = self._data.train
         random = keyed_generator("cpu", torch.initial_seed(), self.current_epoch, 1)
-        # The same order in every process, which takes its share of each batch. Short numbers: the log may be large.
+        # The order is the same in every process, and each takes its share of a batch. 32-bit indices save memory.
         order = torch.empty(self.hparams["n_members"], len(data), dtype=torch.int32)
         for member in order:
             torch.randperm(len(data), generator=random, out=member)
         for parts in process_chunks(order, self.hparams["batch_size"], self.trainer.world_size):
             yield data.transitions(parts[..., self.global_rank, :].to(data.reward.device, torch.long))
 
-    def _in_order(self, data: Trajectories, n: int = 1, size: int = 4096) -> DataLoader:
-        """All transitions, or this process's share where ``n`` share them; in as many batches everywhere."""
-        number = -(-len(data) // (n * size))
-        share = torch.arange(len(data)).tensor_split(n)[self.global_rank if n > 1 else 0]
-        return self.stream(number, lambda: (data.transitions(index) for index in share.tensor_split(max(number, 1))))
+    def _ordered_loader(self, data: Trajectories, world_size: int = 1, size: int = 4096) -> DataLoader:
+        """Loads this process's share of the transitions in order; all processes have the same number of batches."""
+        length = -(-len(data) // (world_size * size))
+        share = torch.arange(len(data)).tensor_split(world_size)[self.global_rank if world_size > 1 else 0]
+        return self.stream(length, lambda: (data.transitions(index) for index in share.tensor_split(max(length, 1))))
 
     # --- training --------------------------------------------------------------------------------------------------
     def training_step(self, batch: Transitions, _: int) -> Tensor:
-        """The loss of all members that still train; batch tensors are ``(M, B, ...)``."""
+        """The summed loss of the members that are not frozen; batch tensors are ``(M, B, ...)``."""
         x = self.space.input(self.space.raw_input(batch.state, batch.action))
         y = self.space.target(self.space.raw_target(batch))
         loss = self.losses(x, y, batch.terminated)
@@ -170,25 +171,25 @@ class WorldModelModule(ResumableModule):
         return (loss * self.training_members).sum()
 
     def losses(self, x: Tensor, y: Tensor, terminated: Tensor) -> Tensor:
-        """Loss of every member ``(M,)`` for standardised inputs ``(M, B, n_in)`` and targets ``(M, B, D)``."""
+        """The loss of every member ``(M,)`` for standardised inputs ``(M, B, n_in)`` and targets ``(M, B, D)``."""
         prediction = self.network(x)
         varies = self.space.target.varies
         error = (prediction.mean - y) ** 2 * torch.exp(-prediction.log_variance) + prediction.log_variance
-        trust = torch.exp(self.hparams["beta"] * prediction.log_variance.detach())
-        likelihood = 0.5 * (error * trust * varies).sum(-1).mean(-1) / varies.sum().clamp(min=1)
+        weight = torch.exp(self.hparams["beta"] * prediction.log_variance.detach())
+        likelihood = 0.5 * (error * weight * varies).sum(-1).mean(-1) / varies.sum().clamp(min=1)
         loss = likelihood + 0.01 * self.network.range_penalty()
         if self.hparams["termination"] == "learned":
-            ends = F.binary_cross_entropy_with_logits(prediction.termination, terminated.to(x.dtype), reduction="none")
-            loss = loss + ends.mean(-1)
+            logit, target = prediction.termination, terminated.to(x.dtype)
+            loss = loss + F.binary_cross_entropy_with_logits(logit, target, reduction="none").mean(-1)
         return loss
 
     @property
     def training_members(self) -> Tensor:
-        """Which members have not been frozen yet, ``(M,)`` bool."""
+        """Mask of the members that are not frozen, ``(M,)`` bool."""
         return self.epochs_without_improvement < self.hparams["patience"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW, annealed by a half cosine over ``max_epochs``."""
+        """AdamW with cosine annealing over ``max_epochs``."""
         optimizer = torch.optim.AdamW(
             self.network.parameters(), self.hparams["lr"], weight_decay=self.hparams["weight_decay"], fused=self.fused
         )
@@ -199,12 +200,12 @@ class WorldModelModule(ResumableModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clips every member apart: what one meets is nothing to the others."""
+        """Clips the gradient of every member separately, because the members are independent networks."""
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
         norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
-        share = (self.hparams["max_grad_norm"] / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+        factor = (self.hparams["max_grad_norm"] / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
-            gradient.mul_(share.view(-1, *[1] * (gradient.dim() - 1)))
+            gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
 
     def on_train_epoch_end(self) -> None:
         loss = gather_tensor(torch.stack(self._epoch_loss).mean(0)).mean(0)
@@ -213,22 +214,22 @@ class WorldModelModule(ResumableModule):
             raise FloatingPointError(f"world model: loss per member {loss.tolist()} in epoch {self.current_epoch}")
         self.log_synced({"train/loss": loss.mean()})
 
-    # --- held-out error --------------------------------------------------------------------------------------------
+    # --- validation ------------------------------------------------------------------------------------------------
     def validation_step(self, batch: Transitions, _: int) -> None:
         x = self.space.input(self.space.raw_input(batch.state, batch.action))
         y = self.space.target(self.space.raw_target(batch))
         mean = self.network(x.expand(self.hparams["n_members"], *x.shape)).mean
-        self._held_out.append((((mean - y) * self.space.target.varies) ** 2).mean(-1).sum(-1))
+        self._validation_errors.append((((mean - y) * self.space.target.varies) ** 2).mean(-1).sum(-1))
 
     def on_validation_epoch_end(self) -> None:
-        """Keeps the members that improved; stops when none trains any more."""
-        error = gather_tensor(torch.stack(self._held_out).sum(0)).sum(0) / len(self._data.validation)
-        self._held_out.clear()
+        """Saves the members that improved; stops training when all members are frozen."""
+        error = gather_tensor(torch.stack(self._validation_errors).sum(0)).sum(0) / len(self._data.validation)
+        self._validation_errors.clear()
         if self.trainer.sanity_checking:
             return
         if self.trainer.state.fn == "fit":
             improved = (error < self.best_error * (1 - self.hparams["min_improvement"])) & self.training_members
-            # The first weights of a member are kept whatever their error, so that nothing undefined is ever used.
+            # ``best_error`` is infinite at first, so the first validation saves every member with a finite error.
             self.best_network.copy_members(self.network, improved)
             self.best_error.copy_(torch.where(improved, error, self.best_error))
             self.epochs_without_improvement.copy_(torch.where(improved, 0, self.epochs_without_improvement + 1))
@@ -240,20 +241,21 @@ class WorldModelModule(ResumableModule):
 
     @property
     def elites(self) -> Tensor:
-        """Numbers of the members with the smallest held-out error, best first, ``(E,)``."""
+        """Indices of the members with the smallest validation error, best first, ``(E,)``."""
         return self.best_error.argsort(stable=True)[: self.hparams["n_elites"]]
 
-    # --- use -------------------------------------------------------------------------------------------------------
+    # --- the trained model -----------------------------------------------------------------------------------------
     def world_model(self) -> WorldModel:
-        """The elites, frozen, with their statistics.
+        """Returns the frozen elites with the statistics of the training split.
 
         Raises:
-            UserError: training ended before its first validation, so that nothing has been kept.
+            UserError: no validation has taken place, so that no weights have been saved.
         """
         if not bool(torch.isfinite(self.best_error).any()):
-            raise UserError("world model: no member was ever validated, expected at least one epoch with validation")
-        chosen = self.hparams
-        model = WorldModel(self.spec, chosen["n_elites"], chosen["hidden_sizes"], chosen["termination"]).to(self.device)
+            raise UserError("world model: found no validated member, expected at least one epoch with validation")
+        hparams = self.hparams
+        model = WorldModel(self.spec, hparams["n_elites"], hparams["hidden_sizes"], hparams["termination"])
+        model = model.to(self.device)
         model.space.load_state_dict(self.space.state_dict())
         model.network.load_state_dict(self.best_network.subset(self.elites).state_dict())
         return model
@@ -262,17 +264,17 @@ class WorldModelModule(ResumableModule):
         self._tested = self.world_model()
 
     def test_step(self, batch: Transitions, index: int) -> None:
-        """The report is made from whole trajectories; see ``on_test_epoch_end``."""
+        """Does nothing: the metrics need whole trajectories; see ``on_test_epoch_end``."""
 
     def on_test_epoch_end(self) -> None:
-        """Logs held-out errors, open-loop errors and how well uncertainty ranks errors."""
+        """Logs one-step and open-loop errors and the rank correlation of uncertainty and error on the test split."""
         self.log_synced(world_model_metrics(self._tested, self._data.test.to(self.device)))
 
     def on_predict_start(self) -> None:
         self._tested = self.world_model()
 
     def predict_step(self, batch: Transitions, _: int) -> dict[str, Tensor]:
-        """Predicted successor and reward (mean over the elites) for the test split, in the units of the task."""
+        """Predicted next state and reward (mean over the elites) for the test split, in the units of the task."""
         prediction = self._tested(batch.state, batch.action)
         outcome = self._tested.space.target.inverse(prediction.mean.mean(0))
         return {"next_state": batch.state + outcome[:, :-1], "reward": outcome[:, -1]}

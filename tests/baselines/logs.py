@@ -1,4 +1,4 @@
-"""Small logs made by hand, and the means to train on them."""
+"""Small hand-made datasets, and functions to train on them."""
 
 import lightning.pytorch as pl
 import torch
@@ -8,7 +8,7 @@ from momalit.core.trajectories import Trajectories
 
 
 class Recorded(pl.LightningDataModule):
-    """Trajectories at hand."""
+    """A data module with given training trajectories."""
 
     def __init__(self, spec, train):
         super().__init__()
@@ -33,20 +33,21 @@ def fit(module, data, epochs):
     return module.eval()
 
 
-def team(discrete, n_agents=2, state_size=1, sees=None):
-    """Agents with two choices or one action in [-1, 1], that see the columns ``sees[i]``, or everything."""
+def team(discrete, n_agents=2, state_size=1, observes=None):
+    """Agents with two discrete actions or one action in [-1, 1]. Agent i observes columns ``observes[i]``, or all."""
     bounds = ((), ()) if discrete else ((-1.0,), (1.0,))
     everything = tuple(range(state_size))
     agents = tuple(
-        AgentSpec(f"agent_{i}", sees[i] if sees else everything, 2 if discrete else 1, *bounds) for i in range(n_agents)
+        AgentSpec(f"agent_{i}", observes[i] if observes else everything, 2 if discrete else 1, *bounds)
+        for i in range(n_agents)
     )
     return TeamSpec("toy", agents, state_size, discrete, 2, tuple(("state", i) for i in everything))
 
 
-def one_step_log(spec, state, action, reward):
-    """Every row an episode of one step that terminates."""
+def one_step_dataset(spec, state, action, reward):
+    """A dataset in which each row is an episode of one step that terminates."""
     rows = len(reward)
     states = torch.stack([state, state], 1).flatten(0, 1)
-    yes = torch.ones(rows, dtype=torch.bool)
+    terminated = torch.ones(rows, dtype=torch.bool)
     lengths = torch.ones(rows, dtype=torch.long)
-    return Recorded(spec, Trajectories.from_lengths(states, action, reward, yes, ~yes, lengths))
+    return Recorded(spec, Trajectories.from_lengths(states, action, reward, terminated, ~terminated, lengths))

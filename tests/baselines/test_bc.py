@@ -1,4 +1,4 @@
-"""Behaviour cloning recovers what generated the log."""
+"""Behaviour cloning recovers the policies that generated the dataset."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ LENGTH = 6
 
 @pytest.fixture(scope="module")
 def data():
-    """Agent a answers half of what it sees; b, with two components, gives ±what it saw at the first step."""
+    """Agent a outputs half its observation. The two components of b are ± its observation at the first step."""
     agents = (AgentSpec("a", (0,), 1, (-1.0,), (1.0,)), AgentSpec("b", (1,), 2, (-2.0, -2.0), (2.0, 2.0)))
     spec = TeamSpec("toy", agents, 2, False, LENGTH, (("state", 0), ("state", 1)))
     random = torch.Generator().manual_seed(0)
@@ -47,23 +47,23 @@ def cloned(data):
     return module, trainer
 
 
-def test_the_demonstrators_are_recovered_with_their_memory_and_their_noise(cloned):
+def test_bc_recovers_the_mean_the_history_dependence_and_the_noise_of_the_data(cloned):
     module, _ = cloned
     state = torch.rand(LENGTH, 200, 2, generator=torch.Generator().manual_seed(1)) * 1.8 - 0.9
-    wanted = torch.zeros(LENGTH, 200, 2, 2)
-    wanted[..., 0, 0] = 0.5 * state[..., 0]
-    wanted[..., 1, 0], wanted[..., 1, 1] = state[0, :, 1], -state[0, :, 1]
-    previous = torch.cat([torch.zeros(1, 200, 2, 2), wanted[:-1]])
+    expected = torch.zeros(LENGTH, 200, 2, 2)
+    expected[..., 0, 0] = 0.5 * state[..., 0]
+    expected[..., 1, 0], expected[..., 1, 1] = state[0, :, 1], -state[0, :, 1]
+    previous = torch.cat([torch.zeros(1, 200, 2, 2), expected[:-1]])
     keep = torch.ones(LENGTH, 200, dtype=torch.bool)
     keep[0] = False
     policy, _ = module.actor(Sequence(state, previous, keep))
-    error = (policy.mode - wanted).square().mean((0, 1)).sqrt()
+    error = (policy.mode - expected).square().mean((0, 1)).sqrt()
     assert error.max() < 0.1
     assert error[0, 1] == 0
     torch.testing.assert_close(module.actor.log_std.exp()[1], torch.full((2,), 0.1), atol=0.04, rtol=0)
 
 
-def test_burn_in_teaches_nothing_and_steps_past_the_end_neither(data):
+def test_burn_in_steps_and_invalid_steps_are_not_in_the_loss(data):
     module = BCModule(data.spec, width=8, gru_size=4, window=4, burn_in=2)
     batch = data.train.windows(torch.tensor([0, 3, LENGTH - 1]), 2, 4)
     assert batch.valid.sum(0).tolist() == [4, 3, 1]
@@ -89,14 +89,14 @@ def test_only_the_best_episodes_are_cloned(data):
     torch.testing.assert_close(module.actor.inputs.standardizer.mean, data.train.state.mean(0))
 
 
-def test_an_epoch_covers_the_log_about_once(data):
+def test_an_epoch_has_about_as_many_steps_as_the_dataset(data):
     module = BCModule(data.spec, width=8, gru_size=4, window=3, batch_size=16)
     trainer = make_trainer(1)
     trainer.fit(module, datamodule=data)
     assert trainer.global_step == len(data.train) // (3 * 16)
 
 
-def test_a_checkpoint_gives_the_same_team(cloned, data, tmp_path):
+def test_a_loaded_checkpoint_gives_the_same_policies(cloned, data, tmp_path):
     module, trainer = cloned
     trainer.save_checkpoint(tmp_path / "bc.ckpt")
     loaded = load_module(tmp_path / "bc.ckpt", BCModule)
@@ -104,7 +104,7 @@ def test_a_checkpoint_gives_the_same_team(cloned, data, tmp_path):
     assert torch.equal(loaded.actor(sequence)[0].mode, module.actor(sequence)[0].mode)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(data):
+def test_a_loss_that_is_not_finite_stops_the_run(data):
     module = BCModule(data.spec, width=8, gru_size=4)
     module.actor.head.weight.data.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="behaviour cloning: loss is nan in epoch 0"):
@@ -112,6 +112,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(data):
 
 
 @pytest.mark.parametrize(("name", "value"), [("window", 0), ("batch_size", 0), ("burn_in", -1)])
-def test_impossible_settings_are_refused_by_name(data, name, value):
+def test_invalid_settings_raise_an_error_with_their_name(data, name, value):
     with pytest.raises(UserError, match=rf"model\.{name}: found {value}, expected at least"):
         BCModule(data.spec, **{name: value})

@@ -11,7 +11,7 @@ from momalit.nn.actors import TeamActor
 from tests.analytic import masked_spec, split_target_spec
 
 
-def test_continuous_actions_lie_side_by_side():
+def test_continuous_actions_are_concatenated():
     spec = split_target_spec()
     joint, actions = joint_team_spec(spec), JointActions(spec)
     assert joint.agents == (AgentSpec("team", (0, 1), 3, (-1.0,) * 3, (1.0,) * 3),)
@@ -20,7 +20,7 @@ def test_continuous_actions_lie_side_by_side():
     assert torch.equal(actions.split(actions.join(action)), action)
 
 
-def test_a_discrete_choice_is_one_of_all_combinations():
+def test_a_discrete_joint_action_is_one_of_all_combinations():
     spec = masked_spec()
     actions = JointActions(spec)
     assert joint_team_spec(spec).action_size == 6
@@ -30,24 +30,24 @@ def test_a_discrete_choice_is_one_of_all_combinations():
     assert torch.equal(actions.split(joint[:2]), one[:2])
 
 
-def test_combinations_with_a_forbidden_choice_are_forbidden():
+def test_combinations_with_an_invalid_action_are_invalid():
     spec = masked_spec()
     actor = JointActor(spec, TeamActor(joint_team_spec(spec), 8, 0))
     state = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]).expand(1, 500, 4)
     policy, _ = actor(Sequence(state, torch.zeros(1, 500, 2, 3), torch.zeros(1, 500, dtype=torch.bool)))
-    drawn = policy.sample(torch.Generator().manual_seed(0))
-    assert drawn.shape == (1, 500, 2, 3)
-    assert drawn[..., 0, 0].sum() == 0
-    assert bool((drawn[..., 0, :].sum(1) > 0)[0, 1:].all())
+    sampled = policy.sample(torch.Generator().manual_seed(0))
+    assert sampled.shape == (1, 500, 2, 3)
+    assert sampled[..., 0, 0].sum() == 0
+    assert bool((sampled[..., 0, :].sum(1) > 0)[0, 1:].all())
     torch.testing.assert_close(
-        policy.log_prob(drawn), torch.full((1, 500, 1), 4.0).reciprocal().log(), atol=0.1, rtol=0
+        policy.log_prob(sampled), torch.full((1, 500, 1), 4.0).reciprocal().log(), atol=0.1, rtol=0
     )
     assert policy.mode.sum((-1, -2)).eq(2).all()
     assert policy.entropy.shape == (1, 500, 1)
 
 
-def test_too_many_combinations_are_refused():
+def test_too_many_combinations_raise_an_error():
     spec = masked_spec()
     many = tuple(dataclasses.replace(spec.agents[1], name=f"agent_{i}") for i in range(13))
-    with pytest.raises(UserError, match=r"found 8,192 of them, expected at most 4,096"):
+    with pytest.raises(UserError, match=r"found 8,192 combinations .* expected at most 4,096"):
         joint_team_spec(TeamSpec("many", many, 4, True, 1, spec.sources))

@@ -1,4 +1,4 @@
-"""Two processes learn one team."""
+"""Training in two processes."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the methods with values share."""
+"""Properties that all methods with value functions share."""
 
 import lightning.pytorch as pl
 import pytest
@@ -20,7 +20,7 @@ def weights(module):
 
 @pytest.mark.parametrize("gru_size", [0, 8])
 @pytest.mark.parametrize("kind", CONTINUOUS)
-def test_a_continued_run_is_bit_for_bit_the_whole_one(kind, gru_size, reacher, tmp_path):
+def test_a_resumed_run_is_bit_for_bit_equal_to_an_uninterrupted_one(kind, gru_size, reacher, tmp_path):
     def train(epochs, checkpoint=None):
         pl.seed_everything(3, verbose=False)
         module = kind(reacher.spec, gru_size=gru_size, **SMALL)
@@ -28,20 +28,20 @@ def test_a_continued_run_is_bit_for_bit_the_whole_one(kind, gru_size, reacher, t
         trainer.fit(module, datamodule=reacher, ckpt_path=checkpoint)
         return module, trainer
 
-    whole, _ = train(3)
+    uninterrupted, _ = train(3)
     part, trainer = train(1)
     trainer.save_checkpoint(tmp_path / "part.ckpt")
     read_checkpoint(tmp_path / "part.ckpt")  # tensors and plain values only
-    continued, _ = train(3, str(tmp_path / "part.ckpt"))
-    assert torch.equal(weights(continued), weights(whole))
-    assert not torch.equal(weights(part), weights(whole))
+    resumed, _ = train(3, str(tmp_path / "part.ckpt"))
+    assert torch.equal(weights(resumed), weights(uninterrupted))
+    assert not torch.equal(weights(part), weights(uninterrupted))
     loaded = load_module(tmp_path / "part.ckpt", kind)
     assert torch.equal(weights(loaded), weights(part))
 
 
 @pytest.mark.parametrize("kind", DISCRETE)
 @pytest.mark.parametrize("gru_size", [0, 8])
-def test_discrete_teams_learn_and_act(kind, gru_size, icg):
+def test_discrete_teams_train_and_predict(kind, gru_size, icg):
     module = kind(icg.spec, gru_size=gru_size, **SMALL)
     trainer = make_trainer(2)
     trainer.fit(module, datamodule=icg)
@@ -52,14 +52,14 @@ def test_discrete_teams_learn_and_act(kind, gru_size, icg):
 
 
 @pytest.mark.parametrize("kind", [ITD3BCModule, IOMARModule])
-def test_discrete_teams_are_refused_where_actions_must_be_continuous(kind, icg):
-    with pytest.raises(UserError, match=rf"{kind.__name__} needs continuous actions, found .* of icg"):
+def test_methods_for_continuous_actions_reject_discrete_teams(kind, icg):
+    with pytest.raises(UserError, match=rf"found {kind.__name__} for the discrete actions of icg, expected"):
         kind(icg.spec)
 
 
 @pytest.mark.parametrize("kind", CONTINUOUS)
-def test_every_weight_that_learns_is_in_the_loss(kind, reacher):
-    """What DistributedDataParallel demands; TD3 is looked at in a step that updates its policies."""
+def test_every_trained_weight_is_in_the_loss(kind, reacher):
+    """DistributedDataParallel requires it. TD3+BC is tested in a step that updates its policies."""
     module = kind(reacher.spec, gru_size=8, **SMALL, **({"policy_delay": 1} if kind is ITD3BCModule else {}))
     module.noise = torch.Generator().manual_seed(0)
     batch = reacher.train.segments(torch.arange(0, 200, 10), 2, 5)
@@ -70,14 +70,14 @@ def test_every_weight_that_learns_is_in_the_loss(kind, reacher):
         assert (weight.grad is not None) == weight.requires_grad, name
 
 
-def test_a_memory_where_an_agent_sees_less_than_the_state(reacher):
+def test_the_default_has_a_gru_only_if_an_agent_observes_part_of_the_state(reacher):
     assert MAIQLModule(reacher.spec, width=8).gru_size == 128
     assert MAIQLModule(reacher.spec, width=8, gru_size=0).gru_size == 0
     assert IQLModule(reacher.spec, width=8).gru_size == 0
     assert MAIQLModule(team(True), width=8).gru_size == 0
 
 
-def test_targets_follow_the_networks(reacher):
+def test_target_networks_are_updated_by_polyak_averaging(reacher):
     module = MAIQLModule(reacher.spec, width=8, gru_size=0, target_update_rate=0.25)
     before = module.q_target.out.bias.clone()
     with torch.no_grad():
@@ -97,12 +97,12 @@ def test_targets_follow_the_networks(reacher):
         ("expectile", 1.0),
     ],
 )
-def test_impossible_settings_are_refused_by_name(name, value):
+def test_invalid_settings_raise_an_error_with_their_name(name, value):
     with pytest.raises(UserError, match=rf"model\.{name}: found {value}, expected"):
         MAIQLModule(team(True), **{name: value})
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(icg):
+def test_a_loss_that_is_not_finite_stops_the_run(icg):
     module = MAIQLModule(icg.spec, **SMALL)
     module.actor.head.weight.data.fill_(torch.nan)
     with pytest.raises(FloatingPointError, match="MAIQL: policy is nan in epoch 0"):

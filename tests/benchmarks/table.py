@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.table FILE``: the JSON of pytest-benchmark as tables in Markdown."""
+"""``python -m tests.benchmarks.table FILE``: prints the JSON file of pytest-benchmark as Markdown tables."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ COLUMNS = {
     "share_of_chosen": "of the sgemm used",
     "times_faster": "times the research code",
     "times_one_process": "times one process",
-    "times_one_process_apart": "two that share nothing",
+    "times_one_process_independent": "two independent processes",
     "peak_mb": "peak memory, MB",
     "memory_resident": "memory, times the raw size",
-    "memory_peak": "at its peak",
-    "memory_peak_fitted": "at the peak of taking statistics",
+    "memory_peak": "peak while loading",
+    "memory_peak_fitted": "peak while computing statistics",
 }
 
 
@@ -29,33 +29,33 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 def summary(benchmarks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """How many times as fast as the research code the stages are, over all tasks: a table of a few lines."""
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for each in benchmarks:
-        if "times_faster" in each["extra_info"]:
-            words = each["param"].split("-")
-            number = next(word for word in words if word in PRECISIONS)
+    """Yields the lines of a summary table: the speed of each stage relative to the research code, over all tasks."""
+    speedups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for benchmark in benchmarks:
+        if "times_faster" in benchmark["extra_info"]:
+            words = benchmark["param"].split("-")
+            precision = next(word for word in words if word in PRECISIONS)
             width = "".join(f", {word}" for word in words if word[0].isdigit())
-            found[each["group"] + width][number].append(each["extra_info"]["times_faster"])
-    if found:
+            speedups[benchmark["group"] + width][precision].append(benchmark["extra_info"]["times_faster"])
+    if speedups:
         yield f"| times as fast as the research code | {' | '.join(PRECISIONS.values())} |"
         yield "|---|" + "---|" * len(PRECISIONS)
-    for stage, numbers in found.items():
-        ends = [(min(numbers[name]), max(numbers[name])) if numbers[name] else None for name in PRECISIONS]
-        cells = ["" if end is None else " to ".join(dict.fromkeys(f"{x:.1f}" for x in end)) for end in ends]
+    for stage, values in speedups.items():
+        ranges = [(min(values[name]), max(values[name])) if values[name] else None for name in PRECISIONS]
+        cells = ["" if ends is None else " to ".join(dict.fromkeys(f"{x:.1f}" for x in ends)) for ends in ranges]
         yield f"| {stage} | {' | '.join(cells)} |"
 
 
 def lines(content: Mapping[str, Any]) -> Iterator[str]:
-    """The tables' lines, one table per group of benchmarks."""
-    every = sorted(content["benchmarks"], key=lambda each: each["group"] or "")
-    first = every[0]["extra_info"]
+    """Yields the lines of all tables, one table per group of benchmarks."""
+    benchmarks = sorted(content["benchmarks"], key=lambda benchmark: benchmark["group"] or "")
+    first = benchmarks[0]["extra_info"]
     yield (
-        f"{first['threads']} thread(s); products of 1024x1024 in float32: {first['gflops_default']} GFLOP/s by"
-        f" PyTorch's default library, {first['gflops_chosen']} by the one used.\n"
+        f"{first['threads']} thread(s); float32 products of 1024x1024 matrices: {first['gflops_default']} GFLOP/s with"
+        f" PyTorch's default library, {first['gflops_chosen']} with the used one.\n"
     )
-    yield from summary(every)
-    for group, members in groupby(every, key=lambda each: each["group"]):
+    yield from summary(benchmarks)
+    for group, members in groupby(benchmarks, key=lambda benchmark: benchmark["group"]):
         rows = list(members)
         shown = {key: title for key, title in COLUMNS.items() if any(key in row["extra_info"] for row in rows)}
         yield f"\n| {group} | ms | {' | '.join(shown.values())} |"

@@ -1,4 +1,4 @@
-"""What is timed: the library's own steps on data of the right shapes. Speed does not depend on the numbers in them."""
+"""The workloads of the benchmarks: steps of the library on random data, whose values do not affect the speed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
 def make_spec(task: str, **settings: object) -> TeamSpec:
-    """The team of a real task."""
+    """Returns the team of a task."""
     env = make_env(task, **settings)
     try:
         return team_spec(env, task, settings)
@@ -32,7 +32,7 @@ def make_spec(task: str, **settings: object) -> TeamSpec:
 
 
 def make_data(spec: TeamSpec, transitions: int, length: int = 50) -> Trajectories:
-    """Random trajectories in the shapes of a task."""
+    """Returns random trajectories with the shapes of a task."""
     random = torch.Generator().manual_seed(0)
     episodes = transitions // length
     shape = (transitions, spec.n_agents, spec.action_size)
@@ -49,14 +49,16 @@ def make_data(spec: TeamSpec, transitions: int, length: int = 50) -> Trajectorie
 
 @contextmanager
 def precision(name: str) -> Iterator[None]:
-    """What Lightning's ``bf16-mixed`` does around a step; nothing for ``fp32``."""
-    kind = PRECISIONS[name]
-    with torch.autocast("cpu", kind, enabled=kind is not None):
+    """Uses autocast as Lightning's ``bf16-mixed`` does; no effect for ``fp32``."""
+    dtype = PRECISIONS[name]
+    with torch.autocast("cpu", dtype, enabled=dtype is not None):
         yield
 
 
-def world_model_step(spec: TeamSpec, hidden: tuple[int, ...], number: str, members: int = 7) -> Callable[[], None]:
-    """One gradient step of the ensemble on a batch of 256 transitions per member, drawing the batch included."""
+def world_model_step(
+    spec: TeamSpec, hidden: tuple[int, ...], precision_name: str, members: int = 7
+) -> Callable[[], None]:
+    """Returns one gradient step of the ensemble on 256 transitions per member, including their selection."""
     torch.manual_seed(0)
     data = make_data(spec, 20_000)
     module = WorldModelModule(spec, members, 5, hidden)
@@ -66,7 +68,7 @@ def world_model_step(spec: TeamSpec, hidden: tuple[int, ...], number: str, membe
 
     def step() -> None:
         optimizer.zero_grad()
-        with precision(number):
+        with precision(precision_name):
             loss = module.training_step(data.transitions(order[:, :256]), 0)
         loss.backward()
         optimizer.step()
@@ -75,31 +77,31 @@ def world_model_step(spec: TeamSpec, hidden: tuple[int, ...], number: str, membe
 
 
 def model_products(spec: TeamSpec, hidden: tuple[int, ...], rows: int, members: int) -> float:
-    """Multiplications and additions of one forward pass of ``members`` networks over ``rows`` rows."""
+    """Returns the multiplications and additions of one forward pass of ``members`` networks on a batch of ``rows``."""
     sizes = [spec.state_size + spec.joint_action_size, *hidden, 2 * (spec.state_size + 1) + 1]
     return 2.0 * members * rows * sum(a * b for a, b in pairwise(sizes))
 
 
 @dataclass
-class Practice:
-    """A team with its model, and the log it starts from: one policy iteration in two halves.
+class PolicyIteration:
+    """A policy iteration in its two parts, rollout and update, with a team, a world model and a dataset.
 
     Args:
         spec: the team.
-        hidden: widths of the model's hidden layers; it has five elites.
-        rows: rollouts.
-        horizon: their steps.
-        minibatches: per pass, of five.
-        number: ``fp32`` or ``bf16``.
-        sizes: of the policies' networks; those of the paper by default.
+        hidden: widths of the world model's hidden layers. It has five elites.
+        n_rollouts: number of rollouts.
+        horizon: steps per rollout.
+        n_minibatches: minibatches in each of five passes.
+        precision_name: ``fp32`` or ``bf16``.
+        sizes: units of the policies' linear layers and GRUs; by default those of the paper.
     """
 
     spec: TeamSpec
     hidden: tuple[int, ...]
-    rows: int
+    n_rollouts: int
     horizon: int
-    minibatches: int
-    number: str = "fp32"
+    n_minibatches: int
+    precision_name: str = "fp32"
     sizes: tuple[int, int] = (256, 128)
 
     def __post_init__(self) -> None:
@@ -109,29 +111,29 @@ class Practice:
         self.team = MOMAPPOModule(
             self.spec,
             horizon=self.horizon,
-            n_rollouts=self.rows,
-            n_minibatches=self.minibatches,
+            n_rollouts=self.n_rollouts,
+            n_minibatches=self.n_minibatches,
             width=width,
             gru_size=gru_size,
         )
         self.team.world_model = WorldModel(self.spec, 5, self.hidden, "never")
         self.team.world_model.space.fit(self.data, 0.99)
-        self.team.pessimism.adaptive_horizon = False  # every row to its end, so that all runs do the same work
+        self.team.pessimism.adaptive_horizon = False  # all rollouts have full length, so that all runs do the same work
         self.optimizer = self.team.make_optimizer()
 
     def imagine(self) -> Rollout:
         random = torch.Generator().manual_seed(0)
-        index = torch.randint(len(self.data), (self.rows,), generator=random)
-        with precision(self.number):
+        index = torch.randint(len(self.data), (self.n_rollouts,), generator=random)
+        with precision(self.precision_name):
             return self.team.imagine(self.data.sequence(index, self.team.burn_in), self.horizon, random)
 
     def update(self, rollout: Rollout) -> int:
         steps = 0
-        with precision(self.number):
+        with precision(self.precision_name):
             rollout = self.team.with_advantages(rollout)
         for minibatch in self.team.minibatches(rollout, torch.Generator().manual_seed(0)):
             self.optimizer.zero_grad()
-            with precision(self.number):
+            with precision(self.precision_name):
                 loss = self.team.training_step(minibatch, 0)
             loss.backward()
             self.team.configure_gradient_clipping(self.optimizer)

@@ -1,4 +1,4 @@
-"""Evaluation: which episodes are played, and that all of them count."""
+"""Evaluation: the seeds of the episodes, and their returns."""
 
 import pytest
 import torch
@@ -17,48 +17,50 @@ def team(reacher):
     return BCModule(reacher.spec, width=8, gru_size=4)
 
 
-def test_validation_and_test_seeds_never_meet_and_more_episodes_begin_with_the_same():
+def test_validation_and_test_seeds_are_disjoint_and_do_not_depend_on_the_number_of_episodes():
     validation, test = episode_seeds("validation", 500), episode_seeds("test", 500)
     assert len(set(validation)) == len(set(test)) == 500
     assert not set(validation) & set(test)
     assert episode_seeds("test", 20) == test[:20]
 
 
-def test_an_episode_depends_on_its_seed_alone(team):
-    whole = Evaluation().play(team, "validation", 5)
-    assert whole.shape == (5,)
-    assert len(whole.unique()) == 5
+def test_the_return_of_an_episode_depends_only_on_its_seed(team):
+    returns = Evaluation().episode_returns(team, "validation", 5)
+    assert returns.shape == (5,)
+    assert len(returns.unique()) == 5
     seeds = episode_seeds("validation", 5)
-    for share in (slice(0, None, 2), slice(1, None, 2)):
-        env = VectorTeamEnv(team.spec, len(seeds[share]))
-        torch.testing.assert_close(play_episodes(env, team.actor, seeds[share]), whole[share])
+    for part in (slice(0, None, 2), slice(1, None, 2)):
+        env = VectorTeamEnv(team.spec, len(seeds[part]))
+        torch.testing.assert_close(play_episodes(env, team.actor, seeds[part]), returns[part])
 
 
-def test_the_same_team_gets_the_same_returns_again(team):
+def test_returns_are_reproducible(team):
     evaluation = Evaluation()
-    first = evaluation.play(team, "test", 3)
-    assert torch.equal(first, evaluation.play(team, "test", 3))
-    assert not torch.equal(first, evaluation.play(team, "validation", 3))
-    sampled = Evaluation(deterministic=False).play(team, "test", 3)
+    first = evaluation.episode_returns(team, "test", 3)
+    assert torch.equal(first, evaluation.episode_returns(team, "test", 3))
+    assert not torch.equal(first, evaluation.episode_returns(team, "validation", 3))
+    sampled = Evaluation(deterministic=False).episode_returns(team, "test", 3)
     assert not torch.equal(first, sampled)
-    assert torch.equal(sampled, Evaluation(deterministic=False).play(team, "test", 3))
+    assert torch.equal(sampled, Evaluation(deterministic=False).episode_returns(team, "test", 3))
 
 
-def test_workers_change_nothing(team):
+def test_returns_do_not_depend_on_the_number_of_workers(team):
     evaluation = Evaluation(workers=2)
-    assert torch.equal(evaluation.play(team, "test", 5), Evaluation().play(team, "test", 5))
+    assert torch.equal(evaluation.episode_returns(team, "test", 5), Evaluation().episode_returns(team, "test", 5))
     first = evaluation._env
-    assert torch.equal(evaluation.play(team, "validation", 3), Evaluation().play(team, "validation", 3))
+    assert torch.equal(
+        evaluation.episode_returns(team, "validation", 3), Evaluation().episode_returns(team, "validation", 3)
+    )
     assert not any(process.is_alive() for process in first._workers._processes)
     evaluation._env.close()
 
 
 @pytest.mark.parametrize("setting", ["episodes", "test_episodes"])
-def test_no_episodes_are_refused(setting):
+def test_zero_episodes_raise_an_error(setting):
     with pytest.raises(UserError, match=rf"Evaluation\.{setting}: found 0, expected at least 1"):
         Evaluation(**{setting: 0})
 
 
-def test_no_workers_are_refused():
+def test_zero_workers_raise_an_error():
     with pytest.raises(UserError, match=r"Evaluation\.workers: found 0, expected an integer of at least 1"):
         Evaluation(workers=0)

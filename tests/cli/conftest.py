@@ -1,4 +1,4 @@
-"""Commands run in this process: starting Python takes longer than a tiny fit."""
+"""A fixture that runs commands in the test process, because starting Python takes longer than a tiny fit."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ evaluation:
 
 @dataclass
 class Outcome:
-    """What a command ended with and said on standard error."""
+    """Exit code and standard error of a command."""
 
     code: int
-    said: str
+    stderr: str
 
 
 Command = Callable[..., Outcome]
@@ -57,13 +57,13 @@ Command = Callable[..., Outcome]
 
 @pytest.fixture
 def momalit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line in an empty folder that holds ``tiny.yaml``."""
+    """Runs a command in a folder that contains only ``tiny.yaml``."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(TINY)
 
-    def run(*words: str) -> Outcome:
+    def run(*arguments: str) -> Outcome:
         capsys.readouterr()
-        code = main(words)
+        code = main(arguments)
         return Outcome(code, capsys.readouterr().err)
 
     return run

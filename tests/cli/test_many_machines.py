@@ -1,4 +1,4 @@
-"""The examples of docs/many-machines.md, on this machine."""
+"""Runs the examples of docs/many-machines.md on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 
 from momalit.cli import trainer_defaults
 from momalit.training.run_directory import RunDirectory
-from tests.tiny import make
+from tests.tiny import make_data_and_module
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "many-machines.md").read_text(encoding="utf-8")
@@ -23,11 +23,11 @@ SMALL = ["--config", "tiny.yaml", "--trainer.accelerator", "cpu"]
 
 
 def example(beginning: str) -> list[str]:
-    """The words of the documented command that begins so, up to its configuration, which is replaced by a tiny one."""
+    """Returns the documented command with this beginning as a list of arguments, with a tiny configuration."""
     line = next(line for line in TEXT.replace("\\\n", " ").splitlines() if line.startswith(beginning))
-    words = [str(ROOT / word) if word == "main.py" else word for word in shlex.split(line)]
-    place = words.index("--config")
-    return [*words[:place], *SMALL, *words[place + 2 :]]
+    arguments = [str(ROOT / word) if word == "main.py" else word for word in shlex.split(line)]
+    position = arguments.index("--config")
+    return [*arguments[:position], *SMALL, *arguments[position + 2 :]]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -35,17 +35,17 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", **more}
 
 
-def test_every_setting_in_the_examples_exists(momalit):
-    for words in (
+def test_settings_in_the_examples_exist(momalit):
+    for arguments in (
         example("python main.py fit --config"),
         example("torchrun --standalone"),
         example("torchrun --nnodes"),
     ):
-        words = words[words.index("fit") :]
-        assert momalit(*words, "--print_config").code == 0
+        arguments = arguments[arguments.index("fit") :]
+        assert momalit(*arguments, "--print_config").code == 0
 
 
-def test_processes_from_outside_must_be_told_where(momalit, monkeypatch):
+def test_external_launchers_need_a_run_directory(momalit, monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "2")
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")
     outcome = momalit("fit", "--config", "tiny.yaml", "--trainer.max_epochs", "0", "--print_config")
@@ -53,11 +53,11 @@ def test_processes_from_outside_must_be_told_where(momalit, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_NAME", "team")
     outcome = momalit("fit", "--config", "tiny.yaml")
     assert outcome.code == 2
-    assert "run_dir: found none, expected one for processes started from outside" in outcome.said
+    assert "run_dir: found none, expected --run_dir DIR when torchrun or srun starts the processes" in outcome.stderr
 
 
-def test_every_stage_makes_its_own_strategy_of_a_class(momalit_home, tmp_path: Path):
-    _, module = make("warm_start")
+def test_stages_do_not_share_a_strategy_object(momalit_home, tmp_path: Path):
+    _, module = make_data_and_module("warm_start")
     setting = Namespace(class_path="lightning.pytorch.strategies.DDPStrategy", init_args=Namespace(static_graph=True))
     settings = dict.fromkeys(trainer_defaults.SHARED_WITH_STAGES) | {
         "accelerator": "cpu",
@@ -75,40 +75,40 @@ def test_every_stage_makes_its_own_strategy_of_a_class(momalit_home, tmp_path: P
 
 
 @pytest.mark.slow
-def test_all_ways_to_start_two_processes_give_the_same_run(momalit, tmp_path: Path):
-    said = tmp_path / "said.txt"
+def test_all_launchers_give_the_same_metrics(momalit, tmp_path: Path):
+    output = tmp_path / "output.txt"
 
-    def run(words: list[str], directory: str) -> subprocess.Popen[bytes]:
-        words = [sys.executable if word == "python" else word for word in words]
-        words[words.index("--run_dir") + 1] = directory
-        with said.open("ab") as file:
-            return subprocess.Popen(words, cwd=tmp_path, env=environment(), stdout=file, stderr=file)
+    def run(arguments: list[str], directory: str) -> subprocess.Popen[bytes]:
+        arguments = [sys.executable if word == "python" else word for word in arguments]
+        arguments[arguments.index("--run_dir") + 1] = directory
+        with output.open("ab") as file:
+            return subprocess.Popen(arguments, cwd=tmp_path, env=environment(), stdout=file, stderr=file)
 
-    ours = run(example("python main.py fit --config"), "ours")
-    assert ours.wait(100) == 0, said.read_text()
+    lightning = run(example("python main.py fit --config"), "lightning")
+    assert lightning.wait(100) == 0, output.read_text()
     torchrun = run(example("torchrun --standalone"), "torchrun")
-    assert torchrun.wait(100) == 0, said.read_text()
+    assert torchrun.wait(100) == 0, output.read_text()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     changes = {"HOST": "127.0.0.1", "29500": port, "4": "1"}
-    words = [changes.get(word, word) for word in example("torchrun --nnodes")]
+    arguments = [changes.get(word, word) for word in example("torchrun --nnodes")]
     nodes = []
     for rank in ("0", "1"):
-        words[words.index("--node-rank") + 1] = rank
-        nodes.append(run(list(words), "nodes"))
+        arguments[arguments.index("--node-rank") + 1] = rank
+        nodes.append(run(list(arguments), "nodes"))
     for node in nodes:
-        assert node.wait(100) == 0, said.read_text()
-    first, *others = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("ours", "torchrun", "nodes")]
+        assert node.wait(100) == 0, output.read_text()
+    first, *others = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("lightning", "torchrun", "nodes")]
     assert first.count(b"\n") == 3
     assert others == [first, first]
 
 
 @pytest.mark.slow
-def test_the_script_for_slurm_begins_and_goes_on(momalit, tmp_path: Path):
-    script = re.search(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    assert script is not None
-    text = script.group(1).replace("main.py", str(ROOT / "main.py")).replace("--config ant.yaml", shlex.join(SMALL))
+def test_slurm_script_starts_and_resumes(momalit, tmp_path: Path):
+    match = re.search(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    text = match.group(1).replace("main.py", str(ROOT / "main.py")).replace("--config ant.yaml", shlex.join(SMALL))
     text = text.replace("--trainer.num_nodes 2 --trainer.devices 4", "--trainer.devices 2")
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -127,9 +127,9 @@ def test_the_script_for_slurm_begins_and_goes_on(momalit, tmp_path: Path):
     variables = environment(**job)
     variables["PATH"] = f"{tools}:{variables['PATH']}"
     for epochs in (2, 3):
-        ready = text.replace('--run_dir "$RUN"', f'--run_dir "$RUN" --trainer.max_epochs {epochs}')
+        script = text.replace('--run_dir "$RUN"', f'--run_dir "$RUN" --trainer.max_epochs {epochs}')
         done = subprocess.run(
-            ["bash", "-eu", "-c", "GO_ON=\n" + ready], cwd=tmp_path, env=variables, capture_output=True, text=True,
+            ["bash", "-eu", "-c", "RESUME=\n" + script], cwd=tmp_path, env=variables, capture_output=True, text=True,
             timeout=200, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

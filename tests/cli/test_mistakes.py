@@ -1,4 +1,4 @@
-"""Every mistake costs one line and exit code 2, and leaves nothing behind."""
+"""A user's mistake gives one line on standard error and exit code 2, and creates no files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MISTAKES = [
     (("fitt",), "command: found 'fitt', did you mean fit?"),
     (("train",), "command: found 'train', expected one of fit"),
     (("fit",), "--config: found none, expected e.g. fit --config icg.yaml"),
-    (("fit", "--config"), "--config: found no name after it"),
+    (("fit", "--config"), "--config: found no value, expected a name or path"),
     (("fit", "--config", "tinny.yaml"), "--config: found no file 'tinny.yaml'"),
     ((*FIT, "--model.lrr", "3"), "model.lrr: momalit.MOMAPPOModule has no such setting; did you mean lr?"),
     (
@@ -31,14 +31,14 @@ MISTAKES = [
     ((*FIT, "--data.transitions", "2.5"), "data.transitions: found '2.5', expected int or null"),
     ((*FIT, "--model.n_minibatches", "9"), "model.n_minibatches: found 9, expected at most n_rollouts = 4"),
     ((*FIT, "--data.dataset", "icg/unfavorable"), "did you mean icg/unfavourable?"),
-    ((*FIT, "--data.env.observabilty", "own"), "env.observabilty: no setting of icg"),
+    ((*FIT, "--data.env.observabilty", "own"), "env.observabilty: not a setting of icg"),
     ((*FIT, "--model.class_path", "momalit.Foo"), "model.class_path: found 'momalit.Foo', which cannot be used"),
     (
         (*FIT, "--model.world_model", "gone.ckpt"),
         "model.world_model: found no file 'gone.ckpt'",
     ),
     ((*FIT, "surplus"), "surplus: unexpected"),
-    ((*FIT, "--trainer.strategy", "fsdp"), "trainer.strategy: found fsdp, expected ddp; it spreads"),
+    ((*FIT, "--trainer.strategy", "fsdp"), "trainer.strategy: found fsdp, expected ddp; it shards"),
     ((*FIT, "--trainer.strategy", "deepspeed_stage_2"), "trainer.strategy: found deepspeed_stage_2, expected ddp"),
     (
         (*FIT, "--trainer.strategy", "lightning.pytorch.strategies.ModelParallelStrategy"),
@@ -60,14 +60,14 @@ MISTAKES = [
     ),
     (
         (*FIT, "--trainer.gradient_clip_val", "1.0"),
-        "trainer.gradient_clip_val: found 1.0, expected none: actors and critic are clipped apart",
+        "trainer.gradient_clip_val: found 1.0, expected none: actors and critic are clipped separately",
     ),
     ((*FIT, "--seed_everything", "x"), "seed_everything: found 'x', expected bool or int"),
     ((*FIT, "--ckpt_path", "gone.ckpt"), "--ckpt_path: found no file 'gone.ckpt'"),
     ((*FIT, "--ckpt_path", "lsat"), "did you mean last?"),
-    ((*FIT, "--ckpt_path", "last"), "--ckpt_path: 'last' needs the run it belongs to, expected --run_dir DIR"),
+    ((*FIT, "--ckpt_path", "last"), "--ckpt_path: found 'last' without a run, expected --run_dir DIR as well"),
     (("test", "--config", "tiny.yaml"), "test: found no checkpoint, expected --ckpt_path PATH or --run_dir DIR"),
-    (("test", "--run_dir", "gone"), "--run_dir gone holds no run"),
+    (("test", "--run_dir", "gone"), "--run_dir gone contains no config.yaml of a run"),
     (("collect",), "dataset: missing, a value is required"),
     (("collect", "icg/unfavorable"), "did you mean icg/unfavourable?"),
     (("collect", "icg/unfavourable", "--transition", "3"), "--transition: no such setting; did you mean transitions?"),
@@ -75,30 +75,32 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "expected"), MISTAKES, ids=[" ".join(words[-2:]) for words, _ in MISTAKES])
-def test_one_line_and_exit_code_2(words, expected, momalit, tmp_path: Path):
-    outcome = momalit(*words)
-    last = outcome.said.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("arguments", "expected"), MISTAKES, ids=[" ".join(arguments[-2:]) for arguments, _ in MISTAKES]
+)
+def test_one_line_on_stderr_and_exit_code_2(arguments, expected, momalit, tmp_path: Path):
+    outcome = momalit(*arguments)
+    last = outcome.stderr.splitlines()[-1]
     assert outcome.code == 2
     assert last.startswith("error: ")
     assert expected in last
-    assert "Traceback" not in outcome.said
+    assert "Traceback" not in outcome.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-def test_unknown_keys_in_a_file_are_named(momalit, tmp_path: Path):
+def test_unknown_keys_in_a_file_are_rejected(momalit, tmp_path: Path):
     (tmp_path / "wrong.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("max_epochs: 2", "max_epoch: 2"))
     assert (
         "trainer.max_epoch: no such setting; did you mean trainer.max_epochs?"
-        in momalit("fit", "--config", "wrong.yaml").said
+        in momalit("fit", "--config", "wrong.yaml").stderr
     )
 
 
-def test_other_failures_keep_their_traceback(momalit, monkeypatch):
+def test_other_exceptions_are_not_caught(momalit, monkeypatch):
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("momalit.cli.training_cli.prepare", fail)
+    monkeypatch.setattr("momalit.cli.training_cli.run_stages", fail)
     with pytest.raises(ZeroDivisionError):
         momalit(*FIT, "--run_dir", "run")
 
@@ -123,9 +125,9 @@ def test_help_of_a_command(command, momalit, capsys):
     assert ":class:" not in text
 
 
-def test_another_python_is_told_that_it_is_one(momalit, monkeypatch):
+def test_missing_packages_are_reported(momalit, monkeypatch):
     monkeypatch.setattr("momalit.cli.find_spec", lambda name: None if name == "rich" else object())
     done = momalit("fit", "--config", "icg.yaml")
     assert done.code == 2
-    assert "found no package rich, expected a Python that has momalit's packages: run make setup" in done.said
-    assert done.said.count("\n") == 1
+    assert "found no package rich, expected a Python that has momalit's packages: run make setup" in done.stderr
+    assert done.stderr.count("\n") == 1

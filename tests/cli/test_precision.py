@@ -1,4 +1,4 @@
-"""Number formats by the Trainer's flag, end to end."""
+"""Complete runs with every value of ``trainer.precision`` that CPUs support."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FIT = ("fit", "--config", "tiny.yaml")
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
-def test_a_run_in_every_precision_that_a_cpu_has(precision, momalit, tmp_path: Path, monkeypatch):
+def test_offline_run_in_precision(precision, momalit, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "home"))
-    words = (*FIT, "--trainer.precision", precision, "--run_dir", "run")
-    assert momalit(*words).code == 0
+    arguments = (*FIT, "--trainer.precision", precision, "--run_dir", "run")
+    assert momalit(*arguments).code == 0
     assert momalit("fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "3").code == 0
     assert momalit("test", "--run_dir", "run").code == 0
     assert momalit("predict", "--run_dir", "run").code == 0
@@ -32,7 +32,7 @@ def test_a_run_in_every_precision_that_a_cpu_has(precision, momalit, tmp_path: P
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
-def test_online_in_other_precisions(precision, momalit, tmp_path: Path):
-    words = ("fit", "--config", "mappo/icg.yaml", "--config", "overlays/quick.yaml", "--trainer.max_epochs", "1")
+def test_online_run_in_precision(precision, momalit, tmp_path: Path):
+    arguments = ("fit", "--config", "mappo/icg.yaml", "--config", "overlays/quick.yaml", "--trainer.max_epochs", "1")
     small = ("--model.width", "8", "--model.gru_size", "8", "--model.n_rollouts", "4", "--trainer.precision", precision)
-    assert momalit(*words, *small).code == 0
+    assert momalit(*arguments, *small).code == 0

@@ -1,4 +1,4 @@
-"""A machine that is taken away: signals end a run after its epoch, and nothing is lost."""
+"""Signals stop a run after its epoch, and the resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ EPOCHS = 60
 TWO = ("--trainer.strategy", "ddp", "--trainer.devices", "2")
 
 
-def fit(folder: Path, run: str, *words: str, **variables: str) -> subprocess.Popen[bytes]:
-    """Starts a run in a process of its own."""
-    command = [*MAIN, "fit", "--config", "tiny.yaml", "--trainer.max_epochs", str(EPOCHS), "--run_dir", run, *words]
-    with (folder / f"{run}.txt").open("ab") as said:
-        return subprocess.Popen(command, cwd=folder, env={**os.environ, **variables}, stdout=said, stderr=said)
+def fit(folder: Path, run: str, *arguments: str, **variables: str) -> subprocess.Popen[bytes]:
+    """Starts a run in a separate process."""
+    command = [*MAIN, "fit", "--config", "tiny.yaml", "--trainer.max_epochs", str(EPOCHS), "--run_dir", run, *arguments]
+    with (folder / f"{run}.txt").open("ab") as output:
+        return subprocess.Popen(command, cwd=folder, env={**os.environ, **variables}, stdout=output, stderr=output)
 
 
 def wait_for(path: Path, *processes: subprocess.Popen[bytes]) -> None:
@@ -32,14 +32,14 @@ def wait_for(path: Path, *processes: subprocess.Popen[bytes]) -> None:
             return
         assert all(process.poll() is None for process in processes)
         time.sleep(0.05)
-    raise AssertionError(f"{path} was never written")
+    raise AssertionError(f"{path} was not written within 120 s")
 
 
 def status(run: Path) -> str:
     return str(json.loads((run / "run.json").read_text())["status"])
 
 
-def epochs_done(run: Path) -> int:
+def finished_epochs(run: Path) -> int:
     return len((run / "metrics.csv").read_text().splitlines()) - 1
 
 
@@ -49,37 +49,37 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def test_sigterm_ends_a_run_after_its_epoch_and_nothing_is_lost(momalit, tmp_path: Path):
+def test_run_resumes_exactly_after_sigterm(momalit, tmp_path: Path):
     process = fit(tmp_path, "run")
     wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
-    said = (tmp_path / "run.txt").read_text()
-    assert "SIGTERM: training ends after epoch" in said
-    assert "go on with: fit --run_dir run --ckpt_path last" in said
-    assert "Traceback" not in said
+    output = (tmp_path / "run.txt").read_text()
+    assert "SIGTERM: training stops after epoch" in output
+    assert "resume with: fit --run_dir run --ckpt_path last" in output
+    assert "Traceback" not in output
     assert status(tmp_path / "run") == "interrupted"
-    assert 0 < epochs_done(tmp_path / "run") < EPOCHS
+    assert 0 < finished_epochs(tmp_path / "run") < EPOCHS
     assert momalit("fit", "--run_dir", "run", "--ckpt_path", "last").code == 0
-    words = ("fit", "--config", "tiny.yaml", "--trainer.max_epochs", str(EPOCHS))
-    assert momalit(*words, "--run_dir", "whole").code == 0
+    arguments = ("fit", "--config", "tiny.yaml", "--trainer.max_epochs", str(EPOCHS))
+    assert momalit(*arguments, "--run_dir", "whole").code == 0
     assert (tmp_path / "run/metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("model", ["", "momalit.MAPPOModule"])
-def test_two_processes_lose_nothing_either(sent, model, momalit, tmp_path: Path):
-    words = (*TWO, "--model.reset_fraction", "0.5")
+def test_two_processes_resume_exactly_after_a_signal(sent, model, momalit, tmp_path: Path):
+    arguments = (*TWO, "--model.reset_fraction", "0.5")
     if model:
         (tmp_path / "online.yaml").write_text(
             "model:\n  class_path: momalit.MAPPOModule\n  init_args: {horizon: 7, n_rollouts: 4, width: 8, gru_size: 8,"
             " ppo_epochs: 1, n_minibatches: 2}\ndata:\n  class_path: datamodules.EnvironmentDataModule\n"
             "  init_args: {env: icg}\nworld_model: null\nwarm_start: null\ntrainer: {accelerator: cpu}\n"
         )
-        words = ("--config", "online.yaml", *TWO)
-    assert fit(tmp_path, "whole", *words).wait(200) == 0
-    process = fit(tmp_path, "run", *words)
+        arguments = ("--config", "online.yaml", *TWO)
+    assert fit(tmp_path, "whole", *arguments).wait(200) == 0
+    process = fit(tmp_path, "run", *arguments)
     wait_for(tmp_path / "run/checkpoints/last.ckpt", process)
     time.sleep(0.3)
     process.send_signal(sent)
@@ -94,12 +94,12 @@ def test_two_processes_lose_nothing_either(sent, model, momalit, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_job_of_slurm_is_put_into_the_queue_again(momalit, tmp_path: Path):
-    """Two tasks, started as ``srun`` does; the signal reaches one of them."""
+def test_slurm_job_is_requeued(momalit, tmp_path: Path):
+    """Two tasks are started as by ``srun``. Only one of them receives the signal."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name, does in (("scontrol", f'echo "$@" >> {tmp_path}/asked.txt'), ("srun", "exit 0")):
-        (tools / name).write_text(f"#!/bin/sh\n{does}\n")
+    for name, script in (("scontrol", f'echo "$@" >> {tmp_path}/scontrol.txt'), ("srun", "exit 0")):
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
         (tools / name).chmod(0o755)
     job = {"SLURM_JOB_ID": "4321", "SLURM_JOB_NAME": "team", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     job |= {"SLURM_NODEID": "0", "SLURM_NNODES": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
@@ -108,4 +108,4 @@ def test_a_job_of_slurm_is_put_into_the_queue_again(momalit, tmp_path: Path):
     wait_for(tmp_path / "run/checkpoints/last.ckpt", *tasks)
     tasks[1].send_signal(signal.SIGUSR1)
     assert [task.wait(60) for task in tasks] == [128 + signal.SIGUSR1] * 2
-    assert (tmp_path / "asked.txt").read_text() == "requeue 4321\n"
+    assert (tmp_path / "scontrol.txt").read_text() == "requeue 4321\n"

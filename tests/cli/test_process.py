@@ -1,4 +1,4 @@
-"""What can only be seen from outside: the program in a process of its own."""
+"""Tests of ``main.py`` in a separate process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MAIN = [sys.executable, str(ROOT / "main.py")]
 
 
-def test_main_hands_over_from_any_folder(tmp_path: Path):
+def test_main_runs_from_any_folder(tmp_path: Path):
     done = subprocess.run(
         [*MAIN, "fit", "--config", "nothing"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -26,22 +26,22 @@ def test_main_hands_over_from_any_folder(tmp_path: Path):
     assert done.stderr.count("\n") == 1
 
 
-def test_only_what_matters_is_said(momalit, tmp_path: Path):
-    words = ["fit", "--config", "tiny.yaml", "--trainer.max_epochs", "1", "--run_dir", "run"]
-    done = subprocess.run([*MAIN, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+def test_output_has_no_messages_of_lightning(momalit, tmp_path: Path):
+    arguments = ["fit", "--config", "tiny.yaml", "--trainer.max_epochs", "1", "--run_dir", "run"]
+    done = subprocess.run([*MAIN, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "the run is in run" in done.stderr
-    for chatter in ("GPU available", "Seed set to", "max_epochs", "Tip"):
-        assert chatter not in done.stderr, done.stderr
+    assert "run finished; its directory is run" in done.stderr
+    for message in ("GPU available", "Seed set to", "max_epochs", "Tip"):
+        assert message not in done.stderr, done.stderr
 
 
 @pytest.mark.slow
-def test_interrupting_and_killing_lose_nothing(momalit, tmp_path: Path):
-    words = ["fit", "--config", "tiny.yaml", "--trainer.max_epochs", "100"]
-    assert momalit(*words, "--run_dir", "whole").code == 0
+def test_run_resumes_exactly_after_a_signal(momalit, tmp_path: Path):
+    arguments = ["fit", "--config", "tiny.yaml", "--trainer.max_epochs", "100"]
+    assert momalit(*arguments, "--run_dir", "whole").code == 0
     for sent, status in ((signal.SIGINT, "interrupted"), (signal.SIGKILL, "running")):
         run = tmp_path / f"stopped-{sent.name}"
-        process = subprocess.Popen([*MAIN, *words, "--run_dir", run.name], cwd=tmp_path, env=dict(os.environ))
+        process = subprocess.Popen([*MAIN, *arguments, "--run_dir", run.name], cwd=tmp_path, env=dict(os.environ))
         while not (run / "checkpoints" / "last.ckpt").is_file():
             assert process.poll() is None
             time.sleep(0.05)
@@ -54,13 +54,13 @@ def test_interrupting_and_killing_lose_nothing(momalit, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_one_run(momalit, tmp_path: Path):
-    words = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--run_dir", "run"]
+def test_two_processes_use_one_run_directory(momalit, tmp_path: Path):
+    arguments = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--run_dir", "run"]
     done = subprocess.run(
-        [*MAIN, "fit", "--config", "tiny.yaml", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*MAIN, "fit", "--config", "tiny.yaml", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "It is recommended" not in done.stderr  # to average what is the same in all processes
+    assert "It is recommended" not in done.stderr  # Lightning's warning about metrics without sync_dist
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"
     assert json.loads((tmp_path / "run/results.json").read_text())["episodes"] == 3
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]

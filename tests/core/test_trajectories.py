@@ -24,7 +24,7 @@ def trajectories() -> Trajectories:
 
 
 def episodes(trajectories):
-    """Plain lists: per episode its states, actions, rewards and flags."""
+    """A plain list with the states, actions, rewards and flags of each episode."""
     found, first = [], 0
     for number, length in enumerate(trajectories.lengths.tolist()):
         steps = slice(first, first + length)
@@ -35,8 +35,8 @@ def episodes(trajectories):
     return found
 
 
-def where(index):
-    """Episode and step of a transition."""
+def locate(index):
+    """Returns the episode and the step of a transition."""
     for episode, length in enumerate(LENGTHS):
         if index < length:
             return episode, index
@@ -67,22 +67,22 @@ def test_discounted_returns(trajectories):
 def test_select(trajectories, chosen):
     picked = trajectories.select(torch.tensor(chosen, dtype=torch.long))
     assert picked.lengths.tolist() == [LENGTHS[i] for i in chosen]
-    every = episodes(trajectories)
+    expected = episodes(trajectories)
     for found, number in zip(episodes(picked), chosen, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(found, every[number], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(found, expected[number], strict=True))
 
 
 @pytest.mark.parametrize(("begin", "end"), [(0, 4), (1, 3), (3, 4), (2, 2)])
 def test_span(trajectories, begin, end):
-    part, every = trajectories.span(begin, end), episodes(trajectories)
+    part, expected = trajectories.span(begin, end), episodes(trajectories)
     assert part.lengths.tolist() == LENGTHS[begin:end]
     for found, number in zip(episodes(part), range(begin, end), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(found, every[number], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(found, expected[number], strict=True))
 
 
-def test_places(trajectories):
+def test_locate(trajectories):
     index = torch.tensor([[0, 3, 4], [8, 9, 10]])
-    row, step, length = trajectories.place(index)
+    row, step, length = trajectories.locate(index)
     assert row.tolist() == [[0, 4, 6], [10, 12, 13]]
     assert step.tolist() == [[0, 0, 0], [4, 0, 1]]
     assert length.tolist() == [[3, 1, 5], [5, 2, 2]]
@@ -93,10 +93,10 @@ def test_places(trajectories):
 
 def test_transitions(trajectories):
     index = torch.arange(len(trajectories)).flip(0)
-    found, every = trajectories.transitions(index), episodes(trajectories)
+    found, expected = trajectories.transitions(index), episodes(trajectories)
     for row, i in enumerate(index.tolist()):
-        episode, step = where(i)
-        states, action, reward, terminated, _ = every[episode]
+        episode, step = locate(i)
+        states, action, reward, terminated, _ = expected[episode]
         assert torch.equal(found.state[row], states[step])
         assert torch.equal(found.next_state[row], states[step + 1])
         assert torch.equal(found.action[row], action[step])
@@ -108,11 +108,11 @@ def test_transitions(trajectories):
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (2, 0), (4, 3), (0, 6)])
 def test_sequence(trajectories, before, after):
     index = torch.arange(len(trajectories))
-    found, every = trajectories.sequence(index, before, after), episodes(trajectories)
+    found, expected = trajectories.sequence(index, before, after), episodes(trajectories)
     assert found.state.shape == (before + 1 + after, len(index), S)
     for row in index.tolist():
-        episode, at = where(row)
-        states, action, *_ = every[episode]
+        episode, at = locate(row)
+        states, action, *_ = expected[episode]
         for time in range(before + 1 + after):
             step, length = at - before + time, LENGTHS[episode]
             inside = 0 < step <= length
@@ -125,26 +125,26 @@ def test_sequence(trajectories, before, after):
 @pytest.mark.parametrize(("before", "length"), [(0, 1), (2, 3), (0, 6)])
 def test_windows(trajectories, before, length):
     index = torch.arange(len(trajectories))
-    found, every = trajectories.windows(index, before, length), episodes(trajectories)
+    found, expected = trajectories.windows(index, before, length), episodes(trajectories)
     assert found.sequence.state.shape[0] == before + length
     for row in index.tolist():
-        episode, at = where(row)
+        episode, at = locate(row)
         for time in range(length):
             valid = at + time < LENGTHS[episode]
             assert bool(found.valid[time, row]) == valid
             if valid:
-                assert torch.equal(found.action[time, row], every[episode][1][at + time])
-                assert torch.equal(found.sequence.state[before + time, row], every[episode][0][at + time])
+                assert torch.equal(found.action[time, row], expected[episode][1][at + time])
+                assert torch.equal(found.sequence.state[before + time, row], expected[episode][0][at + time])
 
 
-def test_records_move_as_one(trajectories):
+def test_nested_records_move_to_another_device(trajectories):
     windows = trajectories.windows(torch.tensor([0, 4]), 1, 2).to("meta")
     assert {windows.action.device.type, windows.sequence.state.device.type} == {"meta"}
 
 
-def test_segments_end_with_the_true_successor(trajectories):
+def test_segments_end_with_the_true_next_state(trajectories):
     index = torch.arange(len(trajectories))
-    windows, found, every = (
+    windows, found, expected = (
         trajectories.windows(index, 1, 3),
         trajectories.segments(index, 1, 3),
         episodes(trajectories),
@@ -153,8 +153,8 @@ def test_segments_end_with_the_true_successor(trajectories):
     assert torch.equal(found.action, windows.action)
     assert torch.equal(found.valid, windows.valid)
     for row in index.tolist():
-        episode, at = where(row)
-        states, action, reward, terminated, _ = every[episode]
+        episode, at = locate(row)
+        states, action, reward, terminated, _ = expected[episode]
         for time in range(3):
             if found.valid[time, row]:
                 assert torch.equal(found.sequence.state[2 + time, row], states[at + time + 1])

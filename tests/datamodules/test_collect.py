@@ -11,66 +11,67 @@ from datamodules.names import builtin_names, dataset_id, datasets_root
 from momalit.core.errors import UserError
 
 
-def test_settings_that_are_the_defaults_anyway_make_no_other_dataset(momalit_home):
+def test_explicit_default_settings_give_the_same_dataset(momalit_home):
     plain = collect("icg/favourable", None, 100)
     assert collect("icg/favourable", {"n_agents": 2, "observability": "all"}, 100) == plain
     assert collect("icg/favourable", {"n_agents": 3}, 100) != plain
 
 
-def test_same_seed_same_contents_whenever_and_wherever(tmp_path):
-    made = [read_dataset(collect("reacher/expert-mix", {}, 200, seed, tmp_path / name))
+def test_same_seed_gives_same_contents(tmp_path):
+    datasets = [read_dataset(collect("reacher/expert-mix", {}, 200, seed, tmp_path / name))
             for name, seed in (("a", 3), ("b", 3), ("c", 4))]  # fmt: skip
-    assert made[0].sha256 == made[1].sha256 != made[2].sha256
+    assert datasets[0].sha256 == datasets[1].sha256 != datasets[2].sha256
 
 
-def test_files_hold_no_time_stamps(tmp_path):
+def test_files_contain_no_time_stamps(tmp_path):
     collect("icg/favourable", {}, 20, 0, tmp_path / "a")
-    time.sleep(1.1)  # HDF5 counts time stamps in whole seconds
+    time.sleep(1.1)  # HDF5 time stamps have a resolution of one second
     collect("icg/favourable", {}, 20, 0, tmp_path / "b")
     for name in ("main_data.hdf5", "metadata.json"):
         assert (tmp_path / "a/data" / name).read_bytes() == (tmp_path / "b/data" / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", builtin_names())
-def test_every_builtin_dataset(name, tmp_path):
+def test_builtin_datasets_have_the_requested_size_and_provenance(name, tmp_path):
     data = read_dataset(collect(name, {}, 200, 0, tmp_path / "x"))
     found = data.trajectories
     assert len(found) >= 200
     assert int((found.truncated | found.terminated).sum()) == len(found.lengths)
-    if not name.startswith("ant/"):  # the others' episodes are of one length
+    if not name.startswith("ant/"):  # episodes of the other tasks have a fixed length
         assert len(found) == 200
         assert not found.terminated.any()
-    given = data.provenance
-    assert (given["dataset"], given["seed"], given["sha256"]) == (name, 0, data.sha256)
-    assert set(given["versions"]) == {"python", "numpy", "torch", "mujoco", "gymnasium", "pettingzoo", "minari"}
-    assert given["generator"].get("behaviour") in ("conventions", "inverse-kinematics", "random", None)
-    assert ("snapshots" in given["generator"]) == (name.startswith("ant/") and name != "ant/random")
+    provenance = data.provenance
+    assert (provenance["dataset"], provenance["seed"], provenance["sha256"]) == (name, 0, data.sha256)
+    assert set(provenance["versions"]) == {"python", "numpy", "torch", "mujoco", "gymnasium", "pettingzoo", "minari"}
+    assert provenance["generator"].get("behaviour") in ("conventions", "inverse-kinematics", "random", None)
+    assert ("snapshots" in provenance["generator"]) == (name.startswith("ant/") and name != "ant/random")
 
 
-def conventions(name, tmp_path, **env):
+def convention_per_episode(name, tmp_path, **env):
+    """Most frequent action of each episode, and all actions by episode."""
     data = read_dataset(collect(name, env, 2000, 0, tmp_path / "x"))
     choice = data.trajectories.action.argmax(-1).reshape(len(data.trajectories.lengths), -1)
     return choice.mode(1).values, choice
 
 
-def test_favourable_has_one_convention_in_four_of_five_episodes(tmp_path):
-    convention, choice = conventions("icg/favourable", tmp_path, n_actions=3)
+def test_favourable_follows_one_convention_in_80_percent_of_episodes(tmp_path):
+    convention, choice = convention_per_episode("icg/favourable", tmp_path, n_actions=3)
     assert torch.bincount(convention).tolist() == [160, 20, 20]
     slipped = (choice != convention[:, None]).float().mean()
-    assert float(slipped) == pytest.approx(0.05 * 2 / 3, abs=0.01)  # a random action may be the convention's
+    assert float(slipped) == pytest.approx(0.05 * 2 / 3, abs=0.01)  # a random action can equal the convention's
 
 
-def test_unfavourable_has_all_conventions_alike(tmp_path):
-    convention, _ = conventions("icg/unfavourable", tmp_path, n_actions=4)
+def test_unfavourable_follows_all_conventions_equally_often(tmp_path):
+    convention, _ = convention_per_episode("icg/unfavourable", tmp_path, n_actions=4)
     assert torch.bincount(convention).tolist() == [50] * 4
 
 
-def test_uncoordinated_is_random(tmp_path):
-    _, choice = conventions("icg/uncoordinated", tmp_path)
+def test_uncoordinated_acts_uniformly_at_random(tmp_path):
+    _, choice = convention_per_episode("icg/uncoordinated", tmp_path)
     assert float(choice.float().mean()) == pytest.approx(0.5, abs=0.03)
 
 
-def test_nothing_half_written_remains(tmp_path, monkeypatch):
+def test_interrupted_write_leaves_no_files(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
@@ -80,14 +81,14 @@ def test_nothing_half_written_remains(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_made_once(icg):
+def test_existing_dataset_is_reused(icg):
     directory = icg.path.parent.parent
     before = icg.path.stat().st_mtime_ns
     assert collect("icg/unfavourable", {}, 1000, 0) == directory
     assert icg.path.stat().st_mtime_ns == before
 
 
-def test_minari_loads_ours(icg, reacher, monkeypatch):
+def test_minari_loads_generated_datasets(icg, reacher, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(datasets_root()))
     for data in (icg, reacher):
         name = json.loads((data.path.parent / "metadata.json").read_text())["dataset_id"]
@@ -102,15 +103,15 @@ def test_minari_loads_ours(icg, reacher, monkeypatch):
             assert (episode.observations["state"] == state).all()
             for i, agent in enumerate(spec.agents):
                 assert (episode.observations[agent.name] == state[:, list(agent.observes)]).all()
-                ours = trajectories.action[step : step + length, i].numpy()
-                assert (episode.actions[agent.name] == (ours.argmax(-1) if spec.discrete else ours)).all()
+                action = trajectories.action[step : step + length, i].numpy()
+                assert (episode.actions[agent.name] == (action.argmax(-1) if spec.discrete else action)).all()
             assert (episode.rewards == trajectories.reward[step : step + length].numpy()).all()
             assert episode.truncations.tolist() == [False] * (length - 1) + [True]
             assert loaded.action_space.contains({k: v[0] for k, v in episode.actions.items()})
             row, step = row + length + 1, step + length
 
 
-def test_names_are_minaris_and_tell_settings_apart():
+def test_dataset_ids_are_valid_for_minari_and_unique_per_settings():
     from minari.dataset.minari_dataset import parse_dataset_id
 
     settings = [{}, {"n_agents": 3}, {"convention_payoff": [1.0, 2.0]}, {"convention_payoff": [1.0, 20]}]
@@ -125,11 +126,11 @@ def test_names_are_minaris_and_tell_settings_apart():
     ("arguments", "message"),
     [
         (("icg/favorable",), r"found 'icg/favorable'.*icg/uncoordinated.*did you mean icg/favourable\?"),
-        (("icg/favourable", {"n_agent": 3}), r"env\.n_agent: no setting of icg"),
+        (("icg/favourable", {"n_agent": 3}), r"env\.n_agent: not a setting of icg"),
         (("icg/favourable", {}, 0), r"data\.transitions: found 0"),
     ],
 )
-def test_wrong_requests(arguments, message):
+def test_invalid_arguments_are_reported(arguments, message):
     with pytest.raises(UserError, match=message):
         collect(*arguments)
 
@@ -139,7 +140,7 @@ def test_output_must_be_new(tmp_path):
         collect("icg/favourable", {}, 20, 0, tmp_path)
 
 
-def test_file_has_minaris_layout_only(icg):
+def test_file_contains_only_minaris_layout(icg):
     with h5py.File(icg.path) as file:
         assert set(file) == {f"episode_{i}" for i in range(100)}
         assert set(file["episode_7"]) == {"observations", "actions", "rewards", "terminations", "truncations"}

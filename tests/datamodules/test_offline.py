@@ -10,70 +10,68 @@ from datamodules.writer import write_dataset
 from momalit.core.errors import UserError
 from momalit.core.trajectories import Trajectories
 from tests.benchmarks.workloads import make_spec
-from tests.memory import of_loading
+from tests.memory import loading_memory
 
 
-def test_parts_are_whole_trajectories_without_overlap(reacher):
-    parts = [reacher.train, reacher.validation, reacher.test]
-    assert [len(part.lengths) for part in parts] == [32, 4, 4]
-    starts = [{tuple(row) for row in part.state[part.row[part.first]].tolist()} for part in parts]
+def test_splits_are_disjoint_sets_of_whole_trajectories(reacher):
+    splits = [reacher.train, reacher.validation, reacher.test]
+    assert [len(split.lengths) for split in splits] == [32, 4, 4]
+    starts = [{tuple(row) for row in split.state[split.row[split.first]].tolist()} for split in splits]
     assert sum(map(len, starts)) == len(set.union(*starts)) == 40
-    everything = reacher.trajectories
-    assert set.union(*starts) == {tuple(row) for row in everything.state[everything.row[everything.first]].tolist()}
-    for part in parts:
-        assert part.lengths.tolist() == [50] * len(part.lengths)
+    whole = reacher.trajectories
+    assert set.union(*starts) == {tuple(row) for row in whole.state[whole.row[whole.first]].tolist()}
+    for split in splits:
+        assert split.lengths.tolist() == [50] * len(split.lengths)
 
 
-def test_parts_share_the_memory_of_the_whole(reacher):
-    everything = reacher.contents.trajectories
-    for part in (reacher.train, reacher.validation, reacher.test):
+def test_splits_share_the_memory_of_the_whole_dataset(reacher):
+    whole = reacher.contents.trajectories
+    for split in (reacher.train, reacher.validation, reacher.test):
         for key in ("state", "action", "reward", "terminated", "truncated"):
-            assert (
-                getattr(part, key).untyped_storage().data_ptr() == getattr(everything, key).untyped_storage().data_ptr()
-            )
+            assert getattr(split, key).untyped_storage().data_ptr() == getattr(whole, key).untyped_storage().data_ptr()
 
 
-def test_the_order_in_memory_shows_nowhere_else(reacher):
+def test_memory_order_does_not_affect_contents_or_hash(reacher):
     plain = read_dataset(reacher.path)
     assert sorted(reacher.contents.order) == list(range(40)) != reacher.contents.order
     assert plain.sha256 == reacher.contents.sha256 == contents_hash(plain.spec, plain.trajectories)
     for key, value in vars(plain.trajectories).items():
         assert torch.equal(getattr(reacher.trajectories, key), value), key
     assert torch.allclose(reacher.returns, plain.trajectories.returns)
-    parts = [reacher.validation, reacher.test, reacher.train]
-    at = iter(reacher.contents.order)
-    for part in parts:
-        numbers = [next(at) for _ in part.lengths]
+    splits = [reacher.validation, reacher.test, reacher.train]
+    order = iter(reacher.contents.order)
+    for split in splits:
+        numbers = [next(order) for _ in split.lengths]
         assert numbers == sorted(numbers)
-        assert torch.equal(part.state, plain.trajectories.select(torch.tensor(numbers)).state)
+        assert torch.equal(split.state, plain.trajectories.select(torch.tensor(numbers)).state)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's kernel")
-def test_loading_takes_little_more_than_the_data(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="reads memory use from /proc")
+def test_loading_needs_little_more_memory_than_the_data(tmp_path):
     lengths, size = torch.full((400,), 500), 200_000
     random, no = torch.Generator().manual_seed(0), torch.zeros(size, dtype=torch.bool)
     state = torch.randn(size + len(lengths), 10, generator=random)
     data = Trajectories.from_lengths(state, torch.zeros(size, 2, 1), torch.zeros(size), no, no, lengths)
     write_dataset(tmp_path / "x", "reacher/large/x-v0", make_spec("reacher"), data, {})
-    memory = of_loading(tmp_path / "x")
-    # Libraries take 15 MB that do not grow with the data.
+    memory = loading_memory(tmp_path / "x")
+    # Libraries take up to 15 MB, independently of the size of the data.
     assert memory["raw"] == size * (2 * 4 + 4 + 2) + state.nbytes
     assert memory["resident"] <= memory["peak"] <= 1.3 * memory["raw"] + 15e6
 
 
-def test_split_seed_and_fractions_make_the_fingerprint(reacher):
+def test_fingerprint_depends_on_split_seed_and_fractions(reacher):
     settings = {"env": {"observability": "independent"}, "transitions": 2000}
-    again = OfflineDataModule("reacher/expert-mix", **settings)
-    other = OfflineDataModule("reacher/expert-mix", **settings, split_seed=1)
-    fewer = OfflineDataModule("reacher/expert-mix", **settings, test_fraction=0.0)
-    assert again.fingerprint == reacher.fingerprint
-    assert torch.equal(again.train.state, reacher.train.state)
-    assert len({reacher.fingerprint, other.fingerprint, fewer.fingerprint}) == 3
-    assert not torch.equal(other.train.state, reacher.train.state)
-    assert len(fewer.test) == 0
+    same = OfflineDataModule("reacher/expert-mix", **settings)
+    other_seed = OfflineDataModule("reacher/expert-mix", **settings, split_seed=1)
+    no_test = OfflineDataModule("reacher/expert-mix", **settings, test_fraction=0.0)
+    assert same.fingerprint == reacher.fingerprint
+    assert torch.equal(same.train.state, reacher.train.state)
+    assert len({reacher.fingerprint, other_seed.fingerprint, no_test.fingerprint}) == 3
+    assert not torch.equal(other_seed.train.state, reacher.train.state)
+    assert len(no_test.test) == 0
 
 
-def test_round_trip_bit_for_bit(icg, reacher, tmp_path):
+def test_writing_and_reading_is_exact(icg, reacher, tmp_path):
     for number, data in enumerate((icg, reacher)):
         target = tmp_path / str(number)
         write_dataset(target, "round/trip-v0", data.spec, data.trajectories, {"sha256": data.contents.sha256})
@@ -84,8 +82,8 @@ def test_round_trip_bit_for_bit(icg, reacher, tmp_path):
             assert torch.equal(getattr(found.trajectories, key), value), key
 
 
-def test_stored_states_are_what_the_environment_does(reacher):
-    """Playing the stored actions from a stored start gives the stored rewards: actions and states are not shifted."""
+def test_stored_transitions_match_the_environment(reacher):
+    """Replaying stored actions from a stored state gives the stored rewards and next states, so no array is shifted."""
     from momalit.envs import make_env
 
     trajectories, env = reacher.trajectories, make_env("reacher")
@@ -104,7 +102,7 @@ def test_stored_states_are_what_the_environment_does(reacher):
             assert env.state() == pytest.approx(trajectories.state[row + step + 1].numpy(), abs=1e-3)
 
 
-def test_nothing_is_made_before_it_is_asked_for(monkeypatch, tmp_path):
+def test_dataset_is_generated_on_first_access(monkeypatch, tmp_path):
     monkeypatch.setenv("MOMALIT_HOME", str(tmp_path))
     data = OfflineDataModule("icg/favourable", transitions=50)
     assert list(tmp_path.iterdir()) == []
@@ -113,13 +111,13 @@ def test_nothing_is_made_before_it_is_asked_for(monkeypatch, tmp_path):
     assert len(data.returns) == 5
 
 
-def test_eyes_of_a_dataset_of_ones_own_may_change(reacher):
+def test_observability_of_a_dataset_given_by_path_can_be_changed(reacher):
     data = OfflineDataModule(str(reacher.path), env={"observability": "full"})
     assert len(data.spec.agents[0].observes) == 10
     assert data.fingerprint != reacher.fingerprint
 
 
-def test_environment_data_module():
+def test_environment_fingerprint_depends_on_settings():
     data = EnvironmentDataModule("icg", {"n_agents": 3})
     assert data.spec.n_agents == 3
     assert data.fingerprint == EnvironmentDataModule("icg", {"n_agents": 3}).fingerprint
@@ -127,7 +125,7 @@ def test_environment_data_module():
 
 
 @pytest.mark.parametrize("make", [lambda: OfflineDataModule("icg/favourable"), lambda: EnvironmentDataModule("icg")])
-def test_loaders_are_the_modules(make):
+def test_loaders_come_from_the_module(make):
     from types import SimpleNamespace
 
     data = make()
@@ -146,19 +144,19 @@ def test_loaders_are_the_modules(make):
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, r"found 1, expected less than 1"),
     ],
 )
-def test_fractions(settings, message):
+def test_invalid_fractions_are_reported(settings, message):
     with pytest.raises(UserError, match=message):
         OfflineDataModule("icg/favourable", **settings)
 
 
-def test_empty_split():
+def test_too_few_trajectories_for_the_split():
     data = OfflineDataModule("icg/favourable", transitions=20)
-    with pytest.raises(UserError, match="found 2 trajectories, expected enough for 1 to validate with"):
+    with pytest.raises(UserError, match="found 2 trajectories, expected at least 1 for validation"):
         data.train  # noqa: B018
 
 
 @pytest.mark.parametrize(("keep_on_device", "moves"), [(True, True), (False, False), (None, False)])
-def test_the_training_split_moves_to_an_accelerator_if_it_shall(keep_on_device, moves, momalit_home):
+def test_training_split_moves_to_the_accelerator_if_requested(keep_on_device, moves, momalit_home):
     data = OfflineDataModule("icg/unfavourable", transitions=1000, keep_on_device=keep_on_device)
     data.to_device(torch.device("cpu"))
     assert data.train.reward.device.type == "cpu"
@@ -168,10 +166,10 @@ def test_the_training_split_moves_to_an_accelerator_if_it_shall(keep_on_device, 
 
 
 @pytest.mark.parametrize(("factor", "moves"), [(3.9, False), (4.1, True)])
-def test_it_moves_by_itself_where_it_takes_a_quarter_of_the_free_memory(factor, moves, momalit_home, monkeypatch):
+def test_training_split_moves_by_default_if_it_fits_a_quarter_of_free_memory(factor, moves, momalit_home, monkeypatch):
     data = OfflineDataModule("icg/unfavourable", transitions=1000)
-    # 1000 transitions and 100 last states: 4 floats a state, 4 an action, a reward, two flags; 100 times two indices.
+    # 1100 states of 4 floats; 1000 transitions with 4 action floats, a reward and two flags; two indices per episode.
     size = 1100 * 16 + 1000 * (16 + 4 + 2) + 100 * 16
     assert data.train.n_bytes == pytest.approx(0.8 * size)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (int(factor * data.train.n_bytes), 0))
-    assert data._fits(torch.device("cuda")) == moves
+    assert data._fits_on(torch.device("cuda")) == moves

@@ -1,4 +1,4 @@
-"""A user's own multi-agent Minari file, whole and with every fault."""
+"""Tests reading a user's own multi-agent Minari file, valid and invalid."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ LENGTHS = [4, 6, 5]
 
 
 def buffers(discrete):
-    """Two agents that share a column of what they see; the second sees one more."""
+    """Episodes of two agents that share one observation column. The second agent observes one column more."""
     rng = np.random.default_rng(0)
     for number, length in enumerate(LENGTHS):
         shared = rng.normal(size=(length + 1, 1)).astype(np.float32)
@@ -41,10 +41,10 @@ def buffers(discrete):
         )
 
 
-def make(root: Path, discrete: bool, monkeypatch) -> Path:
+def create_minari_dataset(root: Path, discrete: bool, monkeypatch) -> Path:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(root))
     box = lambda n, b=np.inf: spaces.Box(-b, b, (n,), np.float32)  # noqa: E731
-    acts = (
+    action_spaces = (
         {"agent_2": spaces.Discrete(3, start=1), "agent_10": spaces.Discrete(2)}
         if discrete
         else {"agent_2": box(1, 1), "agent_10": box(2, 1)}
@@ -53,23 +53,23 @@ def make(root: Path, discrete: bool, monkeypatch) -> Path:
         "mine/own-v0",
         buffer=list(buffers(discrete)),
         observation_space=spaces.Dict({"agent_2": box(2), "agent_10": box(3)}),
-        action_space=spaces.Dict(acts),
+        action_space=spaces.Dict(action_spaces),
     )
     return root / "mine" / "own-v0"
 
 
-# Minari warns of the authors and links that a dataset of a test does not have.
+# Minari warns that the test datasets have no author and no code link.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    return make(tmp_path, False, monkeypatch)
+def continuous(tmp_path, monkeypatch):
+    return create_minari_dataset(tmp_path, False, monkeypatch)
 
 
 @pytest.fixture
-def choices(tmp_path, monkeypatch):
-    return make(tmp_path, True, monkeypatch)
+def discrete(tmp_path, monkeypatch):
+    return create_minari_dataset(tmp_path, True, monkeypatch)
 
 
 def edit(directory, change):
@@ -84,8 +84,8 @@ def replace(file, key, value):
     file[key] = value
 
 
-def test_team_is_inferred(own):
-    data = read_dataset(own)
+def test_team_is_inferred(continuous):
+    data = read_dataset(continuous)
     spec = data.spec
     assert spec.names == ("agent_2", "agent_10")
     assert (spec.state_size, spec.horizon, spec.discrete, spec.env) == (3, 6, False, None)
@@ -104,49 +104,49 @@ def test_team_is_inferred(own):
     assert data.trajectories.truncated.nonzero().squeeze(1).tolist() == [3, 14]
 
 
-def test_choices_are_one_hot_from_their_start(choices):
-    data = read_dataset(choices)
+def test_discrete_actions_are_one_hot_relative_to_their_start(discrete):
+    data = read_dataset(discrete)
     assert [agent.action_size for agent in data.spec.agents] == [3, 2]
     expected = np.concatenate([buffer.actions["agent_2"] for buffer in buffers(True)]) - 1
     assert (data.trajectories.action[:, 0].argmax(-1).numpy() == expected).all()
     assert (data.trajectories.action.sum(-1) == 1).all()
 
 
-def test_directory_and_file_are_the_same(own):
-    file = own / "data" / "main_data.hdf5"
-    assert OfflineDataModule(str(own)).fingerprint == OfflineDataModule(str(file)).fingerprint
+def test_directory_and_file_give_the_same_dataset(continuous):
+    file = continuous / "data" / "main_data.hdf5"
+    assert OfflineDataModule(str(continuous)).fingerprint == OfflineDataModule(str(file)).fingerprint
 
 
-def test_rewards_per_agent_are_averaged(own):
-    edit(own, lambda f: replace(f, "episode_0/rewards", np.arange(8.0).reshape(4, 2)))
+def test_rewards_per_agent_are_averaged(continuous):
+    edit(continuous, lambda f: replace(f, "episode_0/rewards", np.arange(8.0).reshape(4, 2)))
     with pytest.raises(UserError, match=r"episode_1/rewards has shape \(6,\), expected \(6, 2\)"):
-        read_dataset(own)
+        read_dataset(continuous)
     for i, length in enumerate(LENGTHS):
-        edit(own, lambda f, i=i, n=length: replace(f, f"episode_{i}/rewards", np.arange(2.0 * n).reshape(n, 2)))
-    assert read_dataset(own).trajectories.reward[:4].tolist() == [0.5, 2.5, 4.5, 6.5]
+        edit(continuous, lambda f, i=i, n=length: replace(f, f"episode_{i}/rewards", np.arange(2.0 * n).reshape(n, 2)))
+    assert read_dataset(continuous).trajectories.reward[:4].tolist() == [0.5, 2.5, 4.5, 6.5]
 
 
-def test_missing_last_flag_is_a_truncation(own, caplog):
-    edit(own, lambda f: replace(f, "episode_2/truncations", np.zeros(5, bool)))
-    assert bool(read_dataset(own).trajectories.truncated[-1])
-    assert "1 episodes end without a flag; taken as truncated" in caplog.text
+def test_last_step_without_a_flag_is_truncated(continuous, caplog):
+    edit(continuous, lambda f: replace(f, "episode_2/truncations", np.zeros(5, bool)))
+    assert bool(read_dataset(continuous).trajectories.truncated[-1])
+    assert "1 episodes end without a flag; treated as truncated" in caplog.text
 
 
-def flag(key, number, step):
+def set_flag(key, number, step):
     def change(file):
         file[f"episode_{number}/{key}"][step] = True
 
     return change
 
 
-def put(key, place, value):
+def set_value(key, index, value):
     def change(file):
-        file[key][place] = value
+        file[key][index] = value
 
     return change
 
 
-FAULTS = {
+INVALID = {
     "missing key": (lambda f: f.__delitem__("episode_1/rewards"), r"episode_1/rewards is missing"),
     "missing observations": (
         lambda f: f.__delitem__("episode_0/observations/agent_10"),
@@ -170,112 +170,112 @@ FAULTS = {
         lambda f: replace(f, "episode_0/truncations", np.zeros(3, bool)),
         r"episode_0/truncations has shape \(3,\), expected \(4,\)",
     ),
-    "words": (lambda f: replace(f, "episode_0/rewards", np.array([b"a"] * 4)), r"has type .*expected numbers"),
+    "not numeric": (lambda f: replace(f, "episode_0/rewards", np.array([b"a"] * 4)), r"has type .*expected numbers"),
     "one array": (
         lambda f: replace(f, "episode_0/observations", np.zeros((5, 2))),
         r"episode_0/observations is one array \(5, 2\), expected a group keyed by agent",
     ),
     "nan": (
-        put("episode_1/observations/agent_10", (2, 1), np.nan),
+        set_value("episode_1/observations/agent_10", (2, 1), np.nan),
         r"episode_1/observations/agent_10 at step 2: found nan, expected finite numbers",
     ),
-    "infinite reward": (put("episode_2/rewards", 4, np.inf), r"episode_2/rewards at step 4: found inf"),
+    "infinite reward": (set_value("episode_2/rewards", 4, np.inf), r"episode_2/rewards at step 4: found inf"),
     "both flags": (
-        flag("terminations", 0, 3),
+        set_flag("terminations", 0, 3),
         r"episode_0/terminations at step 3: found True, expected at most one of terminations and truncations",
     ),
     "truncated in the middle": (
-        flag("truncations", 1, 2),
-        r"episode_1/truncations at step 2: found True, expected ends at an episode's last step only",
+        set_flag("truncations", 1, 2),
+        r"episode_1/truncations at step 2: found True, expected True only at the last step of an episode",
     ),
-    "terminated in the middle": (flag("terminations", 2, 0), r"episode_2/terminations at step 0: found True"),
+    "terminated in the middle": (set_flag("terminations", 2, 0), r"episode_2/terminations at step 0: found True"),
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_named(own, fault):
-    change, message = FAULTS[fault]
-    edit(own, change)
+@pytest.mark.parametrize("case", INVALID)
+def test_invalid_files_are_reported(continuous, case):
+    change, message = INVALID[case]
+    edit(continuous, change)
     with pytest.raises(UserError, match=message) as caught:
-        read_dataset(own)
+        read_dataset(continuous)
     assert "\n" not in str(caught.value)
-    assert str(own) in str(caught.value)
+    assert str(continuous) in str(caught.value)
 
 
 @pytest.mark.parametrize(("value", "agent"), [(0, "agent_2"), (4, "agent_2"), (2, "agent_10"), (-1, "agent_10")])
-def test_choice_outside_its_range(choices, value, agent):
-    edit(choices, put(f"episode_1/actions/{agent}", 3, value))
+def test_discrete_action_out_of_range_is_reported(discrete, value, agent):
+    edit(discrete, set_value(f"episode_1/actions/{agent}", 3, value))
     expected = "1 to 3" if agent == "agent_2" else "0 to 1"
-    message = rf"episode_1/actions/{agent} at step 3: found {value}, expected a whole number from {expected}"
+    message = rf"episode_1/actions/{agent} at step 3: found {value}, expected an integer from {expected}"
     with pytest.raises(UserError, match=message):
-        read_dataset(choices)
+        read_dataset(discrete)
 
 
-def test_actions_beyond_their_bounds_are_clipped_and_said(own, caplog):
-    edit(own, put("episode_0/actions/agent_2", 0, 1.5))
-    assert float(read_dataset(own).trajectories.action[0, 0, 0]) == 1.0
-    assert "goes 0.5 beyond its bounds" in caplog.text
+def test_actions_out_of_bounds_are_clipped_with_a_warning(continuous, caplog):
+    edit(continuous, set_value("episode_0/actions/agent_2", 0, 1.5))
+    assert float(read_dataset(continuous).trajectories.action[0, 0, 0]) == 1.0
+    assert "exceeds its bounds by up to 0.5" in caplog.text
 
 
-def test_corrupt_file(own):
-    (own / "data" / "main_data.hdf5").write_bytes(b"no HDF5")
+def test_file_that_is_not_hdf5_is_reported(continuous):
+    (continuous / "data" / "main_data.hdf5").write_bytes(b"no HDF5")
     with pytest.raises(UserError, match="cannot be read as HDF5"):
-        read_dataset(own)
+        read_dataset(continuous)
 
 
-def test_half_a_file(own):
-    path = own / "data" / "main_data.hdf5"
+def test_incomplete_file_is_reported(continuous):
+    path = continuous / "data" / "main_data.hdf5"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match="cannot be read as HDF5"):
-        read_dataset(own)
+        read_dataset(continuous)
 
 
-def test_missing_files(tmp_path):
-    with pytest.raises(UserError, match=r"none\.hdf5: no such file.*built-in datasets are made by name"):
+def test_missing_files_are_reported(tmp_path):
+    with pytest.raises(UserError, match=r"none\.hdf5: no such file.*built-in datasets are given by name"):
         read_dataset(tmp_path / "none.hdf5")
-    with pytest.raises(UserError, match=r"found no data/main_data\.hdf5 in it"):
+    with pytest.raises(UserError, match=r"found no data/main_data\.hdf5, expected a Minari"):
         read_dataset(tmp_path)
     with pytest.raises(UserError, match=r"did you mean reacher/expert-mix\?"):
         OfflineDataModule("reacher/expertmix").spec  # noqa: B018
 
 
-def test_broken_metadata(own):
-    (own / "data" / "metadata.json").write_text("{")
+def test_invalid_metadata_is_reported(continuous):
+    (continuous / "data" / "metadata.json").write_text("{")
     with pytest.raises(UserError, match=r"metadata\.json: cannot be read as JSON"):
-        read_dataset(own)
+        read_dataset(continuous)
 
 
-def test_bounds_need_metadata_but_choices_do_not(own, choices_alone):
-    (own / "data" / "metadata.json").unlink()
+def test_action_bounds_need_metadata_but_discrete_actions_do_not(continuous, discrete_without_metadata):
+    (continuous / "data" / "metadata.json").unlink()
     with pytest.raises(UserError, match=r"bounds of actions/agent_2 are unknown, expected metadata\.json"):
-        read_dataset(own)
-    assert [agent.action_size for agent in read_dataset(choices_alone).spec.agents] == [4, 2]
+        read_dataset(continuous)
+    assert [agent.action_size for agent in read_dataset(discrete_without_metadata).spec.agents] == [4, 2]
 
 
 @pytest.fixture
-def choices_alone(tmp_path_factory, monkeypatch):
-    directory = make(tmp_path_factory.mktemp("choices"), True, monkeypatch)
+def discrete_without_metadata(tmp_path_factory, monkeypatch):
+    directory = create_minari_dataset(tmp_path_factory.mktemp("discrete"), True, monkeypatch)
     (directory / "data" / "metadata.json").unlink()
     return directory
 
 
-def test_changed_contents_are_noticed(icg, tmp_path):
+def test_modified_contents_are_reported(icg, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(icg.path.parent.parent, copy)
-    edit(copy, put("episode_5/rewards", 3, 7.0))
-    with pytest.raises(UserError, match=r"contents have SHA-256 \w+, expected \w+ by its metadata"):
+    edit(copy, set_value("episode_5/rewards", 3, 7.0))
+    with pytest.raises(UserError, match=r"contents have SHA-256 \w+, expected \w+ from the metadata"):
         read_dataset(copy)
 
 
-def test_environment_beside_a_dataset(own, tmp_path, monkeypatch):
+def test_environment_that_does_not_fit_the_dataset_is_reported(continuous, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
-    with pytest.raises(UserError, match=r"names no environment, expected env\.name as well"):
-        read_dataset(own, {"horizon": 3})
-    with pytest.raises(UserError, match=r"env stock:Stock does not fit .*its agents are \('buyer', 'seller'\)"):
-        read_dataset(own, {"name": "stock:Stock"})
+    with pytest.raises(UserError, match=r"names no environment, expected env\.name too"):
+        read_dataset(continuous, {"horizon": 3})
+    with pytest.raises(UserError, match=r"env stock:Stock does not fit .*found agents \('buyer', 'seller'\)"):
+        read_dataset(continuous, {"name": "stock:Stock"})
 
 
-def test_users_env_is_collected_and_its_plain_file_fits_it(tmp_path, monkeypatch):
+def test_dataset_of_a_users_environment_without_momalit_metadata_lacks_masks(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
     directory = collect("stock:Stock/random", {"horizon": 8}, 400, 0, tmp_path / "stock")
     data = read_dataset(directory)
@@ -290,30 +290,30 @@ def test_users_env_is_collected_and_its_plain_file_fits_it(tmp_path, monkeypatch
     del metadata["momalit"]
     (directory / "data" / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(
-        UserError, match=r"env stock:Stock does not fit .*observes 2 columns and 3 of mask, expected 2 and 0"
+        UserError, match=r"env stock:Stock does not fit .*has 2 observation and 3 mask columns, expected 2 and 0"
     ):
-        read_dataset(
-            directory, {"name": "stock:Stock", "horizon": 8}
-        )  # momalit's own file keeps masks in the state only
+        # momalit's own files store masks in the state only.
+        read_dataset(directory, {"name": "stock:Stock", "horizon": 8})
 
 
-def test_plain_file_with_masks_takes_its_environment(tmp_path, monkeypatch):
-    """What a user would record: each agent's observation and mask, no state, nothing of momalit's."""
+def test_users_file_with_action_masks_fits_its_environment(tmp_path, monkeypatch):
+    """The file holds each agent's observation and mask, but no state and no momalit metadata."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
     env = make_env("stock:Stock", horizon=5)
     rng = np.random.default_rng(0)
     path = tmp_path / "own.hdf5"
     with h5py.File(path, "w") as file:
         for number in range(4):
-            seen, acts = [env.reset(seed=number)[0]], []
+            observations, actions = [env.reset(seed=number)[0]], []
             while env.agents:
-                acts.append({a: int(rng.choice(np.flatnonzero(o["action_mask"]))) for a, o in seen[-1].items()})
-                seen.append(env.step(acts[-1])[0])
+                masks = {agent: each["action_mask"] for agent, each in observations[-1].items()}
+                actions.append({agent: int(rng.choice(np.flatnonzero(mask))) for agent, mask in masks.items()})
+                observations.append(env.step(actions[-1])[0])
             episode = file.create_group(f"episode_{number}")
             for agent in env.possible_agents:
-                episode[f"actions/{agent}"] = np.array([act[agent] for act in acts])
+                episode[f"actions/{agent}"] = np.array([each[agent] for each in actions])
                 for key in ("observation", "action_mask"):
-                    episode[f"observations/{agent}/{key}"] = np.stack([each[agent][key] for each in seen])
+                    episode[f"observations/{agent}/{key}"] = np.stack([each[agent][key] for each in observations])
             episode["rewards"], episode["terminations"] = np.zeros(5), np.zeros(5, bool)
             episode["truncations"] = np.arange(5) == 4
     data = read_dataset(path, {"name": "stock:Stock", "horizon": 5})

@@ -1,4 +1,4 @@
-"""The same on a GPU, where there is one."""
+"""Training of all modules on a GPU, skipped without one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from callbacks import Evaluation
-from tests.tiny import make, weights
+from tests.tiny import flat_weights, make_data_and_module
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 
@@ -18,7 +18,7 @@ def test_every_kind_trains_in_every_precision(kind, precision, keep_on_device, t
     import lightning.pytorch as pl
 
     pl.seed_everything(0, verbose=False)
-    data, module = make(kind, tiny_world_model)
+    data, module = make_data_and_module(kind, tiny_world_model)
     data.keep_on_device = keep_on_device
     trainer = pl.Trainer(
         max_epochs=2, accelerator="gpu", devices=1, precision=precision, logger=False, enable_checkpointing=False,
@@ -26,7 +26,7 @@ def test_every_kind_trains_in_every_precision(kind, precision, keep_on_device, t
         callbacks=[Evaluation(episodes=2)],
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
-    assert weights(module).isfinite().all()
+    assert flat_weights(module).isfinite().all()
     if kind != "mappo":
         assert data.train.reward.is_cuda == keep_on_device
         trainer.predict(module, datamodule=data)

@@ -1,7 +1,7 @@
-"""Shapes alone: the whole computation on the meta device, where reading a number on the host is an error.
+"""Runs the computations on the meta device, where tensors have shapes but no values, and reading a value is an error.
 
-Whatever passes here neither synchronises with the host nor depends on the data in its control flow. Generators do not
-exist on that device, so drawing is checked without one.
+Code that passes here does not synchronise with the host, and its control flow does not depend on the data. The device
+has no generators, so sampling is tested without one.
 """
 
 from types import SimpleNamespace
@@ -47,7 +47,7 @@ def make_rollout():
     )  # fmt: skip
 
 
-def test_a_step_of_the_world_models_training(spec):
+def test_a_training_step_of_the_world_model(spec):
     module = WorldModelModule(spec, n_members=3, n_elites=2, hidden_sizes=(16,)).to(META)
     batch = Transitions(empty(3, B, S), empty(3, B, 2, 3), empty(3, B), empty(3, B, S), empty(3, B, dtype=torch.bool))
     module.training_step(batch, 0).backward()
@@ -69,7 +69,7 @@ def test_an_imagined_rollout(spec, sample):
     assert all(value.device == META for value in vars(rollout).values() if value is not None)
 
 
-def test_drawing_actions(spec):
+def test_sampling_actions(spec):
     actor = PPOModule(spec, width=16, gru_size=8).to(META).actor
     policy, _ = actor(make_rollout().sequence)
     assert policy.sample().shape == (H + T + 1, B, 2, 3)

@@ -8,10 +8,10 @@ from momalit.core.errors import UserError
 from momalit.envs import VectorTeamEnv, make_env, references, team_spec
 from momalit.envs.ant import ACTUATORS, ANGLES, TORSO, VELOCITIES
 
-SETTINGS = [(eyes, legs) for eyes in ("full", "partial") for legs in ("4x2", "2x4", "2x4d")]
+SETTINGS = [(observability, factoring) for observability in ("full", "partial") for factoring in ("4x2", "2x4", "2x4d")]
 
 
-def uniform(env, rng):
+def random_actions(env, rng):
     return {agent: rng.uniform(-1, 1, env.action_space(agent).shape) for agent in env.agents}
 
 
@@ -22,13 +22,13 @@ def test_pettingzoo_api(observability, factoring):
     parallel_seed_test(lambda: make_env("ant", **settings), num_cycles=20)
 
 
-def test_leg_tables_are_the_models():
+def test_leg_tables_match_the_mujoco_model():
     model = make_env("ant")._env.model
     for leg in (1, 2, 3, 4):
         for part, name in enumerate(("hip", "ankle")):
             joint = model.joint(f"{name}_{leg}")
             assert model.actuator(ACTUATORS[leg][part]).trnid[0] == joint.id
-            assert ANGLES[leg][part] == joint.qposadr[0] - 2  # the state leaves out x and y of the torso
+            assert ANGLES[leg][part] == joint.qposadr[0] - 2  # the state excludes x and y of the torso
             assert VELOCITIES[leg][part] == model.nq - 2 + joint.dofadr[0]
     root = model.joint("root")
     assert (root.qposadr[0], root.dofadr[0]) == (0, 0)
@@ -36,7 +36,7 @@ def test_leg_tables_are_the_models():
 
 
 @pytest.mark.parametrize("factoring", ["4x2", "2x4", "2x4d"])
-def test_agents_drive_the_legs_they_see(factoring):
+def test_agents_control_the_legs_that_they_observe(factoring):
     env = make_env("ant", factoring=factoring)
     model = env._env.model
     for agent in env.possible_agents:
@@ -48,7 +48,7 @@ def test_agents_drive_the_legs_they_see(factoring):
     assert sorted(column for seen in env.observes.values() for column in seen) == list(range(27))
 
 
-def test_sizes():
+def test_observation_and_action_sizes():
     def sizes(**settings):
         env = make_env("ant", **settings)
         return [(env.observation_space(a).shape[0], env.action_space(a).shape[0]) for a in env.possible_agents]
@@ -61,7 +61,7 @@ def test_sizes():
 @pytest.mark.parametrize(
     ("factoring", "order"), [("4x2", (2, 3, 4, 5, 6, 7, 0, 1)), ("2x4d", (2, 3, 0, 1, 4, 5, 6, 7))]
 )
-def test_is_gymnasiums_ant(factoring, order):
+def test_equals_gymnasiums_ant(factoring, order):
     env = make_env("ant", factoring=factoring)
     original = gymnasium.make("Ant-v5", include_cfrc_ext_in_observation=False)
     rng = np.random.default_rng(0)
@@ -70,51 +70,51 @@ def test_is_gymnasiums_ant(factoring, order):
         expected, _ = original.reset(seed=seed)
         for _ in range(200):
             assert (env.state() == expected.astype(np.float32)).all()
-            told = uniform(env, rng)
+            actions = random_actions(env, rng)
             torque = np.zeros(8)
-            torque[list(order)] = np.concatenate(list(told.values()))
-            observations, rewards, terminations, truncations, _ = env.step(told)
+            torque[list(order)] = np.concatenate(list(actions.values()))
+            observations, rewards, terminations, truncations, _ = env.step(actions)
             expected, reward, terminated, truncated, _ = original.step(torque)
             assert set(rewards.values()) == {float(reward)}
             assert set(terminations.values()) == {bool(terminated)}
             assert set(truncations.values()) == {truncated}
-            for agent, seen in env.observes.items():
-                assert (observations[agent] == env.state()[list(seen)]).all()
+            for agent, columns in env.observes.items():
+                assert (observations[agent] == env.state()[list(columns)]).all()
             if not env.agents:
                 break
     original.close()
 
 
-def test_unhealthy_terminates_and_time_truncates():
+def test_unhealthy_state_terminates_and_time_limit_truncates():
     env = make_env("ant")
     env.reset(seed=0)
     data = env._env.data
     high = data.qpos.copy()
     high[2] = 1.5  # healthy is up to 1.0 m
     env._env.set_state(high, data.qvel.copy())
-    still = dict.fromkeys(env.possible_agents, np.zeros(2, np.float32))
-    _, _, terminations, truncations, _ = env.step(still)
+    zero_torques = dict.fromkeys(env.possible_agents, np.zeros(2, np.float32))
+    _, _, terminations, truncations, _ = env.step(zero_torques)
     assert (set(terminations.values()), set(truncations.values()), env.agents) == ({True}, {False}, [])
     env.reset(seed=0)
     steps = 0
     while env.agents:
-        _, _, terminations, truncations, _ = env.step(still)
+        _, _, terminations, truncations, _ = env.step(zero_torques)
         steps += 1
     assert (steps, set(terminations.values()), set(truncations.values())) == (1000, {False}, {True})
 
 
-def test_torques_are_bounded():
-    env, bounded = make_env("ant"), make_env("ant")
+def test_torques_are_clipped():
+    env, reference = make_env("ant"), make_env("ant")
     env.reset(seed=0)
-    bounded.reset(seed=0)
+    reference.reset(seed=0)
     _, reward, *_ = env.step(dict.fromkeys(env.agents, np.array([3.0, -3.0])))
-    _, expected, *_ = bounded.step(dict.fromkeys(bounded.agents, np.array([1.0, -1.0])))
+    _, expected, *_ = reference.step(dict.fromkeys(reference.agents, np.array([1.0, -1.0])))
     assert reward == expected
-    assert (env.state() == bounded.state()).all()
+    assert (env.state() == reference.state()).all()
 
 
 @pytest.mark.parametrize(("observability", "factoring"), SETTINGS)
-def test_rows_equal_a_single_environment(observability, factoring):
+def test_vector_env_equals_single_environment(observability, factoring):
     settings = {"observability": observability, "factoring": factoring}
     single = make_env("ant", **settings)
     spec = team_spec(single, "ant", settings)
@@ -125,21 +125,21 @@ def test_rows_equal_a_single_environment(observability, factoring):
     rng = np.random.default_rng(0)
     for _ in range(5):
         assert (state[1].numpy() == single.state()).all()
-        told = uniform(single, rng)
-        joint = torch.from_numpy(np.stack(list(told.values()))).float()
+        actions = random_actions(single, rng)
+        joint = torch.from_numpy(np.stack(list(actions.values()))).float()
         step = env.step(joint.expand(2, -1, -1))
-        _, rewards, *_ = single.step({agent: joint[i].numpy() for i, agent in enumerate(told)})
+        _, rewards, *_ = single.step({agent: joint[i].numpy() for i, agent in enumerate(actions)})
         assert float(step.reward[1]) == pytest.approx(rewards["agent_0"], rel=1e-6)
         state = step.state
 
 
-def test_stored_reference_of_random_torques():
+def test_random_reference_matches_measured_returns():
     env, rng, n = make_env("ant"), np.random.default_rng(2), 20
     returns = np.zeros(n)
     for row in range(n):
         env.reset(seed=row)
         while env.agents:
-            _, rewards, *_ = env.step(uniform(env, rng))
+            _, rewards, *_ = env.step(random_actions(env, rng))
             returns[row] += rewards["agent_0"]
     stored = references(team_spec(env, "ant", {}))
     assert returns.mean() == pytest.approx(stored["random"], abs=4 * returns.std() / n**0.5)
@@ -154,6 +154,6 @@ def test_stored_reference_of_random_torques():
         ({"render_mode": "ascii"}, r"env\.render_mode: found 'ascii', expected one of null, rgb_array, human"),
     ],
 )
-def test_wrong_settings(settings, message):
+def test_invalid_settings_are_rejected(settings, message):
     with pytest.raises(UserError, match=message):
         make_env("ant", **settings)

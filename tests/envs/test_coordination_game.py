@@ -24,7 +24,7 @@ def test_state_is_one_hot_of_previous_actions():
 
 
 @pytest.mark.parametrize(
-    ("payoff", "worth", "choices", "reward"),
+    ("payoff", "convention_payoff", "choices", "reward"),
     [
         ("all", None, [1, 1, 1], 1.0),
         ("all", None, [1, 1, 0], 0.0),
@@ -33,14 +33,14 @@ def test_state_is_one_hot_of_previous_actions():
         ("pairs", [1.0, 6.0], [1, 1, 0], 2.0),
     ],
 )
-def test_rewards_by_hand(payoff, worth, choices, reward):
-    env = CoordinationGame(n_agents=3, payoff=payoff, convention_payoff=worth)
+def test_rewards_equal_hand_computed_values(payoff, convention_payoff, choices, reward):
+    env = CoordinationGame(n_agents=3, payoff=payoff, convention_payoff=convention_payoff)
     env.reset()
     _, rewards, *_ = env.step({f"agent_{i}": choice for i, choice in enumerate(choices)})
     assert list(rewards.values()) == pytest.approx([reward] * 3)
 
 
-def test_episode_is_truncated_at_the_horizon_and_agents_leave():
+def test_episode_is_truncated_at_the_horizon():
     env = make_env("icg", horizon=3)
     env.reset()
     for time in range(3):
@@ -52,7 +52,7 @@ def test_episode_is_truncated_at_the_horizon_and_agents_leave():
 
 
 @pytest.mark.parametrize("observability", ["all", "own"])
-def test_index_map_gives_what_agents_observe(observability):
+def test_observed_columns_equal_the_observations(observability):
     env = make_env("icg", n_agents=3, n_actions=3, observability=observability)
     spec = team_spec(env, "icg", {})
     rng = np.random.default_rng(0)
@@ -63,12 +63,14 @@ def test_index_map_gives_what_agents_observe(observability):
         observations, *_ = env.step({agent: int(rng.integers(3)) for agent in env.agents})
 
 
-@pytest.mark.parametrize(("payoff", "worth"), [("all", [1.0, 2.0, 0.5]), ("pairs", [1.0, 2.0, 0.5]), ("all", None)])
-def test_references_are_exact(payoff, worth):
-    settings = {"n_agents": 3, "n_actions": 3, "horizon": 4, "payoff": payoff, "convention_payoff": worth}
+@pytest.mark.parametrize(
+    ("payoff", "convention_payoff"), [("all", [1.0, 2.0, 0.5]), ("pairs", [1.0, 2.0, 0.5]), ("all", None)]
+)
+def test_references_are_exact(payoff, convention_payoff):
+    settings = {"n_agents": 3, "n_actions": 3, "horizon": 4, "payoff": payoff, "convention_payoff": convention_payoff}
     env = make_env("icg", **settings)
-    every = torch.cartesian_prod(*[torch.arange(3)] * 3).numpy()
-    rewards = np.array([env.reward(choices) for choices in every])
+    joint_actions = torch.cartesian_prod(*[torch.arange(3)] * 3).numpy()
+    rewards = np.array([env.reward(choices) for choices in joint_actions])
     found = references(team_spec(env, "icg", settings))
     assert found == pytest.approx({"random": 4 * rewards.mean(), "expert": 4 * rewards.max()})
 
@@ -76,14 +78,14 @@ def test_references_are_exact(payoff, worth):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_agents": 1}, r"env\.n_agents: found 1, expected a whole number of at least 2"),
+        ({"n_agents": 1}, r"env\.n_agents: found 1, expected an integer of at least 2"),
         ({"n_actions": 2.5}, r"env\.n_actions: found 2\.5"),
         ({"payoff": "some"}, r"env\.payoff: found 'some', expected one of all, pairs"),
         ({"observability": "none"}, r"env\.observability: found 'none'"),
         ({"convention_payoff": [1.0]}, r"env\.convention_payoff: found 1 values, expected n_actions = 2"),
-        ({"n_agent": 3}, r"env\.n_agent: no setting of icg.*did you mean n_agents\?"),
+        ({"n_agent": 3}, r"env\.n_agent: not a setting of icg.*did you mean n_agents\?"),
     ],
 )
-def test_wrong_settings(settings, message):
+def test_invalid_settings_are_rejected(settings, message):
     with pytest.raises(UserError, match=message):
         make_env("icg", **settings)

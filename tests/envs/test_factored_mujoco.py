@@ -9,7 +9,7 @@ from momalit.core.errors import UserError
 from momalit.envs import VectorTeamEnv, make_env, references, team_spec
 from momalit.envs.factored_mujoco import FACTORINGS
 
-EVERY = [(scenario, factoring) for scenario, factorings in FACTORINGS.items() for factoring in factorings]
+ALL_FACTORINGS = [(scenario, factoring) for scenario, factorings in FACTORINGS.items() for factoring in factorings]
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +17,9 @@ def mamujoco():
     return pytest.importorskip("gymnasium_robotics").mamujoco_v1
 
 
-@pytest.mark.parametrize(("scenario", "factoring"), EVERY)
+@pytest.mark.parametrize(("scenario", "factoring"), ALL_FACTORINGS)
 @pytest.mark.parametrize("obsk", [0, 1])
-def test_is_multi_agent_mujocos(mamujoco, scenario, factoring, obsk):
+def test_equals_multi_agent_mujoco(mamujoco, scenario, factoring, obsk):
     env = make_env("mamujoco", scenario=scenario, factoring=factoring, obsk=obsk)
     original = mamujoco.parallel_env(scenario, factoring, obsk)
     assert env.possible_agents == original.possible_agents
@@ -32,14 +32,14 @@ def test_is_multi_agent_mujocos(mamujoco, scenario, factoring, obsk):
             state = original.state()
             assert (env.state() == state.astype(np.float32)).all()
             for agent in env.possible_agents:
-                seen = expected[agent].clip(-10, 10) if scenario == "Walker2d" else expected[agent]
-                assert (observations[agent] == seen.astype(np.float32)).all()
+                observation = expected[agent].clip(-10, 10) if scenario == "Walker2d" else expected[agent]
+                assert (observations[agent] == observation.astype(np.float32)).all()
             if not env.agents:
                 break
-            told = {agent: rng.uniform(original.action_space(agent).low, original.action_space(agent).high)
+            actions = {agent: rng.uniform(original.action_space(agent).low, original.action_space(agent).high)
                     for agent in env.agents}  # fmt: skip
-            observations, rewards, terminations, truncations, _ = env.step(told)
-            expected, *ends, _ = original.step(told)
+            observations, rewards, terminations, truncations, _ = env.step(actions)
+            expected, *ends, _ = original.step(actions)
             assert [rewards, terminations, truncations] == ends
     original.close()
     env.close()
@@ -53,12 +53,12 @@ def test_pettingzoo_api(scenario, factoring):
 
 
 @pytest.mark.usefixtures("mamujoco")
-def test_spaces_by_hand():
+def test_observed_columns_and_action_bounds():
     hopper = make_env("mamujoco", scenario="Hopper", factoring="3x1")
-    # State: z, angle, thigh, leg, foot, then velocities of x, z, angle, thigh, leg, foot. The agent at the thigh sees
-    # its own joint, the leg's position and the body; each of the outer two sees one neighbour, the middle one two.
+    # State: z, angle, thigh, leg, foot, then velocities of x, z, angle, thigh, leg, foot. The thigh's agent observes
+    # its own joint, the leg's angle and the torso. The outer two agents observe one neighbour, the middle one two.
     assert hopper.observes["agent_0"] == (2, 8, 3, 0, 1, 5, 6, 7)
-    assert [len(seen) for seen in hopper.observes.values()] == [8, 9, 8]
+    assert [len(columns) for columns in hopper.observes.values()] == [8, 9, 8]
     humanoid = make_env("mamujoco", scenario="Humanoid", factoring="9|8")
     assert humanoid.action_space("agent_1").shape == (8,)
     assert humanoid.action_space("agent_1").high.tolist() == pytest.approx([0.4] * 8)
@@ -66,7 +66,7 @@ def test_spaces_by_hand():
 
 
 @pytest.mark.usefixtures("mamujoco")
-def test_team_of_unequal_agents_in_rows():
+def test_vector_env_equals_single_environment():
     settings = {"scenario": "Walker2d", "factoring": "2x3"}
     single = make_env("mamujoco", **settings)
     spec = team_spec(single, "mamujoco", settings)
@@ -81,20 +81,20 @@ def test_team_of_unequal_agents_in_rows():
 
 
 @pytest.mark.usefixtures("mamujoco")
-def test_after_the_end_nothing_happens():
+def test_step_after_the_end_has_no_effect():
     env = make_env("mamujoco", scenario="Swimmer", factoring="2x1")
     env.horizon = 2
     env.reset(seed=0)
-    quiet = dict.fromkeys(env.agents, np.zeros(1))
-    env.step(quiet)
-    _, _, terminations, truncations, _ = env.step(quiet)
+    zero_actions = dict.fromkeys(env.agents, np.zeros(1))
+    env.step(zero_actions)
+    _, _, terminations, truncations, _ = env.step(zero_actions)
     assert (set(terminations.values()), set(truncations.values()), env.agents) == ({False}, {True}, [])
     before = env.state()
-    assert env.step(quiet) == ({}, {}, {}, {}, {})
+    assert env.step(zero_actions) == ({}, {}, {}, {}, {})
     assert (env.state() == before).all()
 
 
-CHEETAH = {"scenario": "HalfCheetah", "factoring": "2x3"}
+HALF_CHEETAH = {"scenario": "HalfCheetah", "factoring": "2x3"}
 
 
 @pytest.mark.parametrize(
@@ -105,19 +105,19 @@ CHEETAH = {"scenario": "HalfCheetah", "factoring": "2x3"}
             r"env\.scenario: found 'CoupledHalfCheetah', expected one of Ant, HalfCheetah, Hopper, Humanoid, "
             "HumanoidStandup, Swimmer, Walker2d",
         ),
-        ({**CHEETAH, "factoring": "3x2"}, r"env\.factoring: found '3x2', expected one of 2x3, 6x1"),
-        ({**CHEETAH, "obsk": -1}, r"env\.obsk: found -1, expected an integer of at least 0"),
-        ({**CHEETAH, "obsk": None}, r"env\.obsk: found None"),
-        ({**CHEETAH, "render_mode": "ascii"}, r"env\.render_mode: found 'ascii'"),
+        ({**HALF_CHEETAH, "factoring": "3x2"}, r"env\.factoring: found '3x2', expected one of 2x3, 6x1"),
+        ({**HALF_CHEETAH, "obsk": -1}, r"env\.obsk: found -1, expected an integer of at least 0"),
+        ({**HALF_CHEETAH, "obsk": None}, r"env\.obsk: found None"),
+        ({**HALF_CHEETAH, "render_mode": "ascii"}, r"env\.render_mode: found 'ascii'"),
         ({"scenario": "Hopper"}, "env mamujoco: cannot be made with .* 'factoring'"),
     ],
 )
-def test_wrong_settings(settings, message):
+def test_invalid_settings_are_rejected(settings, message):
     with pytest.raises(UserError, match=message):
         make_env("mamujoco", **settings)
 
 
-def test_without_gymnasium_robotics(monkeypatch):
+def test_missing_gymnasium_robotics_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnasium_robotics", None)
     with pytest.raises(UserError, match=r"found no gymnasium-robotics .*pip install 'momalit\[mamujoco\]'"):
-        make_env("mamujoco", **CHEETAH)
+        make_env("mamujoco", **HALF_CHEETAH)

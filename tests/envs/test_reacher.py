@@ -4,7 +4,7 @@ import pytest
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 from datamodules.builders.behaviours import InverseKinematics, RandomActions
-from datamodules.builders.play_episodes import play
+from datamodules.builders.play_episodes import run_behaviour
 from momalit.core.errors import UserError
 from momalit.envs import make_env, references, team_spec
 
@@ -17,7 +17,7 @@ def test_pettingzoo_api(observability):
     parallel_seed_test(lambda: make_env("reacher", observability=observability), num_cycles=60)
 
 
-def test_is_gymnasiums_reacher():
+def test_equals_gymnasiums_reacher():
     env, original = make_env("reacher"), gymnasium.make("Reacher-v5")
     env.reset(seed=3)
     expected, _ = original.reset(seed=3)
@@ -35,7 +35,7 @@ def test_is_gymnasiums_reacher():
 
 
 @pytest.mark.parametrize("observability", OBSERVABILITIES)
-def test_index_map_gives_what_agents_observe(observability):
+def test_observed_columns_equal_the_observations(observability):
     env = make_env("reacher", observability=observability)
     spec = team_spec(env, "reacher", {"observability": observability})
     observations, _ = env.reset(seed=0)
@@ -45,7 +45,7 @@ def test_index_map_gives_what_agents_observe(observability):
         observations, *_ = env.step(dict.fromkeys(env.agents, np.array([0.3])))
 
 
-def test_eyes_by_hand():
+def test_observations_equal_joint_angles_velocities_and_target():
     env = make_env("reacher", observability="independent")
     observations, _ = env.reset(seed=1)
     angle, velocity = env._env.data.qpos[:2], env._env.data.qvel[:2]
@@ -58,21 +58,21 @@ def test_eyes_by_hand():
 
 
 @pytest.mark.parametrize("key", ["expert", "random"])
-def test_stored_references_are_what_is_measured(key):
+def test_references_match_measured_returns(key):
     spec = team_spec(make_env("reacher"), "reacher", {})
     rng = np.random.default_rng(11)
     n = 200
     behaviour = InverseKinematics(spec, n, rng, (0.0,)) if key == "expert" else RandomActions(spec, n, rng)
-    returns = play(spec, behaviour, n * 50, rng).returns
+    returns = run_behaviour(spec, behaviour, n * 50, rng).returns
     error = float(returns.std()) / n**0.5
     assert float(returns.mean()) == pytest.approx(references(spec)[key], abs=4 * error)
 
 
-def test_expert_puts_the_fingertip_on_the_target():
+def test_expert_reaches_the_target():
     spec = team_spec(make_env("reacher"), "reacher", {})
     rng = np.random.default_rng(0)
-    played = play(spec, InverseKinematics(spec, 20, rng, (0.0,)), 1000, rng)
-    last = played.state[played.row[played.first] + 50]
+    data = run_behaviour(spec, InverseKinematics(spec, 20, rng, (0.0,)), 1000, rng)
+    last = data.state[data.row[data.first] + 50]
     assert last[:, 8:10].norm(dim=1).median() < 1e-3
     elbow_sine = last[:, 3]
     assert (elbow_sine[0::2] <= 0).all()
@@ -86,6 +86,6 @@ def test_expert_puts_the_fingertip_on_the_target():
         ({"render_mode": "ascii"}, r"env\.render_mode: found 'ascii'"),
     ],
 )
-def test_wrong_settings(settings, message):
+def test_invalid_settings_are_rejected(settings, message):
     with pytest.raises(UserError, match=message):
         make_env("reacher", **settings)

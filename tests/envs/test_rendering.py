@@ -1,4 +1,4 @@
-"""Pictures of robots: EGL only where it is needed, physics untouched, the robot always in view."""
+"""Rendering: EGL only without a display, unchanged physics, and a camera that tracks the robot."""
 
 import os
 
@@ -17,14 +17,14 @@ def headless(monkeypatch):
     return monkeypatch
 
 
-def test_egl_is_chosen_without_a_display_and_forgotten_afterwards(headless):
+def test_egl_is_set_temporarily_without_a_display(headless):
     with egl_without_display():
         assert os.environ["MUJOCO_GL"] == "egl"
     assert "MUJOCO_GL" not in os.environ
 
 
 @pytest.mark.parametrize(("name", "value"), [("DISPLAY", ":0"), ("WAYLAND_DISPLAY", "w"), ("MUJOCO_GL", "osmesa")])
-def test_a_display_or_the_users_choice_stands(headless, name, value):
+def test_display_or_user_setting_takes_precedence(headless, name, value):
     headless.setenv(name, value)
     before = dict(os.environ)
     with egl_without_display():
@@ -32,35 +32,35 @@ def test_a_display_or_the_users_choice_stands(headless, name, value):
     assert dict(os.environ) == before
 
 
-def test_physics_are_the_same():
-    plain, pictured = make_env("ant"), make_env("ant", render_mode="rgb_array")
+def test_rendering_does_not_change_the_physics():
+    plain, rendered = make_env("ant"), make_env("ant", render_mode="rgb_array")
     rng = np.random.default_rng(0)
-    for env in (plain, pictured):
+    for env in (plain, rendered):
         env.reset(seed=3)
     for _ in range(100):
         if not plain.agents:
             break
         actions = {agent: rng.uniform(-1, 1, 2).astype(np.float32) for agent in plain.agents}
-        assert plain.step(actions)[1] == pictured.step(actions)[1]
-        assert np.array_equal(plain.state(), pictured.state())
+        assert plain.step(actions)[1] == rendered.step(actions)[1]
+        assert np.array_equal(plain.state(), rendered.state())
 
 
-def test_an_ant_is_seen_wherever_it_is_and_a_reacher_too():
+def test_camera_shows_a_distant_ant_and_the_reacher():
     with egl_without_display():
         ant, reacher = make_env("ant", render_mode="rgb_array"), make_env("reacher", render_mode="rgb_array")
         for env in (ant, reacher):
             env.reset(seed=0)
         try:
-            pictures = [ant.render()]
-        except Exception as error:  # whatever the graphics library raises
+            images = [ant.render()]
+        except Exception as error:  # the exception depends on the graphics library
             pytest.skip(f"cannot render here: {error}")
         robot = ant._env
         position = robot.data.qpos.copy()
         position[0] += 100.0  # metres
         robot.set_state(position, robot.data.qvel)
-        pictures.append(ant.render())
-        for picture in pictures:
-            red, green, blue = picture[120:360, 120:360].astype(int).transpose(2, 0, 1)
+        images.append(ant.render())
+        for image in images:
+            red, green, blue = image[120:360, 120:360].astype(int).transpose(2, 0, 1)
             assert (red - blue > 40).mean() > 0.03  # the robot is brown, the floor green and black
             assert (green > red + 10).mean() > 0.1
         red, green, blue = reacher.render().astype(int).transpose(2, 0, 1)

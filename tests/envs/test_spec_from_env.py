@@ -9,7 +9,7 @@ from pettingzoo import ParallelEnv
 from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
 from momalit.envs import VectorTeamEnv, make_env, references, team_spec
-from momalit.envs.spaces import flat
+from momalit.envs.spaces import flatten_observation
 from momalit.envs.spec_from_env import index_map
 
 
@@ -19,7 +19,7 @@ def stock(monkeypatch) -> TeamSpec:
     return team_spec(make_env("stock:Stock", horizon=12), "stock:Stock", {"horizon": 12})
 
 
-def test_users_env_state_is_the_observations_without_duplicates(stock):
+def test_state_of_user_env_is_the_distinct_observation_columns(stock):
     buyer, seller = stock.agents
     price, store = buyer.observes
     assert seller.observes == (store, seller.observes[1], price)
@@ -32,16 +32,16 @@ def test_users_env_state_is_the_observations_without_duplicates(stock):
     assert references(stock) is None
 
 
-def test_users_env_runs_in_the_vector_env(stock):
+def test_vector_env_equals_user_env(stock):
     env = VectorTeamEnv(stock, 3)
-    live = make_env(**stock.env)
+    single = make_env(**stock.env)
     state = env.reset([5, 6, 7])
-    observations, _ = live.reset(seed=5)
+    observations, _ = single.reset(seed=5)
     rng = np.random.default_rng(0)
     legal_index = stock.legal_index()
     for time in range(12):
         for agent in stock.agents:
-            expected = flat(live.observation_space(agent.name), observations[agent.name])
+            expected = flatten_observation(single.observation_space(agent.name), observations[agent.name])
             assert state[0, list(agent.observes) + list(agent.legal)].numpy() == pytest.approx(expected)
         action, choices = torch.zeros(3, 2, 3), {}
         for row in range(3):
@@ -53,32 +53,32 @@ def test_users_env_runs_in_the_vector_env(stock):
                 if row == 0:
                     choices[stock.names[i]] = choice
         step = env.step(action)
-        observations, rewards, *_ = live.step(choices)
+        observations, rewards, *_ = single.step(choices)
         state = step.state
         assert float(step.reward[0]) == pytest.approx(sum(rewards.values()) / 2, rel=1e-5)
         assert step.truncated.tolist() == [time == 11] * 3
 
 
-def test_index_map_keeps_constant_columns_apart_unless_a_whole_block_is_equal():
-    moving, other = np.arange(6.0)[:, None], np.arange(6.0)[:, None] ** 2
-    still = np.ones((6, 1))
+def test_index_map_merges_constant_columns_only_in_equal_blocks():
+    varying, other = np.arange(6.0)[:, None], np.arange(6.0)[:, None] ** 2
+    constant = np.ones((6, 1))
     rows = {
-        "state": np.hstack([moving, still]),
-        "same": np.hstack([moving, still]),
-        "mixed": np.hstack([still, other, moving]),
-        "still": still,
+        "state": np.hstack([varying, constant]),
+        "same": np.hstack([varying, constant]),
+        "mixed": np.hstack([constant, other, varying]),
+        "constant": constant,
     }
-    sources, observes, legal = index_map(rows, {"same": 2, "mixed": 3, "still": 1})
-    assert observes == {"same": (0, 1), "mixed": (2, 3, 0), "still": (4,)}
-    assert sources == (("state", 0), ("state", 1), ("mixed", 0), ("mixed", 1), ("still", 0))
-    assert legal == {"same": (), "mixed": (), "still": ()}
+    sources, observes, legal = index_map(rows, {"same": 2, "mixed": 3, "constant": 1})
+    assert observes == {"same": (0, 1), "mixed": (2, 3, 0), "constant": (4,)}
+    assert sources == (("state", 0), ("state", 1), ("mixed", 0), ("mixed", 1), ("constant", 0))
+    assert legal == {"same": (), "mixed": (), "constant": ()}
 
 
 class Endless(ParallelEnv):
-    """Never ends and says nothing of a horizon."""
+    """Never ends and declares no horizon."""
 
     possible_agents = ("one", "two")
-    acts: spaces.Space = spaces.Discrete(2)
+    second_action_space: spaces.Space = spaces.Discrete(2)
 
     def __init__(self) -> None:
         self.agents: list[str] = []
@@ -87,28 +87,28 @@ class Endless(ParallelEnv):
         return spaces.Box(-1, 1, (1,))
 
     def action_space(self, agent):
-        return spaces.Discrete(2) if agent == "one" else self.acts
+        return spaces.Discrete(2) if agent == "one" else self.second_action_space
 
     def reset(self, seed=None, options=None):
         self.agents = list(self.possible_agents)
-        return self._see(), {}
+        return self._observe(), {}
 
     def step(self, actions):
         off = dict.fromkeys(self.agents, False)
-        return self._see(), dict.fromkeys(self.agents, 0.0), off, off, {}
+        return self._observe(), dict.fromkeys(self.agents, 0.0), off, off, {}
 
-    def _see(self):
+    def _observe(self):
         return dict.fromkeys(self.agents, np.zeros(1, np.float32))
 
 
-def test_no_agent_may_be_called_state():
+def test_agent_named_state_is_rejected():
     env = Endless()
     env.possible_agents = ("state", "two")
     with pytest.raises(UserError, match="found an agent called 'state'"):
         team_spec(env, "x", {})
 
 
-def test_no_horizon():
+def test_missing_horizon_is_rejected():
     with pytest.raises(UserError, match=r"env x: found no horizon \(an attribute horizon, max_cycles"):
         team_spec(Endless(), "x", {})
 
@@ -121,9 +121,9 @@ def test_no_horizon():
         (spaces.MultiDiscrete([2, 2]), r"agent two: its action space is MultiDiscrete.*expected Discrete or Box"),
     ],
 )
-def test_action_spaces_that_do_not_fit(space, message):
+def test_unsupported_action_spaces_are_rejected(space, message):
     env = Endless()
-    env.acts, env.horizon = space, 5
+    env.second_action_space, env.horizon = space, 5
     with pytest.raises(UserError, match=message):
         team_spec(env, "x", {})
 
@@ -137,6 +137,6 @@ def test_action_spaces_that_do_not_fit(space, message):
         ("collections:OrderedDict", r"made a OrderedDict without possible_agents"),
     ],
 )
-def test_names_that_make_no_env(name, message):
+def test_invalid_environment_names_are_rejected(name, message):
     with pytest.raises(UserError, match=message):
         make_env(name)

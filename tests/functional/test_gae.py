@@ -1,4 +1,4 @@
-"""Generalised advantages against numbers worked by hand and a plain recursion."""
+"""Generalised advantage estimation against hand-computed numbers and a simple recursion."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ REWARD = column(1.0, 2.0, 3.0)
 VALUE = column(10.0, 20.0, 30.0, 40.0)
 
 
-def test_a_rollout_that_goes_on_bootstraps_at_its_end():
+def test_an_unfinished_rollout_bootstraps_at_its_end():
     # δ_t = r_t + 0.5 V_{t+1} - V_t: 1 + 10 - 10 = 1; 2 + 15 - 20 = -3; 3 + 20 - 30 = -7.
     # A_2 = -7; A_1 = -3 + 0.25 * -7 = -4.75; A_0 = 1 + 0.25 * -4.75 = -0.1875.
     advantage, target = advantages(REWARD, VALUE)
@@ -37,20 +37,20 @@ def test_a_rollout_that_goes_on_bootstraps_at_its_end():
     assert target == [9.8125, 15.25, 23.0]
 
 
-def test_nothing_follows_a_termination():
-    # δ_1 = 2 - 20 = -18 without a successor; A_1 = -18, as nothing flows back over the end.
+def test_a_termination_does_not_bootstrap():
+    # δ_1 = 2 - 20 = -18 without bootstrapping; A_1 = -18, because the trace does not cross the end.
     # A_0 = 1 + 0.25 * -18 = -3.5; A_2 = -7 as before.
     advantage, _ = advantages(REWARD, VALUE, terminated=flags(0, 1, 0))
     assert advantage == [-3.5, -18.0, -7.0]
 
 
-def test_a_truncation_bootstraps_but_stops_the_trace():
+def test_a_truncation_bootstraps_but_ends_the_trace():
     # δ_1 = 2 + 15 - 20 = -3 = A_1; A_0 = 1 + 0.25 * -3 = 0.25.
     advantage, _ = advantages(REWARD, VALUE, truncated=flags(0, 1, 0))
     assert advantage == [0.25, -3.0, -7.0]
 
 
-def test_a_given_value_follows_a_stop():
+def test_a_stop_bootstraps_from_the_given_value():
     # δ_1 = 2 + 0.5 * -100 - 20 = -68 = A_1; A_0 = 1 + 0.25 * -68 = -16.
     advantage, target = advantages(REWARD, VALUE, stopped=flags(0, 1, 0), stop_value=-100.0)
     assert advantage == [-16.0, -68.0, -7.0]
@@ -62,36 +62,36 @@ def test_a_stop_value_may_be_a_tensor():
     assert given == advantages(REWARD, VALUE, stopped=flags(0, 1, 0), stop_value=-100.0)
 
 
-def test_a_stop_without_a_value_counts_as_a_truncation():
+def test_a_stop_without_a_value_is_treated_as_a_truncation():
     stopped = advantages(REWARD, VALUE, stopped=flags(0, 1, 0), stop_value=None)
     assert stopped == advantages(REWARD, VALUE, truncated=flags(0, 1, 0))
 
 
-def test_a_stop_value_changes_nothing_without_a_stop():
+def test_the_stop_value_is_ignored_without_a_stop():
     assert advantages(REWARD, VALUE, stop_value=-1e6) == advantages(REWARD, VALUE)
 
 
-def test_termination_wins_over_a_stop():
+def test_termination_takes_precedence_over_a_stop():
     both = advantages(REWARD, VALUE, terminated=flags(0, 1, 0), stopped=flags(0, 1, 0), stop_value=-100.0)
     assert both == advantages(REWARD, VALUE, terminated=flags(0, 1, 0))
 
 
-def test_invalid_steps_get_zeros_and_pass_nothing_on():
-    # The row ends at t = 0; what is recorded afterwards must not matter.
+def test_invalid_steps_get_zeros_and_do_not_affect_others():
+    # The episode ends at t = 0. Later rewards and values must not matter.
     first = advantages(REWARD, VALUE, terminated=flags(1, 0, 0), valid=flags(1, 0, 0))[0]
     other = advantages(column(1.0, 7.0, -9.0), column(10.0, 20.0, 99.0, -5.0), flags(1, 0, 0), valid=flags(1, 0, 0))[0]
     assert first == [-9.0, 0.0, 0.0]  # 1 - 10
     assert other == first
 
 
-def test_a_new_episode_after_an_invalid_reset_step_stands_alone():
+def test_an_episode_after_an_invalid_reset_step_is_independent():
     # t = 0 ends an episode, t = 1 is the reset, t = 2 the first step of the next: A_2 = -7 as in the first test.
     advantage, _ = advantages(REWARD, VALUE, truncated=flags(1, 0, 0), valid=flags(1, 0, 1))
     assert advantage == [1.0, 0.0, -7.0]
 
 
 @pytest.mark.parametrize("stop_value", [None, -3.0])
-def test_equals_a_plain_recursion(stop_value):
+def test_equals_a_simple_recursion(stop_value):
     torch.manual_seed(0)
     steps, rows, discount, gae_lambda = 12, 50, 0.97, 0.9
     reward, value = torch.randn(steps, rows), torch.randn(steps + 1, rows)
@@ -119,7 +119,7 @@ def test_equals_a_plain_recursion(stop_value):
             assert float(target[t, b]) == pytest.approx(following + float(value[t, b]), abs=1e-4)
 
 
-def test_trace_one_gives_returns():
+def test_lambda_one_gives_discounted_returns():
     reward, value = torch.ones(4, 1), torch.randn(5, 1)
     no = torch.zeros(4, 1, dtype=torch.bool)
     end = no.clone()

@@ -1,4 +1,4 @@
-"""Masked statistics by hand."""
+"""Masked statistics against hand-computed numbers."""
 
 import math
 
@@ -11,7 +11,7 @@ VALUES = torch.tensor([[1.0, 100.0], [3.0, 5.0]])
 MASK = torch.tensor([[True, False], [True, True]])
 
 
-def test_moments_leave_out_what_is_masked():
+def test_moments_ignore_masked_values():
     # 1, 3, 5: mean 3, mean of squares (1 + 9 + 25) / 3.
     mean, square, count = global_moments(VALUES, MASK)
     assert float(mean) == 3.0
@@ -19,19 +19,19 @@ def test_moments_leave_out_what_is_masked():
     assert float(count) == 3
 
 
-def test_moments_of_nothing_are_zero():
+def test_moments_are_zero_if_all_values_are_masked():
     assert [float(x) for x in global_moments(VALUES, torch.zeros_like(MASK))] == [0.0, 0.0, 0.0]
 
 
 def test_normalize_by_hand():
-    # Deviation of 1, 3, 5 is sqrt(8 / 3).
+    # The standard deviation of 1, 3, 5 is sqrt(8 / 3).
     unit = 2 / math.sqrt(8 / 3)
     expected = torch.tensor([[-unit, 0.0], [0.0, unit]])
     torch.testing.assert_close(normalize(VALUES, MASK), expected)
     assert normalize(VALUES, MASK).dtype == torch.float32
 
 
-def test_normalize_survives_constants_and_nothing():
+def test_normalize_constant_and_fully_masked_values():
     assert normalize(torch.full((3, 2), 0.1), torch.ones(3, 2, dtype=torch.bool)).abs().max() < 1e-6
     assert normalize(VALUES, torch.zeros_like(MASK)).abs().max() == 0
 
@@ -48,7 +48,7 @@ def test_explained_variance_by_hand():
     perfect = torch.tensor([[0.0, 2.0, 4.0, 1e3]])
     half = torch.tensor([[0.0, 1.0, 2.0, 1e3]])
     assert float(explained_variance(perfect, target, mask)) == 1.0
-    # A constant offset does not count against the prediction.
+    # A constant offset does not reduce the explained variance.
     assert float(explained_variance(perfect + 5, target, mask)) == pytest.approx(1.0)
     # Var(target) = 8/3, Var(target - half) = Var(0, 1, 2) = 2/3: 1 - 1/4.
     assert float(explained_variance(half, target, mask)) == pytest.approx(0.75)

@@ -1,4 +1,4 @@
-"""Uncertainty of an ensemble and what it costs, by hand and against torch.cov."""
+"""Ensemble uncertainty and the reward penalty, against hand-computed numbers and torch.cov."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def test_covariance_norm_equals_torch_cov(members, size):
         assert float(result[b]) == pytest.approx(float(covariance.norm()), rel=1e-4)
 
 
-def test_members_that_agree_are_sure():
+def test_uncertainty_is_zero_if_members_agree():
     mean = torch.randn(1, 4, 3).expand(5, -1, -1)
     torch.testing.assert_close(ensemble_covariance_norm(mean), torch.zeros(4))
     torch.testing.assert_close(ensemble_reward_variance(mean), torch.zeros(4))
@@ -40,14 +40,14 @@ def test_a_single_member_cannot_disagree():
     assert ensemble_reward_variance(mean).tolist() == [0.0] * 4
 
 
-def test_reward_variance_reads_the_last_dimension():
+def test_reward_variance_uses_the_last_dimension():
     mean = torch.zeros(3, 1, 2)
     mean[:, 0, 1] = torch.tensor([1.0, 2.0, 3.0])
     mean[:, 0, 0] = torch.tensor([100.0, -100.0, 0.0])
     assert ensemble_reward_variance(mean).tolist() == [1.0]  # (1 + 0 + 1) / (3 - 1)
 
 
-def test_largest_noise_by_hand():
+def test_max_predicted_variance_by_hand():
     variance = torch.tensor([[[3.0, 4.0]], [[1.0, 1.0]]])
     torch.testing.assert_close(max_predicted_variance(variance.log()), torch.tensor([5.0]))
 

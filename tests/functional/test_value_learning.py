@@ -1,4 +1,4 @@
-"""Numbers worked out by hand."""
+"""Value-learning equations against hand-computed numbers."""
 
 import math
 
@@ -20,10 +20,10 @@ def close(found, expected):
     torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype))
 
 
-def test_nothing_follows_a_termination():
-    reward, ended = torch.tensor([[1.0, 2.0]]), torch.tensor([[False, True]])
-    close(bootstrapped_target(reward, ended, torch.tensor([[10.0, 20.0]]), 0.9), [[10.0, 2.0]])
-    each = bootstrapped_target(reward, ended, torch.tensor([[[10.0, -10.0], [20.0, 30.0]]]), 0.9)
+def test_bootstrapped_target_after_a_termination():
+    reward, terminated = torch.tensor([[1.0, 2.0]]), torch.tensor([[False, True]])
+    close(bootstrapped_target(reward, terminated, torch.tensor([[10.0, 20.0]]), 0.9), [[10.0, 2.0]])
+    each = bootstrapped_target(reward, terminated, torch.tensor([[[10.0, -10.0], [20.0, 30.0]]]), 0.9)
     close(each, [[[10.0, -8.0], [2.0, 2.0]]])
 
 
@@ -32,8 +32,8 @@ def test_expectile_loss():
     close(expectile_loss(torch.tensor([3.0, -3.0]), 0.5), [4.5, 4.5])
 
 
-def test_the_expectile_minimises_it():
-    # Of 0 and 1, equally frequent: τ (1 - v) = (1 - τ) v, so v = τ.
+def test_the_expectile_minimises_the_loss():
+    # For 0 and 1, equally frequent: τ (1 - v) = (1 - τ) v, so v = τ.
     guess = torch.tensor(0.7, requires_grad=True)
     expectile_loss(torch.tensor([0.0, 1.0]) - guess, 0.7).sum().backward()
     assert guess.grad == pytest.approx(0.0, abs=1e-6)
@@ -44,13 +44,13 @@ def test_advantage_weights_are_bounded():
     close(found, [1.0, math.exp(1.5), math.exp(-3.0), 100.0, 100.0])
 
 
-def test_conservative_gap_over_all_choices():
+def test_conservative_gap_over_all_discrete_actions():
     values = torch.tensor([[math.log(2.0)], [math.log(6.0)], [-torch.inf]])
     close(conservative_gap(values, torch.tensor([math.log(2.0)])), [math.log(4.0)])
 
 
 def test_conservative_gap_from_samples():
-    # Two actions drawn with densities 1/2 and 1/4: log((2 * 1/(1/2) + 3 * 1/(1/4)) / 2) = log 8.
+    # Two actions sampled with densities 1/2 and 1/4: log((2 * 1/(1/2) + 3 * 1/(1/4)) / 2) = log 8.
     values, density = torch.tensor([[2.0], [3.0]]).log(), torch.tensor([[0.5], [0.25]]).log()
     close(conservative_gap(values, torch.tensor([1.0]), density), [math.log(8.0) - 1.0])
 
@@ -69,7 +69,7 @@ def test_value_weight_counts_valid_steps_per_agent():
     assert not found.requires_grad
 
 
-def test_squared_distance_counts_real_components():
+def test_squared_distance_ignores_padding():
     action, mask = (
         torch.tensor([[[[1.0, 3.0], [2.0, 50.0]], [[9.0, 9.0], [9.0, 9.0]]]]),
         torch.tensor([[1.0, 1], [1, 0]]),

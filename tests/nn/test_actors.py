@@ -1,4 +1,4 @@
-"""The team's policies: padding, masks, bounds, memory."""
+"""The team's policies: padding, masks, bounds, hidden states."""
 
 import dataclasses
 
@@ -10,18 +10,18 @@ from momalit.core.records import Sequence
 from momalit.nn.actors import TeamActor
 from momalit.nn.agent_inputs import AgentInputs
 
-TIME, ROWS = 5, 6
+TIME, BATCH = 5, 6
 
 
-def sequence(spec, seed=0):
+def make_sequence(spec, seed=0):
     torch.manual_seed(seed)
-    previous = torch.randn(TIME, ROWS, spec.n_agents, spec.action_size) * spec.action_mask()
-    keep = torch.rand(TIME, ROWS) > 0.2
-    return Sequence(torch.randn(TIME, ROWS, spec.state_size), previous, keep)
+    previous = torch.randn(TIME, BATCH, spec.n_agents, spec.action_size) * spec.action_mask()
+    keep = torch.rand(TIME, BATCH) > 0.2
+    return Sequence(torch.randn(TIME, BATCH, spec.state_size), previous, keep)
 
 
-def lively(actor):
-    """Gives the head weights of ordinary size: at the start it is nearly silent."""
+def with_large_head_weights(actor):
+    """Enlarges the head's weights, which are initially so small that all outputs are nearly equal."""
     actor.head.weight.data.normal_(0, 1.0)
     return actor
 
@@ -33,45 +33,45 @@ def test_inputs_are_gathered_scaled_and_padded(mixed_team):
     state = torch.tensor([3.0, 5.0, 7.0, 9.0, 11.0])
     previous = torch.tensor([[0.5, 0.0], [1.0, 10.0]])
     result = inputs(state, previous)
-    # a: columns 3, 1, then padding; its action as it is. b: columns 0, 2, 4; actions over [-2, 2] and [0, 10].
+    # a: columns 3, 1, padding; its bounds [-1, 1] leave the action as is. b: columns 0, 2, 4; bounds [-2, 2], [0, 10].
     torch.testing.assert_close(result, torch.tensor([[4.0, 2.0, 0.0, 0.5, 0.0], [1.0, 3.0, 5.0, 0.5, 1.0]]))
 
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_shapes(mixed_team, shared):
     actor = TeamActor(mixed_team, 8, 4, shared)
-    policy, hidden_state = actor(sequence(mixed_team))
-    assert policy.mode.shape == (TIME, ROWS, 2, 2)
-    assert policy.log_prob(policy.mode).shape == (TIME, ROWS, 2)
-    assert policy.entropy.shape == (TIME, ROWS, 2)
-    assert hidden_state.shape == (2, TIME, ROWS, 4)
+    policy, hidden_state = actor(make_sequence(mixed_team))
+    assert policy.mode.shape == (TIME, BATCH, 2, 2)
+    assert policy.log_prob(policy.mode).shape == (TIME, BATCH, 2)
+    assert policy.entropy.shape == (TIME, BATCH, 2)
+    assert hidden_state.shape == (2, TIME, BATCH, 4)
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_what_an_agent_does_not_see_changes_nothing(mixed_team, shared):
-    actor = lively(TeamActor(mixed_team, 8, 4, shared))
-    given = sequence(mixed_team)
-    first = actor(given)[0].mean
-    unseen_by_a = given.state.clone()
-    unseen_by_a[..., [0, 2, 4]] += 10
-    of_others = given.previous_action.clone()
-    of_others[..., 1, :] += 3
-    second = actor(dataclasses.replace(given, state=unseen_by_a, previous_action=of_others))[0].mean
+def test_policies_ignore_what_their_agent_does_not_observe(mixed_team, shared):
+    actor = with_large_head_weights(TeamActor(mixed_team, 8, 4, shared))
+    sequence = make_sequence(mixed_team)
+    first = actor(sequence)[0].mean
+    state = sequence.state.clone()
+    state[..., [0, 2, 4]] += 10  # a does not observe these columns
+    previous_action = sequence.previous_action.clone()
+    previous_action[..., 1, :] += 3
+    second = actor(dataclasses.replace(sequence, state=state, previous_action=previous_action))[0].mean
     assert torch.equal(first[..., 0, :], second[..., 0, :])
     assert not torch.allclose(first[..., 1, :], second[..., 1, :])
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_padding_does_not_leak(mixed_team, shared):
-    actor = lively(TeamActor(mixed_team, 8, 4, shared))
-    given = sequence(mixed_team)
-    first, _ = actor(given)
-    # Column 0 is where padded slots point, and the second action component of a does not exist.
-    padded = given.previous_action.clone()
-    padded[..., 0, 1] = 1e3
-    state = given.state.clone()
+def test_padding_has_no_effect(mixed_team, shared):
+    actor = with_large_head_weights(TeamActor(mixed_team, 8, 4, shared))
+    sequence = make_sequence(mixed_team)
+    first, _ = actor(sequence)
+    # Padded observation components have index 0; the second action component of a is padding.
+    previous_action = sequence.previous_action.clone()
+    previous_action[..., 0, 1] = 1e3
+    state = sequence.state.clone()
     state[..., 0] = 1e3
-    second, _ = actor(dataclasses.replace(given, state=state, previous_action=padded))
+    second, _ = actor(dataclasses.replace(sequence, state=state, previous_action=previous_action))
     assert torch.equal(first.mean[..., 0, :], second.mean[..., 0, :])
     action = first.sample()
     assert action[..., 0, 1].abs().max() == 0
@@ -84,7 +84,7 @@ def test_padding_does_not_leak(mixed_team, shared):
 def test_means_stay_within_the_bounds(mixed_team):
     actor = TeamActor(mixed_team, 8, 4)
     actor.head.weight.data.normal_(0, 100.0)
-    mean = actor(sequence(mixed_team))[0].mean
+    mean = actor(make_sequence(mixed_team))[0].mean
     low, high = mixed_team.action_low(), mixed_team.action_high()
     assert (mean >= low).all()
     assert (mean <= high).all()
@@ -94,37 +94,37 @@ def test_means_stay_within_the_bounds(mixed_team):
     assert (clipped <= high).all()
 
 
-def test_exploration_begins_as_asked_in_units_of_the_action(mixed_team):
+def test_initial_standard_deviation_is_scaled_to_the_action_range(mixed_team):
     std = TeamActor(mixed_team, 8, 4, initial_std=0.3, min_std=0.05, max_std=1.0).log_std.exp()
     torch.testing.assert_close(std[0, 0], torch.tensor(0.3))
     torch.testing.assert_close(std[1], torch.tensor([0.6, 1.5]))
 
 
-@pytest.mark.parametrize(("raw", "share"), [(100.0, 1.0), (-100.0, 0.05)])
-def test_exploration_is_bounded_on_either_side(mixed_team, raw, share):
+@pytest.mark.parametrize(("raw", "fraction"), [(100.0, 1.0), (-100.0, 0.05)])
+def test_standard_deviation_is_bounded(mixed_team, raw, fraction):
     actor = TeamActor(mixed_team, 8, 4, min_std=0.05, max_std=1.0)
     actor.raw_std.data.fill_(raw)
-    torch.testing.assert_close(actor.log_std.exp()[1], torch.tensor([2.0 * share, 5.0 * share]))
+    torch.testing.assert_close(actor.log_std.exp()[1], torch.tensor([2.0 * fraction, 5.0 * fraction]))
 
 
-def test_action_masks_are_read_from_the_state(choosing_team):
-    actor = lively(TeamActor(choosing_team, 8, 4))
-    given = sequence(choosing_team)
-    state = given.state.clone()
+def test_action_masks_are_read_from_the_state(discrete_team):
+    actor = with_large_head_weights(TeamActor(discrete_team, 8, 4))
+    sequence = make_sequence(discrete_team)
+    state = sequence.state.clone()
     state[..., 2:] = 0
-    state[..., 3] = 1  # b may choose its second action only
-    policy, _ = actor(dataclasses.replace(given, state=state))
+    state[..., 3] = 1  # only the second action of b is legal
+    policy, _ = actor(dataclasses.replace(sequence, state=state))
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         sample = policy.sample(generator)
-        assert torch.equal(sample[..., 1, :], torch.tensor([0.0, 1.0, 0.0]).expand(TIME, ROWS, 3))
-        assert sample[..., 0, 2].max() == 0  # a has two choices
+        assert torch.equal(sample[..., 1, :], torch.tensor([0.0, 1.0, 0.0]).expand(TIME, BATCH, 3))
+        assert sample[..., 0, 2].max() == 0  # a has two actions
     assert policy.sample(generator)[..., 0, :2].sum(-1).min() == 1
     assert policy.entropy[..., 1].abs().max() == 0
 
 
-def test_masks_differ_from_row_to_row_and_a_predicted_bit_counts_from_one_half(choosing_team):
-    actor = TeamActor(choosing_team, 8, 4)
+def test_action_masks_differ_per_state_and_predicted_ones_are_rounded(discrete_team):
+    actor = TeamActor(discrete_team, 8, 4)
     state = torch.zeros(2, 5)
     state[0, 2:] = torch.tensor([0.9, 0.1, 0.1])
     state[1, 2:] = torch.tensor([0.4, 0.6, 0.7])
@@ -132,47 +132,47 @@ def test_masks_differ_from_row_to_row_and_a_predicted_bit_counts_from_one_half(c
     assert (policy.logits.exp() > 1e-6)[:, 1].tolist() == [[True, False, False], [False, True, True]]
 
 
-def test_a_mask_that_forbids_everything_is_not_believed(choosing_team):
-    actor = TeamActor(choosing_team, 8, 4)
+def test_a_mask_without_legal_actions_is_ignored(discrete_team):
+    actor = TeamActor(discrete_team, 8, 4)
     policy = actor.distribution(torch.zeros(2, 7, 4), torch.zeros(7, 5))
     torch.testing.assert_close(policy.logits[:, 1].exp(), torch.full((7, 3), 1 / 3))
     torch.testing.assert_close(policy.logits[:, 0].exp(), torch.tensor([0.5, 0.5, 0.0]).expand(7, 3))
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_step_by_step_equals_the_whole_sequence(choosing_team, shared):
-    actor = lively(TeamActor(choosing_team, 8, 4, shared))
-    given = sequence(choosing_team)
-    whole, _ = actor(given)
+def test_running_step_by_step_equals_running_the_whole_sequence(discrete_team, shared):
+    actor = with_large_head_weights(TeamActor(discrete_team, 8, 4, shared))
+    sequence = make_sequence(discrete_team)
+    whole, _ = actor(sequence)
     hidden_state = None
     for t in range(TIME):
-        now = given.map(lambda x, t=t: x[t : t + 1])
+        now = sequence.map(lambda x, t=t: x[t : t + 1])
         policy, hidden_state = actor(now, hidden_state)
         hidden_state = hidden_state[:, -1]
         torch.testing.assert_close(policy.logits[0], whole.logits[t])
 
 
-def test_a_shared_network_has_one_set_of_weights_and_still_tells_agents_apart(mixed_team):
-    shared, apart = TeamActor(mixed_team, 8, 4, share_parameters=True), TeamActor(mixed_team, 8, 4)
+def test_a_shared_network_has_one_set_of_weights_and_distinguishes_agents(mixed_team):
+    shared, separate = TeamActor(mixed_team, 8, 4, share_parameters=True), TeamActor(mixed_team, 8, 4)
     assert shared.trunk.gru.hidden.weight.shape[0] == 1
-    assert apart.trunk.gru.hidden.weight.shape[0] == 2
-    given = sequence(mixed_team)
-    # The same input for both agents.
-    same = torch.zeros_like(given.state)
-    hidden_state = shared.hidden_states(Sequence(same, torch.zeros_like(given.previous_action), given.keep))
+    assert separate.trunk.gru.hidden.weight.shape[0] == 2
+    sequence = make_sequence(mixed_team)
+    # Both agents receive the same input.
+    state = torch.zeros_like(sequence.state)
+    hidden_state = shared.hidden_states(Sequence(state, torch.zeros_like(sequence.previous_action), sequence.keep))
     assert not torch.allclose(hidden_state[0], hidden_state[1])
 
 
-def test_a_shared_network_keeps_each_agents_own_memory(mixed_team):
+def test_a_shared_network_has_a_hidden_state_per_agent(mixed_team):
     actor = TeamActor(mixed_team, 8, 4, share_parameters=True)
-    given = sequence(mixed_team)
-    first = actor.hidden_states(given)
-    changed = given.state.clone()
-    changed[0, 2, 0] += 5  # seen by b in row 2
-    second = actor.hidden_states(dataclasses.replace(given, state=changed, keep=torch.ones_like(given.keep)))
-    first = actor.hidden_states(dataclasses.replace(given, keep=torch.ones_like(given.keep)))
-    differs = (first != second).any(-1).any(1)  # (agents, rows)
-    expected = torch.zeros(2, ROWS, dtype=torch.bool)
+    sequence = make_sequence(mixed_team)
+    first = actor.hidden_states(sequence)
+    changed = sequence.state.clone()
+    changed[0, 2, 0] += 5  # observed by b in batch entry 2
+    second = actor.hidden_states(dataclasses.replace(sequence, state=changed, keep=torch.ones_like(sequence.keep)))
+    first = actor.hidden_states(dataclasses.replace(sequence, keep=torch.ones_like(sequence.keep)))
+    differs = (first != second).any(-1).any(1)  # (A, B)
+    expected = torch.zeros(2, BATCH, dtype=torch.bool)
     expected[1, 2] = True
     assert torch.equal(differs, expected)
 
@@ -186,6 +186,6 @@ def test_a_shared_network_keeps_each_agents_own_memory(mixed_team):
         ({"initial_std": 3.0}, "model.initial_std: found 3.0"),
     ],
 )
-def test_impossible_exploration_is_refused_by_name(mixed_team, setting, message):
+def test_invalid_standard_deviations_raise_an_error_that_names_them(mixed_team, setting, message):
     with pytest.raises(UserError, match=message):
         TeamActor(mixed_team, 8, 4, **setting)

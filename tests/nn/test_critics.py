@@ -1,4 +1,4 @@
-"""The team's value with every mixer."""
+"""The team's critic, with every mixer."""
 
 import dataclasses
 
@@ -9,42 +9,42 @@ from momalit.core.records import Sequence
 from momalit.nn.critics import TeamCritic
 from momalit.nn.mixers import MIXERS, NO_MIXER
 
-TIME, ROWS = 4, 5
+TIME, BATCH = 4, 5
 
 
-def sequence(spec):
+def make_sequence(spec):
     torch.manual_seed(0)
-    previous = torch.randn(TIME, ROWS, spec.n_agents, spec.action_size) * spec.action_mask()
-    return Sequence(torch.randn(TIME, ROWS, spec.state_size), previous, torch.ones(TIME, ROWS, dtype=torch.bool))
+    previous = torch.randn(TIME, BATCH, spec.n_agents, spec.action_size) * spec.action_mask()
+    return Sequence(torch.randn(TIME, BATCH, spec.state_size), previous, torch.ones(TIME, BATCH, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("mixer", [*MIXERS, NO_MIXER])
-def test_every_mixer_gives_one_value_per_time_and_row(mixed_team, mixer, shared):
+def test_every_mixer_gives_one_value_per_step_and_batch_entry(mixed_team, mixer, shared):
     critic = TeamCritic(mixed_team, 8, 4, mixer, shared)
-    given = sequence(mixed_team)
-    value = critic(given)
-    assert value.shape == (TIME, ROWS)
+    sequence = make_sequence(mixed_team)
+    value = critic(sequence)
+    assert value.shape == (TIME, BATCH)
     value.sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in critic.parameters())
-    hidden_state = critic.hidden_states(given.map(lambda x: x[:2]))
-    later = critic(given.map(lambda x: x[2:]), None if hidden_state is None else hidden_state[:, -1])
+    hidden_state = critic.hidden_states(sequence.map(lambda x: x[:2]))
+    later = critic(sequence.map(lambda x: x[2:]), None if hidden_state is None else hidden_state[:, -1])
     torch.testing.assert_close(later, value[2:])
 
 
-def test_without_a_mixer_it_sees_the_state_and_nothing_else(mixed_team):
+def test_without_a_mixer_the_value_depends_on_the_state_only(mixed_team):
     critic = TeamCritic(mixed_team, 8, 4, NO_MIXER)
-    given = sequence(mixed_team)
-    other = dataclasses.replace(given, previous_action=given.previous_action + 1, keep=~given.keep)
-    assert torch.equal(critic(given), critic(other))
-    assert critic.hidden_states(given) is None
+    sequence = make_sequence(mixed_team)
+    other = dataclasses.replace(sequence, previous_action=sequence.previous_action + 1, keep=~sequence.keep)
+    assert torch.equal(critic(sequence), critic(other))
+    assert critic.hidden_states(sequence) is None
 
 
 @pytest.mark.parametrize("mixer", [*MIXERS, NO_MIXER])
 def test_states_are_standardised(mixed_team, mixer):
     critic = TeamCritic(mixed_team, 8, 4, mixer)
-    given = sequence(mixed_team)
-    first = critic(given)
+    sequence = make_sequence(mixed_team)
+    first = critic(sequence)
     critic.inputs.standardizer.mean.fill_(7.0)
     critic.inputs.standardizer.std.fill_(3.0)
-    torch.testing.assert_close(critic(dataclasses.replace(given, state=given.state * 3 + 7)), first)
+    torch.testing.assert_close(critic(dataclasses.replace(sequence, state=sequence.state * 3 + 7)), first)

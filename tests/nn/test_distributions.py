@@ -1,4 +1,4 @@
-"""The team's distributions against torch's."""
+"""The team's distributions, compared with those of ``torch.distributions``."""
 
 import pytest
 import torch
@@ -6,16 +6,16 @@ from torch.distributions import Categorical, Normal
 
 from momalit.nn.distributions import TeamCategorical, TeamGaussian
 
-ALL = torch.ones(2, 3)
+NO_PADDING = torch.ones(2, 3)
 MASK = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
 
 
-def gaussian(mask, rows=(4, 5)):
-    return TeamGaussian(torch.randn(*rows, 2, 3), torch.randn(2, 3) * 0.3, mask)
+def gaussian(mask, batch=(4, 5)):
+    return TeamGaussian(torch.randn(*batch, 2, 3), torch.randn(2, 3) * 0.3, mask)
 
 
 def test_gaussian_equals_torch():
-    policy = gaussian(ALL)
+    policy = gaussian(NO_PADDING)
     action = torch.randn(4, 5, 2, 3)
     reference = Normal(policy.mean, policy.log_std.exp().expand_as(policy.mean))
     torch.testing.assert_close(policy.log_prob(action), reference.log_prob(action).sum(-1))
@@ -23,11 +23,11 @@ def test_gaussian_equals_torch():
     assert torch.equal(policy.mode, policy.mean)
 
 
-def test_gaussian_padding_contributes_nothing():
+def test_gaussian_padding_has_no_effect():
     policy = gaussian(MASK)
     action = torch.randn(4, 5, 2, 3)
-    elsewhere = torch.where(MASK.bool(), action, 1e3 * torch.randn_like(action))
-    torch.testing.assert_close(policy.log_prob(action), policy.log_prob(elsewhere))
+    changed_padding = torch.where(MASK.bool(), action, 1e3 * torch.randn_like(action))
+    torch.testing.assert_close(policy.log_prob(action), policy.log_prob(changed_padding))
     reference = Normal(policy.mean[..., 0, 0], policy.log_std[0, 0].exp())
     torch.testing.assert_close(policy.log_prob(action)[..., 0], reference.log_prob(action[..., 0, 0]))
     torch.testing.assert_close(policy.entropy[..., 0], reference.entropy())
@@ -36,17 +36,19 @@ def test_gaussian_padding_contributes_nothing():
 
 def test_gaussian_samples_have_the_right_moments():
     generator = torch.Generator().manual_seed(0)
-    policy = TeamGaussian(torch.tensor([[1.0, -2.0]]).expand(100_000, 1, 2), torch.tensor([[0.0, -1.0]]), ALL[:1, :2])
+    policy = TeamGaussian(
+        torch.tensor([[1.0, -2.0]]).expand(100_000, 1, 2), torch.tensor([[0.0, -1.0]]), NO_PADDING[:1, :2]
+    )
     sample = policy.sample(generator)
     torch.testing.assert_close(sample.mean(0), torch.tensor([[1.0, -2.0]]), atol=0.02, rtol=0)
     torch.testing.assert_close(sample.std(0), torch.tensor([[1.0, -1.0]]).sub(torch.tensor([[1.0, 0.0]])).exp(),
                                atol=0.02, rtol=0)  # fmt: skip
 
 
-def test_gaussian_passes_gradients():
+def test_gaussian_log_prob_is_differentiable():
     mean, log_std = torch.zeros(4, 2, 3, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
     TeamGaussian(mean, log_std, MASK).log_prob(torch.ones(4, 2, 3)).sum().backward()
-    assert torch.equal(mean.grad, MASK.expand(4, -1, -1))  # (a - μ) / σ² = 1 where real
+    assert torch.equal(mean.grad, MASK.expand(4, -1, -1))  # (a - μ) / σ² = 1 except in padding
     assert log_std.grad[0, 1:].abs().max() == 0
 
 
@@ -61,7 +63,7 @@ def test_categorical_equals_torch():
     assert torch.equal(policy.mode.argmax(-1), scores.argmax(-1))
 
 
-def test_categorical_masks_as_if_the_choice_were_not_there():
+def test_categorical_ignores_illegal_choices():
     scores = torch.randn(4, 2, 3)
     legal = torch.tensor([[True, False, True], [True, True, True]])
     policy = TeamCategorical.from_scores(scores, legal)
@@ -73,7 +75,7 @@ def test_categorical_masks_as_if_the_choice_were_not_there():
     torch.testing.assert_close(TeamCategorical.from_scores(scores, legal).logits[:, 0, 2], policy.logits[:, 0, 2])
 
 
-def test_an_agent_with_one_legal_choice_is_certain_and_gets_no_gradient():
+def test_one_legal_choice_gives_zero_entropy_and_no_gradient():
     scores = torch.randn(2, 3, requires_grad=True)
     policy = TeamCategorical.from_scores(scores, MASK.bool())
     (policy.entropy + policy.log_prob(policy.mode)).sum().backward()
@@ -83,7 +85,7 @@ def test_an_agent_with_one_legal_choice_is_certain_and_gets_no_gradient():
     assert scores.grad[0].abs().max() == 0
 
 
-def test_illegal_choices_are_never_drawn_and_frequencies_are_right():
+def test_categorical_sample_frequencies_equal_probabilities():
     generator = torch.Generator().manual_seed(0)
     scores = torch.tensor([[2.0, 50.0, 1.0], [0.0, 1.0, 2.0]])
     legal = torch.tensor([[True, False, True], [True, True, True]])
@@ -98,14 +100,14 @@ def test_illegal_choices_are_never_drawn_and_frequencies_are_right():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_categorical_stays_finite_in_every_precision(dtype):
+def test_categorical_is_finite_in_every_precision(dtype):
     policy = TeamCategorical.from_scores(torch.zeros(2, 3, dtype=dtype), MASK.bool())
     assert torch.isfinite(policy.entropy).all()
     assert torch.isfinite(policy.log_prob(policy.mode)).all()
 
 
-def test_same_generator_same_sample():
-    for policy in (gaussian(ALL), TeamCategorical.from_scores(torch.zeros(50, 2, 3), MASK.bool())):
+def test_samples_depend_on_the_generator_only():
+    for policy in (gaussian(NO_PADDING), TeamCategorical.from_scores(torch.zeros(50, 2, 3), MASK.bool())):
         first, second, other = (policy.sample(torch.Generator().manual_seed(s)) for s in (1, 1, 2))
         assert torch.equal(first, second)
         assert not torch.equal(first, other)

@@ -1,4 +1,4 @@
-"""The ensemble's networks."""
+"""The networks of the dynamics ensemble."""
 
 import torch
 
@@ -19,7 +19,7 @@ def test_members_are_independent_networks():
         assert not torch.equal(a[1], b[1])
 
 
-def test_log_variance_stays_within_its_limits_and_keeps_a_gradient():
+def test_log_variance_stays_within_its_limits_and_passes_gradients():
     network = EnsembleNetwork(2, 4, (8,), 3)
     network.layers[-1].weight.data.mul_(1e3)
     prediction = network(torch.randn(2, 500, 4) * 100)
@@ -29,29 +29,29 @@ def test_log_variance_stays_within_its_limits_and_keeps_a_gradient():
     assert network.highest.grad.abs().min() > 0
 
 
-def test_range_penalty_is_the_mean_width():
+def test_range_penalty_is_the_mean_distance_of_the_limits():
     assert EnsembleNetwork(2, 4, (8,), 3).range_penalty().tolist() == [10.5, 10.5]
 
 
-def test_copy_members_takes_those_chosen():
-    mine, theirs = EnsembleNetwork(3, 4, (8, 8), 2), EnsembleNetwork(3, 4, (8, 8), 2)
-    for parameter in (*mine.parameters(), *theirs.parameters()):
+def test_copy_members_copies_the_selected_members():
+    target, source = EnsembleNetwork(3, 4, (8, 8), 2), EnsembleNetwork(3, 4, (8, 8), 2)
+    for parameter in (*target.parameters(), *source.parameters()):
         parameter.data.normal_()
-    before = [p.clone() for p in mine.parameters()]
-    mine.copy_members(theirs, torch.tensor([True, False, True]))
-    for old, new, source in zip(before, mine.parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(new[[0, 2]], source[[0, 2]])
+    before = [p.clone() for p in target.parameters()]
+    target.copy_members(source, torch.tensor([True, False, True]))
+    for old, new, copied in zip(before, target.parameters(), source.parameters(), strict=True):
+        assert torch.equal(new[[0, 2]], copied[[0, 2]])
         assert torch.equal(new[1], old[1])
 
 
-def test_subset_predicts_as_the_members_did():
+def test_subset_predicts_like_the_selected_members():
     for hidden in ((8, 6), ()):
         network = EnsembleNetwork(4, 3, hidden, 2)
         for parameter in network.parameters():
             parameter.data.normal_()
-        chosen = network.subset(torch.tensor([2, 0]))
+        subset = network.subset(torch.tensor([2, 0]))
         x = torch.randn(7, 3)
-        whole, part = network(x.expand(4, 7, 3)), chosen(x.expand(2, 7, 3))
-        for a, b in zip(whole, part, strict=True):
+        all_members, selected = network(x.expand(4, 7, 3)), subset(x.expand(2, 7, 3))
+        for a, b in zip(all_members, selected, strict=True):
             torch.testing.assert_close(b, a[[2, 0]])
-        assert not any(p.requires_grad for p in chosen.parameters())
+        assert not any(p.requires_grad for p in subset.parameters())

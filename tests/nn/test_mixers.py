@@ -1,4 +1,4 @@
-"""Mixing of the agents' values."""
+"""Mixers of the agents' values."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def gradients(name, agents=4):
     return torch.autograd.grad(mixed.sum(), values)[0]
 
 
-def test_qmix_never_falls_when_an_agent_gains():
+def test_qmix_is_monotonic_in_the_agents_values():
     gradient = gradients("qmix")
     assert gradient.min() >= 0
     assert gradient.mean() > 0
@@ -34,7 +34,7 @@ def test_vdn_is_the_sum():
     torch.testing.assert_close(make_mixer("vdn", 3, 2)(values, torch.randn(5, 2)), values.sum(-1))
 
 
-def test_linear_is_linear_with_weights_of_either_sign():
+def test_linear_mixer_is_linear_with_weights_of_either_sign():
     gradient = gradients("linear")
     assert gradient.min() < 0 < gradient.max()
     mixer = make_mixer("linear", 3, 2)
@@ -43,11 +43,11 @@ def test_linear_is_linear_with_weights_of_either_sign():
 
 
 @pytest.mark.parametrize("name", MIXERS)
-def test_one_agent_and_many_are_fine(name):
+def test_values_are_finite_for_one_agent_and_many(name):
     for agents in (1, 64):
         assert torch.isfinite(make_mixer(name, agents, 3)(torch.randn(7, agents), torch.randn(7, 3))).all()
 
 
-def test_an_unknown_name_is_refused():
+def test_an_unknown_name_raises_an_error():
     with pytest.raises(UserError, match=r"model\.mixer: found 'qmox', expected one of qmix, vdn, linear, none"):
         make_mixer("qmox", 2, 3)

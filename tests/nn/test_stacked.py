@@ -1,4 +1,4 @@
-"""Stacked networks against a loop of ordinary ones."""
+"""Stacked networks, compared with a loop over ordinary ones."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from torch import nn
 from momalit.nn.stacked import StackedLinear, StackedMLP
 
 
-def single(stacked, i):
-    """Network i of a stacked linear layer, as torch has it."""
+def single_layer(stacked, i):
+    """Layer i of a stacked linear layer as an ``nn.Linear``."""
     layer = nn.Linear(stacked.weight.shape[1], stacked.weight.shape[2])
     layer.weight.data, layer.bias.data = stacked.weight[i].T, stacked.bias[i, 0]
     return layer
@@ -17,18 +17,18 @@ def single(stacked, i):
 def test_linear_equals_a_loop():
     layer = StackedLinear(3, 4, 5)
     x = torch.randn(3, 7, 4)
-    expected = torch.stack([single(layer, i)(x[i]) for i in range(3)])
+    expected = torch.stack([single_layer(layer, i)(x[i]) for i in range(3)])
     torch.testing.assert_close(layer(x), expected)
 
 
-def test_axes_between_the_first_and_the_last_are_rows():
+def test_axes_between_the_first_and_the_last_are_batch_axes():
     layer = StackedLinear(2, 3, 4)
     x = torch.randn(2, 5, 6, 3)
     torch.testing.assert_close(layer(x), layer(x.reshape(2, 30, 3)).reshape(2, 5, 6, 4))
     assert layer(torch.randn(2, 0, 3)).shape == (2, 0, 4)
 
 
-def test_networks_do_not_touch_each_other():
+def test_layers_are_independent():
     layer = StackedLinear(3, 4, 5)
     x = torch.randn(3, 7, 4, requires_grad=True)
     layer(x)[1].sum().backward()
@@ -40,7 +40,7 @@ def test_networks_do_not_touch_each_other():
 def test_mlp_equals_a_loop():
     mlp = StackedMLP(3, 4, (8, 6), 2)
     loop = [
-        nn.Sequential(*[single(part, i) if isinstance(part, StackedLinear) else nn.SiLU() for part in mlp])
+        nn.Sequential(*[single_layer(part, i) if isinstance(part, StackedLinear) else nn.SiLU() for part in mlp])
         for i in range(3)
     ]
     x = torch.randn(3, 7, 4)
@@ -52,15 +52,15 @@ def test_mlp_without_hidden_layers_is_linear():
 
 
 @pytest.mark.parametrize(("n_in", "n_out"), [(4, 6), (6, 4)])
-def test_orthogonal_start(n_in, n_out):
+def test_orthogonal_initialisation(n_in, n_out):
     weight = StackedLinear(2, n_in, n_out, gain=2.0).weight.data
     for matrix in weight:
-        small = matrix @ matrix.T if n_in < n_out else matrix.T @ matrix
-        torch.testing.assert_close(small, 4.0 * torch.eye(min(n_in, n_out)), atol=1e-5, rtol=0)
+        gram = matrix @ matrix.T if n_in < n_out else matrix.T @ matrix
+        torch.testing.assert_close(gram, 4.0 * torch.eye(min(n_in, n_out)), atol=1e-5, rtol=0)
     assert not torch.equal(weight[0], weight[1])
 
 
-def test_usual_start_is_scaled_by_the_inputs():
+def test_default_initialisation_scales_with_the_number_of_inputs():
     layer = StackedLinear(5, 100, 50)
     assert layer.weight.abs().max() <= 0.1
     assert float(layer.weight.detach().std()) == pytest.approx(0.1 / 3**0.5, rel=0.05)

@@ -6,7 +6,7 @@ import torch
 from momalit.nn.standardizer import RunningScale, Standardizer
 
 
-def test_fit_gives_zero_mean_and_unit_deviation():
+def test_fit_gives_zero_mean_and_unit_standard_deviation():
     values = torch.randn(1000, 3) * torch.tensor([1e-3, 1.0, 1e3]) + torch.tensor([5.0, -2.0, 1e4])
     standardizer = Standardizer(3)
     standardizer.fit(values)
@@ -16,7 +16,7 @@ def test_fit_gives_zero_mean_and_unit_deviation():
     torch.testing.assert_close(standardizer.inverse(result), values, rtol=1e-4, atol=1e-5)
 
 
-def test_fit_forgets_what_was_there():
+def test_fit_replaces_earlier_statistics():
     standardizer = Standardizer(2)
     standardizer.fit(torch.randn(50, 2) + 100)
     values = torch.randn(50, 2)
@@ -25,17 +25,17 @@ def test_fit_forgets_what_was_there():
     assert float(standardizer.count) == 50
 
 
-def test_update_piece_by_piece_equals_one_fit():
+def test_incremental_updates_equal_one_fit():
     values = torch.randn(700, 3) * 3 + 7
-    whole, pieces = Standardizer(3), Standardizer(3)
-    whole.fit(values)
-    for piece in values.split([10, 200, 490]):
-        pieces.update(piece)
+    fitted, updated = Standardizer(3), Standardizer(3)
+    fitted.fit(values)
+    for chunk in values.split([10, 200, 490]):
+        updated.update(chunk)
     for name in ("mean", "std", "count"):
-        torch.testing.assert_close(getattr(pieces, name), getattr(whole, name))
+        torch.testing.assert_close(getattr(updated, name), getattr(fitted, name))
 
 
-def test_a_constant_dimension_is_centred_only_and_comes_back_as_its_constant():
+def test_a_constant_dimension_is_only_centred_and_inverts_to_its_constant():
     values = torch.randn(100, 2)
     values[:, 1] = 0.1
     standardizer = Standardizer(2)
@@ -43,26 +43,26 @@ def test_a_constant_dimension_is_centred_only_and_comes_back_as_its_constant():
     assert standardizer.varies.tolist() == [True, False]
     assert standardizer.std[1] == 1.0
     assert standardizer(values)[:, 1].abs().max() < 1e-6
-    # Whatever a network says of it, the constant is the answer.
+    # The inverse is the constant, whatever its input is.
     torch.testing.assert_close(standardizer.inverse(torch.full((4, 2), 9.0))[:, 1], torch.full((4,), 0.1))
 
 
-def test_a_constant_dimension_may_begin_to_vary():
+def test_an_update_may_make_a_constant_dimension_vary():
     first, second = torch.full((100, 1), 3.0), torch.randn(100, 1)
-    standardizer, whole = Standardizer(1), Standardizer(1)
+    standardizer, fitted = Standardizer(1), Standardizer(1)
     standardizer.update(first)
     standardizer.update(second)
-    whole.fit(torch.cat([first, second]))
+    fitted.fit(torch.cat([first, second]))
     assert standardizer.varies.all()
-    torch.testing.assert_close(standardizer.std, whole.std)
+    torch.testing.assert_close(standardizer.std, fitted.std)
 
 
-def test_untouched_it_changes_nothing():
+def test_without_statistics_it_is_the_identity():
     values = torch.randn(5, 3)
     assert torch.equal(Standardizer(3)(values), values)
 
 
-def test_statistics_travel_in_the_state_dict():
+def test_the_state_dict_contains_the_statistics():
     standardizer, other = Standardizer(2), Standardizer(2)
     standardizer.fit(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
     other.load_state_dict(standardizer.state_dict())
@@ -71,7 +71,7 @@ def test_statistics_travel_in_the_state_dict():
     assert torch.equal(other.inverse(values), standardizer.inverse(values))
 
 
-def test_running_scale_is_right_after_one_batch():
+def test_running_scale_is_correct_after_one_batch():
     scale = RunningScale(rate=0.1)
     assert (float(scale.mean), float(scale.std)) == (0.0, 1.0)
     scale.update(torch.tensor(3.0), torch.tensor(13.0))  # variance 13 - 9
@@ -81,11 +81,11 @@ def test_running_scale_is_right_after_one_batch():
     torch.testing.assert_close(scale.inverse(scale(torch.tensor([3.0, 5.0]))), torch.tensor([3.0, 5.0]))
 
 
-def test_running_scale_averages_and_forgets():
+def test_running_scale_is_a_bias_corrected_moving_average():
     scale = RunningScale(rate=0.5)
     scale.update(torch.tensor(0.0), torch.tensor(1.0))
     scale.update(torch.tensor(4.0), torch.tensor(17.0))
-    # Weights 1/4 and 1/2, made to sum to one: mean 8/3, second moment (1 + 34) / 3.
+    # Weights 1/4 and 1/2, normalised to 1/3 and 2/3: mean 8/3, second moment (1 + 34) / 3.
     assert float(scale.mean) == pytest.approx(8 / 3)
     assert float(scale.std) == pytest.approx((35 / 3 - 64 / 9) ** 0.5)
     for _ in range(50):
@@ -94,7 +94,7 @@ def test_running_scale_averages_and_forgets():
     assert float(scale.std) == pytest.approx(1.0)
 
 
-def test_running_scale_has_a_floor():
+def test_running_scale_has_a_minimum_standard_deviation():
     scale = RunningScale(floor=0.5)
     scale.update(torch.tensor(2.0), torch.tensor(4.0))
     assert float(scale.std) == 0.5

@@ -1,4 +1,4 @@
-"""The same PPO on the real environment."""
+"""MAPPO: PPO in the real environment."""
 
 import itertools
 
@@ -32,59 +32,61 @@ def make(game, seed=0, **settings):
     )
 
 
-def test_the_team_learns_to_agree(game):
+def test_team_learns_to_coordinate(game):
     trainer = make_trainer(24, [Evaluation(episodes=2)])
     module = make(game)
     trainer.fit(module, datamodule=game)
     assert trainer.callback_metrics["eval/return"] == 10.0
-    assert Evaluation(deterministic=False).play(module, "test", 50).mean() > 9
+    assert Evaluation(deterministic=False).episode_returns(module, "test", 50).mean() > 9
 
 
-def test_episodes_go_on_from_one_iteration_to_the_next(game):
+def test_episodes_continue_across_iterations(game):
     module = make(game, horizon=7, n_rollouts=4, burn_in=3)
     rollouts = []
     make_rollout = module.make_rollout
-    module.make_rollout = lambda *given: rollouts.append(make_rollout(*given)) or rollouts[-1]
+    module.make_rollout = lambda *args: rollouts.append(make_rollout(*args)) or rollouts[-1]
     make_trainer(4).fit(module, datamodule=game)
     assert [rollout.burn_in for rollout in rollouts] == [0, 3, 3, 3]
-    for one, following in itertools.pairwise(rollouts):
-        assert torch.equal(one.state[-4:], following.state[:4])
-        assert torch.equal(one.previous_action[-4:], following.previous_action[:4])
-        assert torch.equal(one.keep[-4:], following.keep[:4])
-    # 28 calls: ten steps, a reset, ten steps, a reset, six steps.
+    for previous, following in itertools.pairwise(rollouts):
+        assert torch.equal(previous.state[-4:], following.state[:4])
+        assert torch.equal(previous.previous_action[-4:], following.previous_action[:4])
+        assert torch.equal(previous.keep[-4:], following.keep[:4])
+    # 28 calls: 10 steps, a reset, 10 steps, a reset, 6 steps.
     valid = torch.cat([rollout.valid for rollout in rollouts])
     assert torch.nonzero(~valid[:, 0]).flatten().tolist() == [10, 21]
     assert int(module.steps_taken) == 4 * 26
 
 
-def test_states_are_standardised_from_the_start_and_the_same_for_actors_and_critic(game):
+def test_actors_and_critic_use_the_same_state_statistics_from_the_start(game):
     module = make(game, n_rollouts=4)
     make_trainer(2).fit(module, datamodule=game)
     actors, critic = module.actor.inputs.standardizer, module.critic.inputs.standardizer
-    # One rollout for the first statistics and two of training, of 12 states (the second with its burn-in's left out).
+    # One rollout for the initial statistics and two for training, each with 12 states after the burn-in.
     assert float(actors.count) == 3 * 12 * 4
     assert torch.equal(actors.mean, critic.mean)
     assert torch.equal(actors.std, critic.std)
     assert actors.varies.all()
 
 
-def test_an_iteration_in_which_nothing_but_resets_happens_is_no_error(game):
+def test_iteration_with_only_resets_is_valid(game):
     module = make(game, horizon=1, n_rollouts=4)
     make_trainer(12).fit(module, datamodule=game)
     assert int(module.steps_taken) == 11 * 4
     assert all(torch.isfinite(p).all() for p in module.parameters())
 
 
-def test_no_training_episode_has_the_seed_of_an_evaluation(game, monkeypatch):
+def test_training_and_evaluation_seeds_are_disjoint(game, monkeypatch):
     seeds = []
-    begin = VectorTeamEnv._begin
-    monkeypatch.setattr(VectorTeamEnv, "_begin", lambda self, row, seed: seeds.append(seed) or begin(self, row, seed))
+    reset_row = VectorTeamEnv._reset_row
+    monkeypatch.setattr(
+        VectorTeamEnv, "_reset_row", lambda self, row, seed: seeds.append(seed) or reset_row(self, row, seed)
+    )
     make_trainer(4).fit(make(game, n_rollouts=32), datamodule=game)
     assert len(seeds) > 150
     assert min(seeds) >= 2**30 > max(*episode_seeds("validation", 1000), *episode_seeds("test", 1000))
 
 
-def test_same_seed_same_team(game):
+def test_seed_determines_the_weights(game):
     def run(seed):
         module = make(game, seed, n_rollouts=4)
         make_trainer(2).fit(module, datamodule=game)

@@ -1,4 +1,4 @@
-"""Tiny but real, end to end: log -> world model -> team -> the real game, where imitation fails."""
+"""End-to-end MOMA-PPO: dataset, world model, team, evaluation in the real game, where imitation fails."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -31,13 +31,13 @@ def make_trainer(epochs, callbacks=()):
 
 @pytest.fixture(scope="module")
 def data(momalit_home):
-    """100 episodes; an agent sees its own last action only, so that it cannot correct a bad start."""
+    """100 episodes. An agent observes only its own last action, so that it cannot correct a first mismatch."""
     return OfflineDataModule("icg/unfavourable", env={"observability": "own"}, transitions=1000)
 
 
 @pytest.fixture(scope="module")
 def world_model(data, tmp_path_factory):
-    """The checkpoint of a trained one."""
+    """The path of a trained checkpoint."""
     pl.seed_everything(0, verbose=False)
     module = WorldModelModule(
         data.spec, n_members=4, n_elites=3, hidden_sizes=(32, 32), lr=3e-3, batch_size=64, termination="never"
@@ -59,12 +59,12 @@ def trained(data, world_model):
 
 
 @pytest.fixture(scope="module")
-def imitators(data, tmp_path_factory):
+def cloned_team(data, tmp_path_factory):
     pl.seed_everything(0, verbose=False)
     module = BCModule(data.spec, width=32, gru_size=16, window=10, burn_in=0, lr=3e-3, batch_size=16)
     trainer = make_trainer(12)
     trainer.fit(module, datamodule=data)
-    path = tmp_path_factory.mktemp("imitators") / "last.ckpt"
+    path = tmp_path_factory.mktemp("cloned_team") / "last.ckpt"
     trainer.save_checkpoint(path)
     return module, path
 
@@ -73,26 +73,26 @@ def weights(module):
     return torch.cat([value.flatten().double() for value in module.state_dict().values()])
 
 
-def test_the_team_agrees_in_the_real_game(trained):
+def test_team_coordinates_in_the_real_game(trained):
     module, trainer = trained
     assert trainer.callback_metrics["eval/return"] == 10.0
-    # Not by the luck of a mode: sampled, it hardly ever disagrees.
-    assert Evaluation(deterministic=False).play(module, "test", 100).mean() > 9.5
+    # Sampled actions, too, are almost always equal.
+    assert Evaluation(deterministic=False).episode_returns(module, "test", 100).mean() > 9.5
 
 
-def test_what_the_model_promises_comes_true(trained):
+def test_imagined_return_predicts_real_return(trained):
     metrics = trained[1].callback_metrics
     assert float(metrics["eval/imagined"]) == pytest.approx(float(metrics["eval/return"]), abs=0.3)
     assert metrics["eval/normalized"] == 1.0
 
 
-def test_imitation_agrees_on_the_first_step_by_chance_only(imitators):
-    # Two agents choose one of two conventions each on its own and keep to it: half of the episodes pay.
-    returns = Evaluation(deterministic=False).play(imitators[0], "test", 300)
+def test_cloned_team_coordinates_only_by_chance(cloned_team):
+    # Each of two agents independently chooses one of two conventions and keeps it: half of the episodes are rewarded.
+    returns = Evaluation(deterministic=False).episode_returns(cloned_team[0], "test", 300)
     assert 4.0 < returns.mean() < 6.5
 
 
-def test_uncertainty_stops_some_rollouts_at_first_and_few_in_the_end(data, world_model, trained):
+def test_training_reduces_rollouts_stopped_by_uncertainty(data, world_model, trained):
     fresh = MOMAPPOModule(data.spec, **SMALL)
     fresh.prepare(world_model, None)
     start = data.train.sequence(torch.arange(0, 800, 4), 2)
@@ -104,32 +104,32 @@ def test_uncertainty_stops_some_rollouts_at_first_and_few_in_the_end(data, world
     assert stopped[1] < 0.5 * stopped[0]
 
 
-def test_starts_are_drawn_from_every_step_with_its_real_history(data, world_model):
+def test_start_states_come_from_all_steps_with_their_real_history(data, world_model):
     module = MOMAPPOModule(data.spec, **{**SMALL, "burn_in": 3, "horizon": 1})
     module.prepare(world_model, None)
     module._trainer = SimpleNamespace(datamodule=data)
     rollout = module.make_rollout(2000, torch.Generator().manual_seed(0))
     assert rollout.burn_in == 3
-    # One start in ten is an episode's first step: nothing to remember, nothing done before.
+    # One start in ten is an episode's first step, without history and previous action.
     first = ~rollout.keep[3]
     assert 0.07 < first.float().mean() < 0.13
     assert rollout.state[3, first].abs().max() == 0
     assert rollout.previous_action[3, first].abs().max() == 0
-    # In this game the state is what the agents did before.
+    # In this game the state equals the previous joint action.
     late = rollout.keep[3]
     torch.testing.assert_close(rollout.state[3, late].unflatten(-1, (2, 2)), rollout.previous_action[3, late])
 
 
-def test_a_share_of_the_starts_are_first_steps(data, world_model):
+def test_initial_state_fraction_of_starts_are_first_steps(data, world_model):
     module = MOMAPPOModule(data.spec, **{**SMALL, "horizon": 1, "initial_state_fraction": 0.5})
     module.prepare(world_model, None)
     module._trainer = SimpleNamespace(datamodule=data)
     rollout = module.make_rollout(2000, torch.Generator().manual_seed(0))
-    # Of the others one in ten is one too.
+    # One in ten of the others is a first step, too.
     assert float((~rollout.keep[2]).float().mean()) == pytest.approx(0.55, abs=0.04)
 
 
-def test_rows_go_on_where_they_were_unless_they_begin_anew(data, world_model):
+def test_rollouts_continue_unless_ended_or_reset(data, world_model):
     module = MOMAPPOModule(data.spec, **{**SMALL, "n_rollouts": 1000, "horizon": 4, "reset_fraction": 0.25})
     module.prepare(world_model, None)
     module._trainer = SimpleNamespace(datamodule=data)
@@ -137,31 +137,31 @@ def test_rows_go_on_where_they_were_unless_they_begin_anew(data, world_model):
     first = module.make_rollout(1000, random)
     ended = first.terminated.any(0) | first.stopped.any(0)
     second = module.make_rollout(1000, random)
-    goes_on = (second.state[:3] == first.state[-3:]).all(-1).all(0)
-    goes_on &= (second.previous_action[:3] == first.previous_action[-3:]).flatten(2).all(-1).all(0)
-    assert not goes_on[ended].any()
-    assert float(goes_on[~ended].float().mean()) == pytest.approx(0.75, abs=0.05)
-    assert torch.equal(second.keep[:3, goes_on], first.keep[-3:, goes_on])
+    continues = (second.state[:3] == first.state[-3:]).all(-1).all(0)
+    continues &= (second.previous_action[:3] == first.previous_action[-3:]).flatten(2).all(-1).all(0)
+    assert not continues[ended].any()
+    assert float(continues[~ended].float().mean()) == pytest.approx(0.75, abs=0.05)
+    assert torch.equal(second.keep[:3, continues], first.keep[-3:, continues])
 
 
 @pytest.mark.parametrize(
-    ("name", "share"), [("reset_fraction", 0.0), ("reset_fraction", 1.5), ("initial_state_fraction", -0.1)]
+    ("name", "fraction"), [("reset_fraction", 0.0), ("reset_fraction", 1.5), ("initial_state_fraction", -0.1)]
 )
-def test_a_share_is_a_share(data, name, share):
-    with pytest.raises(UserError, match=rf"model.{name}: found {share}, expected a number"):
-        MOMAPPOModule(data.spec, **{**SMALL, name: share})
+def test_fraction_outside_its_range_is_rejected(data, name, fraction):
+    with pytest.raises(UserError, match=rf"model.{name}: found {fraction}, expected a number"):
+        MOMAPPOModule(data.spec, **{**SMALL, name: fraction})
 
 
-def test_a_checkpoint_gives_the_same_team(trained, data, tmp_path):
+def test_checkpoint_restores_the_team(trained, data, tmp_path):
     module, trainer = trained
     path = tmp_path / "team.ckpt"
     trainer.save_checkpoint(path)
     loaded = load_module(path, MOMAPPOModule)
     torch.testing.assert_close(weights(loaded), weights(module), rtol=0, atol=0)
-    assert torch.equal(Evaluation().play(loaded, "test", 5), Evaluation().play(module, "test", 5))
+    assert torch.equal(Evaluation().episode_returns(loaded, "test", 5), Evaluation().episode_returns(module, "test", 5))
     states = torch.zeros(8, data.spec.state_size)
     torch.testing.assert_close(loaded.imagined_returns(states, 10), module.imagined_returns(states, 10))
-    # By the trainer, with no world model's file at hand.
+    # The trainer restores it, too, without the file of the world model.
     fresh = MOMAPPOModule(data.spec, **SMALL)
     (result,) = make_trainer(1, [Evaluation(test_episodes=4)]).test(
         fresh, datamodule=data, ckpt_path=str(path), verbose=False
@@ -171,7 +171,7 @@ def test_a_checkpoint_gives_the_same_team(trained, data, tmp_path):
 
 
 @pytest.mark.parametrize("reset_fraction", [1.0, 0.3])
-def test_an_interrupted_run_ends_where_the_whole_one_does(data, world_model, tmp_path, reset_fraction):
+def test_resumed_run_equals_uninterrupted_run(data, world_model, tmp_path, reset_fraction):
     class Interrupt(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             if trainer.current_epoch == 1:
@@ -188,37 +188,37 @@ def test_an_interrupted_run_ends_where_the_whole_one_does(data, world_model, tmp
         }
         return MOMAPPOModule(data.spec, world_model=str(world_model), **settings)
 
-    whole = make()
-    make_trainer(4).fit(whole, datamodule=data)
-    half, trainer = make(), make_trainer(4, [Interrupt()])
-    trainer.fit(half, datamodule=data)
+    uninterrupted = make()
+    make_trainer(4).fit(uninterrupted, datamodule=data)
+    interrupted, trainer = make(), make_trainer(4, [Interrupt()])
+    trainer.fit(interrupted, datamodule=data)
     assert trainer.current_epoch == 2
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    trainer.save_checkpoint(tmp_path / "interrupted.ckpt")
     resumed = make()
-    make_trainer(4).fit(resumed, datamodule=data, ckpt_path=str(tmp_path / "half.ckpt"))
-    torch.testing.assert_close(weights(resumed), weights(whole), rtol=0, atol=0)
+    make_trainer(4).fit(resumed, datamodule=data, ckpt_path=str(tmp_path / "interrupted.ckpt"))
+    torch.testing.assert_close(weights(resumed), weights(uninterrupted), rtol=0, atol=0)
 
 
-def test_a_warm_start_takes_the_policies_over(data, world_model, imitators):
-    teacher, path = imitators
+def test_warm_start_copies_the_policies(data, world_model, cloned_team):
+    source, path = cloned_team
     module = MOMAPPOModule(data.spec, **SMALL)
     module.prepare(world_model, path)
-    for a, b in zip(module.actor.parameters(), teacher.actor.parameters(), strict=True):
+    for a, b in zip(module.actor.parameters(), source.actor.parameters(), strict=True):
         assert torch.equal(a, b)
     sequence = data.test.sequence(data.test.first + 3, 2)
-    torch.testing.assert_close(module.actor(sequence)[0].logits, teacher.actor(sequence)[0].logits)
+    torch.testing.assert_close(module.actor(sequence)[0].logits, source.actor(sequence)[0].logits)
 
 
-def test_a_warm_start_may_be_a_team_of_the_same_method(data, world_model, trained, tmp_path):
-    teacher, trainer = trained
+def test_warm_start_accepts_a_moma_ppo_team(data, world_model, trained, tmp_path):
+    source, trainer = trained
     trainer.save_checkpoint(tmp_path / "team.ckpt")
     module = MOMAPPOModule(data.spec, **SMALL)
     module.prepare(world_model, tmp_path / "team.ckpt")
     sequence = data.test.sequence(data.test.first + 3, 2)
-    torch.testing.assert_close(module.actor(sequence)[0].logits, teacher.actor(sequence)[0].logits)
+    torch.testing.assert_close(module.actor(sequence)[0].logits, source.actor(sequence)[0].logits)
 
 
-def test_a_warm_start_takes_the_average_that_a_run_deploys(data, world_model, tmp_path):
+def test_warm_start_copies_the_deployed_average(data, world_model, tmp_path):
     module = MOMAPPOModule(data.spec, world_model=str(world_model), **SMALL, ema_decay=0.9)
     trainer = make_trainer(2)
     trainer.fit(module, datamodule=data)
@@ -229,7 +229,7 @@ def test_a_warm_start_takes_the_average_that_a_run_deploys(data, world_model, tm
     assert not torch.equal(initial.head.weight, module.actor.head.weight)
 
 
-def test_a_warm_start_keeps_its_standard_deviations_within_other_bounds(reacher):
+def test_warm_start_copies_standard_deviations_within_the_new_bounds(reacher):
     source = TeamActor(reacher.spec, 8, 4, initial_std=0.3, min_std=0.02)
     target = TeamActor(reacher.spec, 8, 4, min_std=0.1)
     target.copy_policies(source)
@@ -240,7 +240,7 @@ def test_a_warm_start_keeps_its_standard_deviations_within_other_bounds(reacher)
 
 
 @pytest.mark.parametrize("kind", [MAIQLModule, ICQLModule])
-def test_a_warm_start_may_be_a_baseline_with_a_policy_per_agent(data, world_model, tmp_path, kind):
+def test_warm_start_accepts_baselines_with_one_policy_per_agent(data, world_model, tmp_path, kind):
     module = kind(data.spec, width=32, gru_size=16, steps_per_epoch=2, batch_size=16)
     trainer = make_trainer(1)
     trainer.fit(module, datamodule=data)
@@ -250,7 +250,7 @@ def test_a_warm_start_may_be_a_baseline_with_a_policy_per_agent(data, world_mode
     assert torch.equal(team.actor.head.weight, module.actor.head.weight)
 
 
-def test_a_warm_start_without_a_policy_per_agent_is_refused(data, world_model, tmp_path):
+def test_warm_start_without_one_policy_per_agent_is_rejected(data, world_model, tmp_path):
     trainer = make_trainer(1)
     trainer.fit(IQLModule(data.spec, width=32, steps_per_epoch=2, batch_size=16), datamodule=data)
     trainer.save_checkpoint(tmp_path / "iql.ckpt")
@@ -260,16 +260,16 @@ def test_a_warm_start_without_a_policy_per_agent_is_refused(data, world_model, t
         MOMAPPOModule(data.spec, **SMALL).prepare(world_model, world_model)
 
 
-def test_a_warm_start_of_other_sizes_is_refused(data, world_model, imitators):
+def test_warm_start_with_other_sizes_is_rejected(data, world_model, cloned_team):
     module = MOMAPPOModule(data.spec, **{**SMALL, "width": 64})
     with pytest.raises(
         UserError,
         match=r"model\.warm_start: .* has width 32, .* expected width 64, gru_size 16",
     ):
-        module.prepare(world_model, imitators[1])
+        module.prepare(world_model, cloned_team[1])
 
 
-def test_a_world_model_is_required(data):
+def test_world_model_is_required(data):
     with pytest.raises(UserError, match=r"model\.world_model: found none"):
         make_trainer(1).fit(MOMAPPOModule(data.spec, **SMALL), datamodule=data)
 
@@ -281,7 +281,7 @@ def test_a_world_model_is_required(data):
         ({"sources": (("state", 1), ("state", 0), ("state", 2), ("state", 3))}, "its sources is"),
     ],
 )
-def test_what_was_made_for_another_team_is_refused(data, world_model, trained, tmp_path, change, message):
+def test_checkpoints_of_another_team_are_rejected(data, world_model, trained, tmp_path, change, message):
     other = dataclasses.replace(data.spec, **change)
     with pytest.raises(UserError, match=f"world model .*last.ckpt does not fit the dataset: {message}"):
         MOMAPPOModule(other, **SMALL).prepare(world_model, None)
@@ -298,7 +298,7 @@ def test_what_was_made_for_another_team_is_refused(data, world_model, trained, t
 
 
 class SimpleDataModule(pl.LightningDataModule):
-    """A team and nothing else."""
+    """A data module with a team but without data."""
 
     def __init__(self, spec):
         super().__init__()
@@ -308,7 +308,7 @@ class SimpleDataModule(pl.LightningDataModule):
         return self.trainer.lightning_module.test_dataloader()
 
 
-def test_a_file_that_is_no_world_model_is_refused(data, tmp_path, imitators):
+def test_invalid_world_model_files_are_rejected(data, tmp_path, cloned_team):
     module = MOMAPPOModule(data.spec, **SMALL)
     (tmp_path / "noise.ckpt").write_bytes(b"noise")
     torch.save({"weights": 1}, tmp_path / "plain.ckpt")
@@ -316,19 +316,19 @@ def test_a_file_that_is_no_world_model_is_refused(data, tmp_path, imitators):
         (tmp_path / "missing.ckpt", "no such file"),
         (tmp_path / "noise.ckpt", "damaged or not a checkpoint"),
         (tmp_path / "plain.ckpt", "found no 'state_dict'"),
-        (imitators[1], "found another kind of module, expected a WorldModelModule"),
+        (cloned_team[1], "found another kind of module, expected a WorldModelModule"),
     ):
         with pytest.raises(UserError, match=message):
             module.prepare(path, None)
 
 
 @pytest.mark.parametrize("horizon", [0, -1])
-def test_a_rollout_has_at_least_one_step(data, horizon):
+def test_horizon_must_be_positive(data, horizon):
     with pytest.raises(UserError, match=rf"model\.horizon: found {horizon}, expected at least 1"):
         MOMAPPOModule(data.spec, **{**SMALL, "horizon": horizon})
 
 
-def test_values_are_kept_in_the_range_of_the_datas_rewards(data, world_model):
+def test_value_range_follows_from_the_rewards_of_the_data(data, world_model):
     module = MOMAPPOModule(data.spec, **{**SMALL, "discount": 0.9})
     module.prepare(world_model, None)
     low, high = module.value_range()
@@ -339,10 +339,10 @@ def test_values_are_kept_in_the_range_of_the_datas_rewards(data, world_model):
     space.reward_high.fill_(-1.0)
     low, high = module.value_range()
     assert float(low) == pytest.approx(-20.0, rel=1e-5)
-    assert float(high) == 0.0  # nothing follows an end
+    assert float(high) == 0.0  # the value of a terminal state
 
 
-def test_what_follows_a_stop_is_configuration(data, world_model):
+def test_stop_value_follows_its_setting(data, world_model):
     module = MOMAPPOModule(data.spec, pessimism=Pessimism(stop_value="pessimistic"), **SMALL)
     module.prepare(world_model, None)
     returns = data.train.discounted_returns(0.99)
@@ -351,7 +351,7 @@ def test_what_follows_a_stop_is_configuration(data, world_model):
     assert module.stop_value() is None
 
 
-def test_same_seed_same_team(data, world_model):
+def test_seed_determines_the_weights(data, world_model):
     def run(seed):
         pl.seed_everything(seed, verbose=False)
         module = MOMAPPOModule(data.spec, world_model=str(world_model), **{**SMALL, "n_rollouts": 16})
@@ -363,10 +363,10 @@ def test_same_seed_same_team(data, world_model):
     assert not torch.equal(first, run(1))
 
 
-def test_predictions_are_the_teams_modes_along_the_test_split(trained, data):
+def test_predictions_are_deterministic_actions_along_the_test_split(trained, data):
     module, trainer = trained
-    actions = torch.cat([piece["action"] for piece in trainer.predict(module, datamodule=data)])
+    actions = torch.cat([batch["action"] for batch in trainer.predict(module, datamodule=data)])
     assert actions.shape == data.test.action.shape
     assert torch.equal(actions.sum(-1), torch.ones(actions.shape[:2]))
-    # The first steps of all episodes look alike to a deterministic team.
+    # All episodes start with equal observations, so a deterministic team takes the same first action.
     assert len(actions[data.test.first].flatten(1).unique(dim=0)) == 1

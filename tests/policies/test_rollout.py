@@ -1,4 +1,4 @@
-"""Rollouts: what is stored is what happened, and the policies see in training what they saw when they acted."""
+"""Rollouts store the true transitions, and updates can recompute the log-probabilities from them."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from momalit.core.team import AgentSpec, TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.nn.actors import TeamActor
-from momalit.policies.rollout import FEWEST_ROWS, TeamRunner, collect_rollout, initial_sequence, play_episodes
+from momalit.policies.rollout import MIN_ROWS, TeamRunner, collect_rollout, initial_sequence, play_episodes
 
 ROWS, STATE, ACTIONS = 6, 3, 2
 
@@ -26,17 +26,17 @@ def spec():
     return TeamSpec("counter", agents, STATE, False, 5, tuple(("state", i) for i in range(STATE)))
 
 
-def lively(actor):
-    """Gives the head weights of ordinary size, so that memories matter."""
+def with_random_head(actor):
+    """Randomises the head, so that actions depend on the hidden states."""
     actor.head.weight.data.normal_(0, 1.0)
     return actor
 
 
 @dataclass
 class Counter:
-    """The state counts in its first column and adds the actions up in the others; row b lasts ``length[b]`` steps.
+    """The state's first column counts steps and the others sum the actions. Episodes of row b have ``length[b]`` steps.
 
-    Ends alternate between termination and truncation; the call after an end begins a new episode at 100, 200, ...
+    Ends alternate between termination and truncation. The call after an end starts a new episode at 100, 200, ...
     """
 
     state: torch.Tensor
@@ -46,11 +46,11 @@ class Counter:
     def __post_init__(self):
         self.time = torch.zeros_like(self.length)
         self.episode = torch.zeros_like(self.length)
-        self.over = torch.zeros_like(self.length, dtype=torch.bool)
+        self.ended = torch.zeros_like(self.length, dtype=torch.bool)
 
     def step(self, action):
         self.actions.append(action.clone())
-        began = self.over
+        began = self.ended
         self.episode = self.episode + began
         moved = self.state + torch.cat([torch.ones(len(action), 1), action[:, 0, :1], action[:, 1, :1]], 1)
         first = torch.zeros_like(moved)
@@ -58,50 +58,50 @@ class Counter:
         self.state = torch.where(began[:, None], first, moved)
         self.time = torch.where(began, 0, self.time + 1)
         end = self.time >= self.length
-        self.over = end
+        self.ended = end
         reward = torch.where(began, 0.0, self.state[:, 0])
         even = self.episode % 2 == 0
         return Step(self.state.clone(), reward, end & even, end & ~even, ~began, began, torch.zeros_like(began))
 
 
-def history(spec, before, rows=ROWS):
-    """Real trajectories of 12 steps, and the inputs around some of their steps, first ones included."""
+def start_sequence(spec, burn_in, rows=ROWS):
+    """Inputs at some steps of 12-step trajectories, first steps included, with ``burn_in`` steps of history."""
     lengths = torch.full((3,), 12)
     action = torch.rand(36, spec.n_agents, spec.action_size) * spec.action_mask()
     end = torch.zeros(36, dtype=torch.bool)
     data = Trajectories.from_lengths(torch.randn(39, STATE), action, torch.randn(36), end, end, lengths)
-    return data.sequence(torch.tensor([0, 1, 2, 5, 12, 35])[:rows], before)
+    return data.sequence(torch.tensor([0, 1, 2, 5, 12, 35])[:rows], burn_in)
 
 
-def recomputed(actor, rollout):
-    """Log-probabilities of the stored actions as the update computes them: one pass over burn-in and rollout."""
+def recomputed_log_prob(actor, rollout):
+    """Log-probabilities of the stored actions from one pass over burn-in and rollout, as in the update."""
     policy, _ = actor(rollout.sequence.map(lambda x: x[:-1]))
     return policy.log_prob(torch.cat([torch.zeros(rollout.burn_in, *rollout.action.shape[1:]), rollout.action]))[
         rollout.burn_in :
     ]
 
 
-def test_states_actions_and_rewards_line_up(spec):
-    actor = lively(TeamActor(spec, 8, 4))
+def test_states_actions_and_rewards_are_aligned(spec):
+    actor = with_random_head(TeamActor(spec, 8, 4))
     start = initial_sequence(torch.zeros(ROWS, STATE), 2, ACTIONS)
     env = Counter(start.state[-1], torch.full((ROWS,), 100))
     rollout = collect_rollout(env, actor, start, 7, torch.Generator().manual_seed(0))
     assert (rollout.n_steps, rollout.n_rows, rollout.burn_in) == (7, ROWS, 0)
-    taken = actor.clip(rollout.action)
-    assert torch.equal(torch.stack(env.actions), taken)
-    assert torch.equal(rollout.previous_action[1:], taken)
+    clipped = actor.clip(rollout.action)
+    assert torch.equal(torch.stack(env.actions), clipped)
+    assert torch.equal(rollout.previous_action[1:], clipped)
     assert torch.equal(rollout.state[:, :, 0], torch.arange(8.0).unsqueeze(1).expand(-1, ROWS))
-    torch.testing.assert_close(rollout.state[1:, :, 1] - rollout.state[:-1, :, 1], taken[:, :, 0, 0])
+    torch.testing.assert_close(rollout.state[1:, :, 1] - rollout.state[:-1, :, 1], clipped[:, :, 0, 0])
     assert torch.equal(rollout.reward, rollout.state[1:, :, 0])
     assert not rollout.keep[0].any()
     assert rollout.keep[1:].all()
     assert rollout.valid.all()
-    assert (rollout.action.abs() > 1).any()  # sampled, not clipped
-    assert taken.abs().max() <= 1
+    assert (rollout.action.abs() > 1).any()  # actions are stored before clipping
+    assert clipped.abs().max() <= 1
 
 
-def test_a_new_episode_costs_one_invalid_step_and_begins_afresh(spec):
-    actor = lively(TeamActor(spec, 8, 4))
+def test_reset_takes_one_invalid_step(spec):
+    actor = with_random_head(TeamActor(spec, 8, 4))
     start = initial_sequence(torch.zeros(2, STATE), 2, ACTIONS)
     env = Counter(start.state[-1], torch.tensor([2, 3]))
     rollout = collect_rollout(env, actor, start, 8, torch.Generator().manual_seed(0))
@@ -117,41 +117,41 @@ def test_a_new_episode_costs_one_invalid_step_and_begins_afresh(spec):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("before", [0, 1, 4, 20])
-def test_log_probabilities_can_be_recomputed_with_history_and_resets(spec, before, shared):
-    actor = lively(TeamActor(spec, 8, 4, shared))
-    start = history(spec, before)
+@pytest.mark.parametrize("burn_in", [0, 1, 4, 20])
+def test_log_probabilities_can_be_recomputed_with_burn_in_and_resets(spec, burn_in, shared):
+    actor = with_random_head(TeamActor(spec, 8, 4, shared))
+    start = start_sequence(spec, burn_in)
     env = Counter(start.state[-1], torch.tensor([2, 3, 4, 5, 100, 1]))
     rollout = collect_rollout(env, actor, start, 9, torch.Generator().manual_seed(0))
-    assert rollout.burn_in == before
-    torch.testing.assert_close(recomputed(actor, rollout), rollout.log_prob)
-    # Rows carry their own history with them.
+    assert rollout.burn_in == burn_in
+    torch.testing.assert_close(recomputed_log_prob(actor, rollout), rollout.log_prob)
+    # A subset of the rollouts keeps its burn-in.
     index = torch.tensor([4, 1])
-    torch.testing.assert_close(recomputed(actor, rollout.rows(index)), rollout.log_prob[:, index])
+    torch.testing.assert_close(recomputed_log_prob(actor, rollout.rows(index)), rollout.log_prob[:, index])
 
 
-def test_history_matters_but_not_what_lies_before_an_episode(spec):
-    actor = lively(TeamActor(spec, 8, 4))
-    start = history(spec, 4)
-    filler = start.state.clone()
-    filler[:-1][~start.keep[1:]] += 99  # times whose memory the next one clears
+def test_actions_depend_on_history_within_the_episode_only(spec):
+    actor = with_random_head(TeamActor(spec, 8, 4))
+    start = start_sequence(spec, 4)
+    padded = start.state.clone()
+    padded[:-1][~start.keep[1:]] += 99  # steps before a reset of the hidden state
 
-    def logs(state):
+    def log_probs(state):
         changed = type(start)(state, start.previous_action, start.keep)
         env = Counter(state[-1], torch.full((ROWS,), 100))
         return collect_rollout(env, actor, changed, 3, torch.Generator().manual_seed(0)).log_prob
 
-    torch.testing.assert_close(logs(filler), logs(start.state))
-    older = start.state.clone()
-    older[-2] += 3
-    # Row 0 and row 4 stand at an episode's first step and remember nothing.
-    same = (logs(older) == logs(start.state)).all(-1).all(0)
+    torch.testing.assert_close(log_probs(padded), log_probs(start.state))
+    changed_history = start.state.clone()
+    changed_history[-2] += 3
+    # Rows 0 and 4 are at the first step of an episode and have no history.
+    same = (log_probs(changed_history) == log_probs(start.state)).all(-1).all(0)
     assert same.tolist() == [True, False, False, False, True, False]
 
 
-def test_without_a_generator_the_team_takes_its_modes(spec):
-    actor = lively(TeamActor(spec, 8, 4))
-    start = history(spec, 2)
+def test_without_a_generator_actions_are_the_modes(spec):
+    actor = with_random_head(TeamActor(spec, 8, 4))
+    start = start_sequence(spec, 2)
     rollouts = [
         collect_rollout(Counter(start.state[-1], torch.full((ROWS,), 100)), actor, start, 3, None) for _ in range(2)
     ]
@@ -160,20 +160,20 @@ def test_without_a_generator_the_team_takes_its_modes(spec):
     torch.testing.assert_close(policy.mode[2:], rollouts[0].action)
 
 
-def test_acting_remembers_from_step_to_step(spec):
-    actor = lively(TeamActor(spec, 8, 4))
-    whole = history(spec, 6)
+def test_hidden_states_carry_over_between_steps(spec):
+    actor = with_random_head(TeamActor(spec, 8, 4))
+    sequence = start_sequence(spec, 6)
     team = TeamRunner(actor, None)
-    team.recall(whole.map(lambda x: x[:3]))
+    team.burn_in(sequence.map(lambda x: x[:3]))
     for t in range(3, 7):
-        decision = team.act(whole.map(lambda x, t=t: x[t : t + 1]))
-    torch.testing.assert_close(decision.action, actor(whole)[0].mode[-1])
+        decision = team.act(sequence.map(lambda x, t=t: x[t : t + 1]))
+    torch.testing.assert_close(decision.action, actor(sequence)[0].mode[-1])
 
 
 @pytest.mark.parametrize("task", ["icg", "reacher"])
 def test_log_probabilities_can_be_recomputed_on_real_environments(task, request):
     spec = request.getfixturevalue(task).spec
-    actor = lively(TeamActor(spec, 8, 4))
+    actor = with_random_head(TeamActor(spec, 8, 4))
     env = VectorTeamEnv(spec, 3, autoreset=True)
     start = initial_sequence(env.reset([1, 2, 3]), spec.n_agents, spec.action_size)
     steps = int(spec.horizon * 1.5)
@@ -181,22 +181,22 @@ def test_log_probabilities_can_be_recomputed_on_real_environments(task, request)
     first = collect_rollout(env, actor, start, steps, generator)
     assert first.truncated.sum(0).tolist() == [1, 1, 1]
     assert (~first.valid).sum(0).tolist() == [1, 1, 1]
-    torch.testing.assert_close(recomputed(actor, first), first.log_prob, atol=1e-4, rtol=1e-4)
-    # The next rollout of living rows goes on from the last times of this one.
+    torch.testing.assert_close(recomputed_log_prob(actor, first), first.log_prob, atol=1e-4, rtol=1e-4)
+    # The next rollout continues from the last steps of this one.
     tail = first.sequence.map(lambda x: x[-5:])
     second = collect_rollout(env, actor, tail, steps, generator)
     assert second.burn_in == 4
     assert torch.equal(second.state[4], first.state[-1])
-    torch.testing.assert_close(recomputed(actor, second), second.log_prob, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(recomputed_log_prob(actor, second), second.log_prob, atol=1e-4, rtol=1e-4)
 
 
-def test_episodes_are_counted_whole_and_once(icg):
+def test_returns_equal_a_manual_episode(icg):
     spec = icg.spec
-    actor = lively(TeamActor(spec, 8, 4))
+    actor = with_random_head(TeamActor(spec, 8, 4))
     env = VectorTeamEnv(spec, 4)
     returns = play_episodes(env, actor, [1, 2, 3, 4])
     assert returns.shape == (4,)
-    # The game is deterministic and so is the team: all episodes are alike. Replay one by hand.
+    # Game and team are deterministic, so all episodes are equal. Compare with a manual loop.
     env.reset([1, 2, 3, 4])
     state, previous, keep, hidden_state, total = torch.zeros(4, spec.state_size), torch.zeros(4, 2, 2), False, None, 0.0
     for _ in range(spec.horizon):
@@ -209,11 +209,11 @@ def test_episodes_are_counted_whole_and_once(icg):
     assert torch.equal(returns, total)
 
 
-class Unequal:
-    """Rows of the lengths given."""
+class EpisodesOfLength:
+    """Episodes with the given lengths; the reward is the sum of the state."""
 
     def __init__(self, length):
-        self.length, self.told = length, []
+        self.length, self.actions = length, []
 
     def reset(self, seeds):
         self.state = torch.stack([torch.full((STATE,), float(seed)) for seed in seeds]) / 10
@@ -223,34 +223,34 @@ class Unequal:
     def step(self, action):
         valid = self.time < self.length
         self.time += 1
-        self.told.append(action.clone())
+        self.actions.append(action.clone())
         moved = self.state + torch.stack([action[:, 0, 0], action[:, 1, 0], action[:, 1, 1]], 1)
         self.state = torch.where(valid[:, None], moved, self.state)
         end, never = valid & (self.time >= self.length), torch.zeros_like(valid)
         return Step(self.state.clone(), self.state.sum(1) * valid, end, never, valid, never, never)
 
 
-def test_policies_act_on_rows_that_run(spec):
-    actor = lively(TeamActor(spec, 8, 4))
+def test_batch_shrinks_as_episodes_end(spec):
+    actor = with_random_head(TeamActor(spec, 8, 4))
     row = torch.arange(40)
-    length = torch.where(row % 2 == 0, 3, torch.where(row % 8 == 1, 9, 6))  # of 20, 5 and 15 rows
-    acted = []
-    actor.register_forward_hook(lambda _, arguments, __: acted.append(arguments[0].state.shape[1]))
-    env = Unequal(length)
+    length = torch.where(row % 2 == 0, 3, torch.where(row % 8 == 1, 9, 6))  # 20, 5 and 15 rows
+    batch_sizes = []
+    actor.register_forward_hook(lambda _, arguments, __: batch_sizes.append(arguments[0].state.shape[1]))
+    env = EpisodesOfLength(length)
     returns = play_episodes(env, actor, list(range(40)))
-    assert acted == [40] * 3 + [20] * 3 + [FEWEST_ROWS] * 3
-    assert len(env.told) == 9
+    assert batch_sizes == [40] * 3 + [20] * 3 + [MIN_ROWS] * 3
+    assert len(env.actions) == 9
     for row in (0, 1, 3, 17, 39):
-        alone = play_episodes(Unequal(length[row : row + 1]), actor, [row])
-        torch.testing.assert_close(alone[0], returns[row])
+        single = play_episodes(EpisodesOfLength(length[row : row + 1]), actor, [row])
+        torch.testing.assert_close(single[0], returns[row])
 
 
-def test_noise_of_an_episode_does_not_depend_on_how_long_others_last(spec):
-    actor = lively(TeamActor(spec, 8, 4))
+def test_noise_is_independent_of_the_lengths_of_other_episodes(spec):
+    actor = with_random_head(TeamActor(spec, 8, 4))
     short, long = torch.ones(40, dtype=torch.long), torch.full((40,), 12)
     short[7] = 12
-    played = [
-        play_episodes(Unequal(length), actor, list(range(40)), torch.Generator().manual_seed(0))[7]
+    returns = [
+        play_episodes(EpisodesOfLength(length), actor, list(range(40)), torch.Generator().manual_seed(0))[7]
         for length in (short, long)
     ]
-    assert played[0] == played[1]
+    assert returns[0] == returns[1]

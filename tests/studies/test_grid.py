@@ -1,4 +1,4 @@
-"""The study file: which runs it means, and what is wrong with one that makes no sense."""
+"""The study file: the runs that it describes, and error messages for invalid files."""
 
 from pathlib import Path
 from typing import Any
@@ -37,29 +37,29 @@ def test_the_grid_is_every_combination_with_seeds_changing_fastest(tmp_path):
     assert cells[3].name == "icg-one-a-itd3_bc, seed 5"
 
 
-def test_a_run_is_given_the_common_settings_first_and_its_own_last(tmp_path):
+def test_the_arguments_of_a_run_have_common_settings_first(tmp_path):
     cell = study(tmp_path).cells[2]
-    assert cell.words == (
+    assert cell.arguments == (
         *("--config", "overlays/quick.yaml", "--config", "icg.yaml", "--config", "baselines/itd3_bc.yaml"),
         *("--model.lr=0.1", '--data.env={"n_agents": 4}', "--data.dataset=icg/favourable", "--model.lr=0.2"),
         "--seed_everything=3",
     )
 
 
-def test_axes_that_are_not_named_leave_no_trace(tmp_path):
+def test_absent_axes_are_not_in_folder_names(tmp_path):
     cells = study(tmp_path, datasets=None, settings=None, seeds=2).cells
     assert [cell.seed for cell in cells] == [0, 1, 0, 1]
     assert cells[0].folder == Path("runs/icg-moma_ppo/seed-0")
     assert cells[0].dataset == cells[0].setting == ""
 
 
-def test_runs_are_left_out_where_every_named_axis_fits(tmp_path):
+def test_runs_that_match_all_axes_of_a_skip_entry_are_left_out(tmp_path):
     cells = study(tmp_path, skip=[{"setting": "b", "method": ["ITD3+BC"]}]).cells
     assert len(cells) == 16 - 4
     assert {cell.setting for cell in cells if cell.method == "ITD3+BC"} == {"a"}
 
 
-def test_groups_hold_the_runs_that_differ_in_the_seed_alone(tmp_path):
+def test_the_runs_of_a_group_differ_only_in_their_seed(tmp_path):
     groups = study(tmp_path).groups
     assert len(groups) == 8
     assert all([cell.seed for cell in cells] == [3, 5] for cells in groups.values())
@@ -71,27 +71,27 @@ def test_groups_hold_the_runs_that_differ_in_the_seed_alone(tmp_path):
         ({"method": {}}, r"mine.yaml: method: no such key; did you mean methods\?"),
         ({"methods": {}}, r"methods: found {}, expected a mapping"),
         ({"tasks": None}, r"tasks: found nothing, expected a mapping"),
-        ({"tasks": {"icg": 3}}, r"tasks.icg: found 3, expected config and options"),
+        ({"tasks": {"icg": 3}}, r"tasks.icg: found 3, expected a mapping with config and options"),
         ({"tasks": {"icg": {"option": {}}}}, r"tasks.icg.option: no such key; did you mean options\?"),
         ({"tasks": {"icg": {"options": [1]}}}, r"tasks.icg.options: found \[1\], expected a mapping"),
-        ({"seeds": 0}, r"seeds: found 0, expected their number"),
-        ({"seeds": [1, 1]}, r"seeds: found \[1, 1\], expected their number or a list of different ones"),
+        ({"seeds": 0}, r"seeds: found 0, expected the number of seeds"),
+        ({"seeds": [1, 1]}, r"seeds: found \[1, 1\], expected the number of seeds or a list of distinct seeds"),
         ({"seeds": [-1]}, r"seeds: found \[-1\]"),
         ({"skip": [{"setting": "c"}]}, r"skip\[0\].setting: found 'c', expected one of a, b"),
         ({"skip": [{"settings": "a"}]}, r"skip\[0\].settings: no such key; did you mean setting\?"),
-        ({"skip": [{"task": "icg"}]}, r"skip: leaves no run"),
-        ({"cross_play": ["BC"]}, r"cross_play: found \['BC'\], expected a list of MOMA-PPO, ITD3\+BC"),
-        ({"settings": {"a b": None, "a-b": None}}, r"two runs would share the folder"),
+        ({"skip": [{"task": "icg"}]}, r"skip: found no remaining runs"),
+        ({"cross_play": ["BC"]}, r"cross_play: found \['BC'\], expected a list of methods from MOMA-PPO, ITD3\+BC"),
+        ({"settings": {"a b": None, "a-b": None}}, r"found two runs with the folder"),
     ],
 )
-def test_mistakes_are_named(tmp_path, changes, message):
+def test_error_messages_have_the_key(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         study(tmp_path, **changes)
 
 
 @pytest.mark.parametrize("name", configs.studies())
-def test_every_study_that_ships_can_be_read(name):
+def test_all_included_studies_can_be_read(name):
     found = load_study(name)
-    content = configs.read(configs.shipped() / name)
+    content = configs.read(configs.directory() / name)
     assert {"title", "description", "budget"} <= set(content)
     assert f"study {name}" in found.text

@@ -1,4 +1,4 @@
-"""The same jobs on a Ray cluster of one machine."""
+"""Jobs on a Ray cluster of one machine."""
 
 from pathlib import Path
 

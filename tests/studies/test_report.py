@@ -1,4 +1,4 @@
-"""The report of a small study written by hand: its tables, its page, its figures, its mistakes."""
+"""The report of a small hand-made study: tables, page, figures and error messages."""
 
 from html.parser import HTMLParser
 from pathlib import Path
@@ -47,9 +47,9 @@ def study(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_group_s_table_by_hand(study):
+def test_the_table_of_a_group_by_hand(study):
     table = group_table(read_results(study), ("game", "one", ""))
-    assert table.header[:6] == ["method", "mean", "IQM", "95 % interval", "every seed", "best checkpoint"]
+    assert table.header[:6] == ["method", "mean", "IQM", "95 % interval", "per seed", "best checkpoint"]
     assert table.header[6:] == ["imagined − real", "distance", "minutes"]
     assert table.rows[0] == [
         "MOMA-PPO", "9.00", "9.00", "8.00 to 10.00", "8.00, 10.00", "9.50", "+0.50", "1.30", "1.5",
@@ -73,17 +73,17 @@ def test_the_other_tables_by_hand(study):
         "BC",
         "0.50",
         "0.50 to 0.50",
-    ]  # won in one group, lost in the other
+    ]  # higher in one group, lower in the other
     assert cross_play_table(results).rows == [["game, one", "BC", "0.00", "−2.00", "−3.00 to −1.00", "2"]]
 
 
-def test_one_seed_has_no_interval(study):
+def test_one_seed_gives_no_interval(study):
     (study / "results.csv").write_text("\n".join(line for line in RUNS.splitlines() if ",1," not in line) + "\n")
     results = read_results(study)
     assert "95 % interval" not in group_table(results, ("game", "one", "")).header
     assert improvement_table(results) is None
     assert main(["report", str(study)]) == 0
-    assert "One seed has no interval" in (study / "report.md").read_text()
+    assert "One seed gives no interval" in (study / "report.md").read_text()
 
 
 class Page(HTMLParser):
@@ -100,20 +100,20 @@ class Page(HTMLParser):
         self.loaded += [address for address in addresses if address and not address.startswith(("#", "data:"))]
 
 
-def test_the_report_is_whole_and_the_same_again(study, tmp_path, capsys):
+def test_the_report_is_complete_and_reproducible(study, tmp_path, capsys):
     assert main(["report", str(study), "--output", str(tmp_path / "out")]) == 0
     assert "Probability of improvement" in capsys.readouterr().err
     out = tmp_path / "out"
     text = (out / "report.md").read_text()
-    assert text.startswith("# Hand-made <b>\n\nWhat it is.\n\nBudget of every run: Little.\n\n6 runs, seeds 0, 1.")
+    assert text.startswith("# Hand-made <b>\n\nWhat it is.\n\nBudget of each run: Little.\n\n6 runs, seeds 0, 1.")
     assert "| **MOMA-PPO** | **9.00** |" in text
-    drawn = sorted(path.stem for path in (out / "figures").iterdir())
-    assert drawn == ["cross_play", "cross_play_seeds", "curves", "profile", "returns"]
-    assert all(f"(figures/{name}.svg)" in text for name in drawn)
+    figures = sorted(path.stem for path in (out / "figures").iterdir())
+    assert figures == ["cross_play", "cross_play_seeds", "curves", "profile", "returns"]
+    assert all(f"(figures/{name}.svg)" in text for name in figures)
     assert "too narrow" in text
     page = Page()
     page.feed((out / "report.html").read_text())
-    assert page.loaded == []  # nothing comes from elsewhere
+    assert page.loaded == []  # the page is self-contained
     assert len(page.ids) == len(set(page.ids))
     assert "Hand-made &lt;b&gt;" in (out / "report.html").read_text()
     for name in ("results.csv", "curves.csv", "cross_play.csv", "study.yaml"):
@@ -124,7 +124,7 @@ def test_the_report_is_whole_and_the_same_again(study, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("expert", "drawn"), [("12", True), ("99999", False)])
-def test_a_reference_that_is_far_off_squeezes_no_figure(study, expert, drawn):
+def test_a_reference_far_from_the_runs_is_not_drawn(study, expert, drawn):
     runs = [line for line in RUNS.splitlines() if ",two," not in line]
     (study / "results.csv").write_text("\n".join(runs).replace(",0,10,", f",0,{expert},") + "\n")
     assert main(["report", str(study)]) == 0
@@ -132,7 +132,7 @@ def test_a_reference_that_is_far_off_squeezes_no_figure(study, expert, drawn):
     assert "| *expert* |" in (study / "report.md").read_text()
 
 
-def test_runs_alone_are_enough(study, tmp_path):
+def test_only_results_csv_is_required(study, tmp_path):
     for name in ("curves.csv", "cross_play.csv", "study.yaml"):
         (study / name).unlink()
     assert main(["report", str(study), "--title", "Mine"]) == 0
@@ -141,7 +141,7 @@ def test_runs_alone_are_enough(study, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "said"),
+    ("name", "old", "new", "message"),
     [
         ("results.csv", RUNS, "", "results.csv: column task is missing, found nothing"),
         ("results.csv", "return_best", "return_bst", "results.csv: column return_best is missing, found study, task"),
@@ -153,18 +153,18 @@ def test_runs_alone_are_enough(study, tmp_path):
         ("study.yaml", STUDY, "a: [", "study.yaml: is not valid YAML"),
     ],
 )  # fmt: skip
-def test_mistakes_cost_a_line(study, capsys, name, old, new, said):
+def test_invalid_files_give_a_one_line_error(study, capsys, name, old, new, message):
     path = study / name
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     assert main(["report", str(study)]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not (study / "report.md").exists()
 
 
-def test_no_study_is_told(tmp_path, capsys):
+def test_a_missing_study_gives_an_error(tmp_path, capsys):
     assert main(["report", str(tmp_path / "none")]) == 2
     assert "none/results.csv: no such file, expected a study's results (python main.py study FILE)" in (
         capsys.readouterr().err

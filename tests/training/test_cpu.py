@@ -1,8 +1,4 @@
-"""Products by another library are as exact, freed memory is used again, and the choices can be put aside."""
-
-import platform
-import subprocess
-import sys
+"""The chosen matrix library is as exact as the default, and the choice can be suspended."""
 
 import pytest
 import torch
@@ -19,7 +15,7 @@ def restored():
     products.fp32_precision = before
 
 
-def test_products_are_as_exact_as_the_default_ones():
+def test_onednn_products_are_as_accurate_as_the_default_ones():
     random = torch.Generator().manual_seed(0)
     a, b = torch.randn(3, 64, 128, generator=random), torch.randn(3, 128, 96, generator=random)
     expected = a.double() @ b.double()
@@ -29,7 +25,7 @@ def test_products_are_as_exact_as_the_default_ones():
     assert (torch.bmm(a, b) - expected).abs().mean() < 3 * default
 
 
-def test_a_processor_that_rounds_keeps_the_default(monkeypatch):
+def test_a_processor_that_rounds_factors_keeps_the_default(monkeypatch):
     products.fp32_precision = "ieee"
     monkeypatch.setattr(cpu, "_exact", lambda: False)
     assert not cpu.use_onednn_matmul()
@@ -43,14 +39,14 @@ def test_an_older_processor_keeps_the_default(monkeypatch):
     assert products.fp32_precision == "ieee"
 
 
-def test_the_exactness_check_notices_rounding(monkeypatch):
+def test_the_accuracy_check_detects_rounding(monkeypatch):
     assert cpu._exact()
     plain = torch.baddbmm
     monkeypatch.setattr(torch, "baddbmm", lambda bias, a, b: plain(bias, a.bfloat16().float(), b.bfloat16().float()))
     assert not cpu._exact()
 
 
-def test_the_default_products_for_a_while():
+def test_the_default_products_within_a_context():
     products.fp32_precision = "bf16"
     with cpu.default_matmul():
         assert products.fp32_precision == "ieee"
@@ -69,33 +65,3 @@ def test_threads(monkeypatch):
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
-
-
-FAULTS = """
-import resource, sys
-import torch
-from momalit.training.cpu import configure_cpu
-
-if sys.argv[1] == "settled":
-    configure_cpu()
-for step in range(12):
-    if step == 4:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    blocks = [torch.zeros(2**23) for _ in range(4)]
-    del blocks
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries manage memory in other ways")
-def test_freed_memory_is_used_again():
-    def faults(kind: str) -> int:
-        answer = subprocess.run([sys.executable, "-c", FAULTS, kind], capture_output=True, text=True, check=True)
-        return int(answer.stdout)
-
-    assert faults("settled") < 100 < 10_000 < faults("as it was")
-
-
-def test_a_choice_in_the_environment_stays(monkeypatch):
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
-    assert not cpu.keep_freed_memory()

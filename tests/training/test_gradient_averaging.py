@@ -1,4 +1,4 @@
-"""Gradients are averaged in shared memory, by nothing else, and whatever becomes of the others."""
+"""Gradients are averaged in shared memory only, and a process that ends does not cause a deadlock."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from momalit.cli.preemption import Preemption
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.training.cpu import configure_cpu
 from momalit.training.gradient_averaging import SharedMemoryMean
-from tests.processes import in_processes, make_trainer
-from tests.tiny import SMALL, log
+from tests.processes import make_trainer, run_in_processes
+from tests.tiny import SMALL, offline_data
 from tests.training.test_several_processes import trained
 
 SHAPES = [(3, 1, 5), (), (1000,), (7,), (64, 33)]
 
 
-def joined() -> int:
-    """This process's number, once it has joined the others."""
+def join_group() -> int:
+    """Joins the process group and returns this process's rank."""
     rank = int(os.environ["LOCAL_RANK"])
     if not is_initialized():
         dist.init_process_group("gloo", rank=rank, world_size=int(os.environ["WORLD_SIZE"]))
@@ -40,9 +40,9 @@ def random_values(rank: int, dtype: torch.dtype) -> list[torch.Tensor]:
 
 
 def averaged(chunk: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    rank = joined()
+    rank = join_group()
     mean = SharedMemoryMean(chunk)
-    for _ in range(3):  # what was exchanged before does not linger
+    for _ in range(3):  # earlier values must not affect later means
         values = random_values(rank, dtype)
         mean(values)
     return values
@@ -51,35 +51,35 @@ def averaged(chunk: int, dtype: torch.dtype) -> list[torch.Tensor]:
 @pytest.mark.parametrize("n", [2, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("chunk", [256, 2**16], ids=["many chunks", "one chunk"])
-def test_every_process_gets_the_mean_to_the_last_bit(n, dtype, chunk, momalit_home):
-    answers = in_processes(averaged, chunk, dtype, n=n)
+def test_all_processes_get_bitwise_the_same_mean(n, dtype, chunk, momalit_home):
+    results = run_in_processes(averaged, chunk, dtype, n=n)
     expected = zip(*(random_values(rank, dtype) for rank in range(n)), strict=True)
-    for found, parts in zip(answers[0], expected, strict=True):
+    for found, parts in zip(results[0], expected, strict=True):
         torch.testing.assert_close(found, torch.stack(parts).mean(0))
-    for other in answers[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(answers[0], other, strict=True))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
     assert not list(Path(momalit.training.gradient_averaging._FOLDER).glob("momalit-*"))
 
 
-def left_alone() -> str:
-    rank = joined()
+def average_after_the_other_ended() -> str:
+    rank = join_group()
     mean = SharedMemoryMean()
     if rank == 1:
-        return "gone"
+        return "ended"
     try:
         mean([torch.ones(3)])
     except RuntimeError as error:
         return str(error)
-    return "averaged with nobody"
+    return "averaged without the other process"
 
 
-def test_a_process_that_has_ended_is_not_waited_for(momalit_home):
-    waiting, _ = in_processes(left_alone)
-    assert waiting == "process 0 waits for the gradients of one that has ended"
+def test_waiting_for_an_ended_process_raises_an_error(momalit_home):
+    waiting, _ = run_in_processes(average_after_the_other_ended)
+    assert waiting == "process 0 waits for the gradients of a process that has died"
 
 
-def unlike() -> str:
-    rank = joined()
+def average_different_sizes() -> str:
+    rank = join_group()
     try:
         SharedMemoryMean(256)([torch.ones(3 + 100 * rank)])
     except RuntimeError as error:
@@ -88,17 +88,18 @@ def unlike() -> str:
 
 
 def test_gradients_of_other_sizes_are_an_error_in_all_processes(momalit_home):
-    assert in_processes(unlike) == 2 * ["processes have gradients of 3, 103 numbers, not the same"]
+    message = "processes have gradients of 3, 103 numbers, expected equal sizes"
+    assert run_in_processes(average_different_sizes) == 2 * [message]
 
 
-def copied() -> tuple[bool, bool]:
-    joined()
+def copies_are_none() -> tuple[bool, bool]:
+    join_group()
     mean = SharedMemoryMean()
     return copy.deepcopy({"mean": mean}) == {"mean": None}, pickle.loads(pickle.dumps(mean)) is None
 
 
-def test_a_copy_averages_nothing(momalit_home):
-    assert in_processes(copied) == 2 * [(True, True)]
+def test_a_copy_of_the_averager_is_none(momalit_home):
+    assert run_in_processes(copies_are_none) == 2 * [(True, True)]
 
 
 def trained_without(folder: str, *arguments: Any) -> dict[str, Any]:
@@ -106,15 +107,15 @@ def trained_without(folder: str, *arguments: Any) -> dict[str, Any]:
     return trained(*arguments)
 
 
-def test_where_memory_cannot_be_shared_gloo_averages_the_same(tiny_world_model, tmp_path: Path):
-    shared, _ = in_processes(trained, "moma_ppo", 2, tiny_world_model, {})
-    one, other = in_processes(trained_without, str(tmp_path / "none"), "moma_ppo", 2, tiny_world_model, {})
+def test_gloo_gives_the_same_average_if_memory_cannot_be_shared(tiny_world_model, tmp_path: Path):
+    shared, _ = run_in_processes(trained, "moma_ppo", 2, tiny_world_model, {})
+    one, other = run_in_processes(trained_without, str(tmp_path / "none"), "moma_ppo", 2, tiny_world_model, {})
     assert torch.equal(one["weights"], other["weights"])
     torch.testing.assert_close(one["weights"], shared["weights"], rtol=1e-4, atol=1e-5)
 
 
-def exchanges(path: str, epochs: int, steps: int, accumulate: int) -> tuple[Counter[str], torch.Tensor]:
-    """How often the processes have talked to each other through PyTorch in a training."""
+def count_collectives(path: str, epochs: int, steps: int, accumulate: int) -> tuple[Counter[str], torch.Tensor]:
+    """Trains and returns the number of calls of each PyTorch collective, and the parameters."""
     configure_cpu()
     counts: Counter[str] = Counter()
 
@@ -129,7 +130,7 @@ def exchanges(path: str, epochs: int, steps: int, accumulate: int) -> tuple[Coun
 
     for name in ("all_reduce", "all_gather", "broadcast", "reduce", "all_gather_object", "barrier"):
         setattr(dist, name, counted(name))
-    data = log()
+    data = offline_data()
     module = MOMAPPOModule(
         data.spec, world_model=path, **{**SMALL, "n_rollouts": 16, "n_minibatches": 4, "ppo_epochs": steps}
     )
@@ -140,13 +141,13 @@ def exchanges(path: str, epochs: int, steps: int, accumulate: int) -> tuple[Coun
     return counts, torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
 
 
-def test_gradient_steps_cost_no_exchange_beside_that_of_gradients(tiny_world_model):
-    few, _ = in_processes(exchanges, tiny_world_model, 2, 1, 1)[0]
-    many, _ = in_processes(exchanges, tiny_world_model, 2, 10, 1)[0]
+def test_gradient_steps_call_no_collectives_of_pytorch(tiny_world_model):
+    few, _ = run_in_processes(count_collectives, tiny_world_model, 2, 1, 1)[0]
+    many, _ = run_in_processes(count_collectives, tiny_world_model, 2, 10, 1)[0]
     assert few == many
     assert few.total() > 0
 
 
 def test_accumulated_gradients_are_averaged_too(tiny_world_model):
-    (_, one), (_, other) = in_processes(exchanges, tiny_world_model, 2, 2, 4)
+    (_, one), (_, other) = run_in_processes(count_collectives, tiny_world_model, 2, 2, 4)
     assert torch.equal(one, other)

@@ -1,4 +1,4 @@
-"""What was interrupted ends where the whole run does, in one process and in two."""
+"""An interrupted and resumed run gives the same result as an uninterrupted one, in one and in two processes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from momalit.core.errors import UserError
 from momalit.policies.mappo import MAPPOModule
-from tests.processes import in_processes, make_trainer
-from tests.tiny import SMALL, fit, game, make, weights
+from tests.processes import make_trainer, run_in_processes
+from tests.tiny import SMALL, environment_data, fit, flat_weights, make_data_and_module
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
@@ -31,71 +31,72 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-class Draws(pl.Callback):
-    """A user's callback that draws from the global generators."""
+class GlobalSamples(pl.Callback):
+    """A user's callback that samples from the global generators."""
 
     def __init__(self) -> None:
-        self.drawn: list[float] = []
+        self.values: list[float] = []
 
     def on_train_epoch_end(self, trainer, pl_module):
-        self.drawn += [float(torch.rand(())), float(np.random.rand()), random.random()]  # noqa: NPY002
+        self.values += [float(torch.rand(())), float(np.random.rand()), random.random()]  # noqa: NPY002
 
 
-def whole_and_resumed(kind: str, path: str | None, folder: Path) -> dict[str, Any]:
-    """Weights, optimisers and random numbers of a whole run, and of one that goes on from its second checkpoint."""
+def uninterrupted_and_resumed(kind: str, path: str | None, folder: Path) -> dict[str, Any]:
+    """Returns weights, optimiser states and random numbers of an uninterrupted run and of one resumed after epoch 1."""
     found: dict[str, Any] = {}
-    for name in ("whole", "resumed"):
-        every, draws = ModelCheckpoint(folder / name, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True), Draws()
+    for name in ("uninterrupted", "resumed"):
+        checkpoints = ModelCheckpoint(folder / name, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+        samples = GlobalSamples()
         pl.seed_everything(0, verbose=False)
-        data, module = make(kind, path, **SETTINGS[kind])
+        data, module = make_data_and_module(kind, path, **SETTINGS[kind])
         if name == "resumed":
-            Draws().on_train_epoch_end(None, None)  # the global generators are the checkpoint's to restore
-        trainer = make_trainer(5, [every, draws], enable_checkpointing=True)
-        checkpoint = None if name == "whole" else str(folder / "whole" / "epoch=1.ckpt")
+            GlobalSamples().on_train_epoch_end(None, None)  # the checkpoint must restore the global generators
+        trainer = make_trainer(5, [checkpoints, samples], enable_checkpointing=True)
+        checkpoint = None if name == "uninterrupted" else str(folder / "uninterrupted" / "epoch=1.ckpt")
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
         states = trainer.optimizers[0].state_dict()["state"].values()
         moments = torch.cat([torch.as_tensor(value).flatten() for state in states for value in state.values()])
-        found[name] = {"weights": weights(module), "moments": moments, "drawn": draws.drawn[-9:]}
+        found[name] = {"weights": flat_weights(module), "moments": moments, "samples": samples.values[-9:]}
     return found
 
 
 def assert_same(found: dict[str, Any]) -> None:
-    whole, resumed = found["whole"], found["resumed"]
-    assert torch.equal(whole["weights"], resumed["weights"])
-    assert torch.equal(whole["moments"], resumed["moments"])
-    assert whole["drawn"] == resumed["drawn"]
+    uninterrupted, resumed = found["uninterrupted"], found["resumed"]
+    assert torch.equal(uninterrupted["weights"], resumed["weights"])
+    assert torch.equal(uninterrupted["moments"], resumed["moments"])
+    assert uninterrupted["samples"] == resumed["samples"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_process(kind, tiny_world_model, tmp_path):
-    assert_same(whole_and_resumed(kind, tiny_world_model, tmp_path))
+    assert_same(uninterrupted_and_resumed(kind, tiny_world_model, tmp_path))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes(kind, tiny_world_model, tmp_path):
-    for found in in_processes(whole_and_resumed, kind, tiny_world_model, tmp_path):
+    for found in run_in_processes(uninterrupted_and_resumed, kind, tiny_world_model, tmp_path):
         assert_same(found)
 
 
 def seeds_of_an_unseeded_run(path: str) -> list[int]:
     os.environ.pop("PL_GLOBAL_SEED", None)
     torch.seed()
-    data, module = make("moma_ppo", path)
+    data, module = make_data_and_module("moma_ppo", path)
     before = torch.initial_seed()
     make_trainer(1).fit(module, datamodule=data)
     return [before, torch.initial_seed()]
 
 
 def test_processes_without_a_seed_agree_on_one(tiny_world_model):
-    (own, one), (others, other) = in_processes(seeds_of_an_unseeded_run, tiny_world_model)
-    assert own != others
-    assert own == one == other
+    (first, one), (second, other) = run_in_processes(seeds_of_an_unseeded_run, tiny_world_model)
+    assert first != second
+    assert first == one == other
 
 
-def test_another_seed_on_the_command_line_wins(tiny_world_model, tmp_path, caplog):
+def test_the_command_lines_seed_takes_precedence(tiny_world_model, tmp_path, caplog):
     trained = fit("moma_ppo", 1, tiny_world_model)
     trained.trainer.save_checkpoint(tmp_path / "one.ckpt")
-    data, module = make("moma_ppo", tiny_world_model)
+    data, module = make_data_and_module("moma_ppo", tiny_world_model)
     pl.seed_everything(7, verbose=False)
     with caplog.at_level("INFO", "momalit"):
         make_trainer(2).fit(module, datamodule=data, ckpt_path=str(tmp_path / "one.ckpt"))
@@ -103,33 +104,33 @@ def test_another_seed_on_the_command_line_wins(tiny_world_model, tmp_path, caplo
     assert torch.initial_seed() == 7
 
 
-def test_another_number_of_processes_is_told_and_trains_on(tiny_world_model, tmp_path, caplog):
-    in_processes(whole_and_resumed, "moma_ppo", tiny_world_model, tmp_path)
-    data, module = make("moma_ppo", tiny_world_model, **SETTINGS["moma_ppo"])
+def test_another_number_of_processes_warns_and_continues(tiny_world_model, tmp_path, caplog):
+    run_in_processes(uninterrupted_and_resumed, "moma_ppo", tiny_world_model, tmp_path)
+    data, module = make_data_and_module("moma_ppo", tiny_world_model, **SETTINGS["moma_ppo"])
     trainer = make_trainer(6)
     with caplog.at_level("WARNING", "momalit"):
-        trainer.fit(module, datamodule=data, ckpt_path=str(tmp_path / "whole" / "epoch=4.ckpt"))
-    assert "made by 2 processes, now there are 1: rollouts under way begin anew" in caplog.text
+        trainer.fit(module, datamodule=data, ckpt_path=str(tmp_path / "uninterrupted" / "epoch=4.ckpt"))
+    assert "saved by 2 processes, now there are 1: unfinished rollouts are reset" in caplog.text
     assert trainer.current_epoch == 6
 
 
-def test_an_environment_that_cannot_be_played_again_begins_anew(momalit_home, tmp_path, caplog, monkeypatch):
+def test_an_environment_that_cannot_be_replayed_is_reset(momalit_home, tmp_path, caplog, monkeypatch):
     pl.seed_everything(0, verbose=False)
-    module = MAPPOModule(game().spec, **SMALL, n_rollouts=8)
+    module = MAPPOModule(environment_data().spec, **SMALL, n_rollouts=8)
     trainer = make_trainer(1)
-    trainer.fit(module, datamodule=game())
+    trainer.fit(module, datamodule=environment_data())
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     replay = "momalit.envs.resumable_env.ResumableEnv.replay"
     monkeypatch.setattr(replay, lambda self, history: self.reset(history["seeds"].tolist()) - 1)
     with caplog.at_level("WARNING", "momalit"):
-        make_trainer(2).fit(module, datamodule=game(), ckpt_path=str(tmp_path / "one.ckpt"))
-    assert "icg depends on more than seed and actions: new episodes begin" in caplog.text
+        make_trainer(2).fit(module, datamodule=environment_data(), ckpt_path=str(tmp_path / "one.ckpt"))
+    assert "icg depends on more than seed and actions: new episodes start" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
-def test_a_checkpoint_from_within_an_iteration_is_refused(tiny_world_model, tmp_path):
+def test_a_checkpoint_from_the_middle_of_an_iteration_is_rejected(tiny_world_model, tmp_path):
     middle = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1)
     fit("moma_ppo", 1, tiny_world_model, [middle], enable_checkpointing=True)
-    data, module = make("moma_ppo", tiny_world_model)
-    with pytest.raises(UserError, match="was made in the middle of an iteration"):
+    data, module = make_data_and_module("moma_ppo", tiny_world_model)
+    with pytest.raises(UserError, match="found a checkpoint from the middle of an iteration"):
         make_trainer(2).fit(module, datamodule=data, ckpt_path=str(tmp_path / "step=3.ckpt"))

@@ -1,4 +1,4 @@
-"""What is said of a world model, against counts made by hand."""
+"""Diagnostics of a world model, compared with values counted by hand."""
 
 from types import SimpleNamespace
 
@@ -9,11 +9,11 @@ from momalit.core.records import Transitions
 from momalit.world_model.diagnostics import termination_scores
 
 
-def test_precision_and_recall_of_terminations_by_hand():
+def test_precision_and_recall_of_terminations():
     # Two elites; their mean logits are 1, 1, -1, -1, 2.
     logits = torch.tensor([[3.0, 1, -1, -3, 2], [-1.0, 1, -1, 1, 2]])
-    ended = torch.tensor([True, False, True, False, True])
-    nothing = torch.zeros(5, 1)
-    batch = Transitions(nothing, nothing, nothing[:, 0], nothing, ended)
+    terminated = torch.tensor([True, False, True, False, True])
+    zeros = torch.zeros(5, 1)
+    batch = Transitions(zeros, zeros, zeros[:, 0], zeros, terminated)
     scores = termination_scores(lambda *_: SimpleNamespace(termination=logits), batch)
     assert scores == {"precision": pytest.approx(2 / 3), "recall": pytest.approx(2 / 3)}

@@ -1,4 +1,4 @@
-"""The world model learns a system that is known, and says how sure it is."""
+"""Training of the world model on a linear system with known dynamics and noise."""
 
 import math
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def make_spec(task="linear"):
 
 
 def dynamics(state, action):
-    """Two columns mix and are driven by both agents; the third never moves, the fourth counts."""
+    """Two coupled columns driven by both agents, a constant third column and a step counter as the fourth."""
     x, y = state[:, 0], state[:, 1]
     a, b, c = action[:, 0, 0], action[:, 1, 0], action[:, 1, 1]
     change = torch.stack([-0.1 * x + 0.2 * y + 0.3 * a, -0.2 * x - 0.1 * y + 0.3 * b, 0 * x, 0 * x + 1], 1)
@@ -34,7 +34,7 @@ def dynamics(state, action):
 
 
 def trajectories(episodes, seed):
-    """Random actions; an episode ends where the first column exceeds the border."""
+    """Episodes with random actions, which terminate when the first column exceeds BORDER."""
     random = torch.Generator().manual_seed(seed)
     states, actions, rewards, ends, lengths = [], [], [], [], []
     for _ in range(episodes):
@@ -58,8 +58,8 @@ def trajectories(episodes, seed):
     )  # fmt: skip
 
 
-class Recorded(pl.LightningDataModule):
-    """Trajectories at hand."""
+class InMemoryDataModule(pl.LightningDataModule):
+    """Splits passed as trajectories."""
 
     def __init__(self, spec, train, validation, test):
         super().__init__()
@@ -88,7 +88,7 @@ def make_trainer(epochs):
 
 @pytest.fixture(scope="module")
 def data():
-    return Recorded(make_spec(), trajectories(300, 0), trajectories(20, 1), trajectories(50, 2))
+    return InMemoryDataModule(make_spec(), trajectories(300, 0), trajectories(20, 1), trajectories(50, 2))
 
 
 @pytest.fixture(scope="module")
@@ -105,26 +105,26 @@ def test_batch(data):
     return data.test.transitions(torch.arange(len(data.test)))
 
 
-def test_means_come_near_the_noise_floor(trained, test_batch):
+def test_predicted_means_approach_the_noise_free_dynamics(trained, test_batch):
     model = trained[0].world_model()
     outcome = model.space.target.inverse(model(test_batch.state, test_batch.action).mean.mean(0))
     next_state, reward = dynamics(test_batch.state, test_batch.action)
-    # Against the truth without noise the model errs by less than a third of the noise.
+    # Compared with the noise-free dynamics, the error is below a third of the noise.
     error = (test_batch.state + outcome[:, :-1] - next_state)[:, :2].square().mean(0).sqrt()
     assert error.max() < NOISE / 3
     assert (outcome[:, -1] - reward).square().mean().sqrt() < REWARD_NOISE / 3
 
 
-def test_variances_are_calibrated(trained, test_batch):
+def test_predicted_variances_are_calibrated(trained, test_batch):
     model = trained[0].world_model()
     prediction = model(test_batch.state, test_batch.action)
-    deviation = (0.5 * prediction.log_variance).exp() * model.space.target.std
-    said = deviation.mean((0, 1))
-    torch.testing.assert_close(said[:2], torch.full((2,), NOISE), rtol=0.25, atol=0)
-    torch.testing.assert_close(said[-1], torch.tensor(REWARD_NOISE), rtol=0.25, atol=0)
+    std = (0.5 * prediction.log_variance).exp() * model.space.target.std
+    mean_std = std.mean((0, 1))
+    torch.testing.assert_close(mean_std[:2], torch.full((2,), NOISE), rtol=0.25, atol=0)
+    torch.testing.assert_close(mean_std[-1], torch.tensor(REWARD_NOISE), rtol=0.25, atol=0)
 
 
-def test_what_never_changes_is_predicted_as_its_constant_and_without_doubt(trained, test_batch):
+def test_constant_targets_are_predicted_exactly_with_zero_variance(trained, test_batch):
     model = trained[0].world_model()
     assert model.space.target.varies.tolist() == [True, True, False, False, True]
     prediction = model(test_batch.state * 5, test_batch.action)
@@ -134,34 +134,34 @@ def test_what_never_changes_is_predicted_as_its_constant_and_without_doubt(train
     assert prediction.log_variance[..., 2:4].exp().max() == 0
 
 
-def test_terminations_are_learnt(trained, test_batch):
+def test_terminations_are_learned(trained, test_batch):
     model = trained[0].world_model()
-    ends = model(test_batch.state, test_batch.action).termination > 0
-    following, _ = dynamics(test_batch.state, test_batch.action)
-    # Near the border, noise decides.
-    inside, outside = following[:, 0] < BORDER - 0.15, following[:, 0] > BORDER + 0.1
+    predicted = model(test_batch.state, test_batch.action).termination > 0
+    next_state, _ = dynamics(test_batch.state, test_batch.action)
+    # States close to the border are excluded: the noise decides whether they terminate.
+    inside, outside = next_state[:, 0] < BORDER - 0.15, next_state[:, 0] > BORDER + 0.1
     assert outside.sum() > 10
-    assert ends[:, inside].float().mean() < 0.01
-    assert ends[:, outside].float().mean() > 0.9
+    assert predicted[:, inside].float().mean() < 0.01
+    assert predicted[:, outside].float().mean() > 0.9
 
 
-def test_disagreement_is_larger_away_from_the_data(trained, test_batch):
+def test_disagreement_is_larger_outside_the_data(trained, test_batch):
     model = trained[0].world_model()
-    here = ensemble_covariance_norm(model(test_batch.state, test_batch.action).mean)
-    away = test_batch.state.clone()
-    away[:, :2] += 8
-    there = ensemble_covariance_norm(model(away, test_batch.action).mean)
-    assert there.median() > 10 * here.median()
+    inside = ensemble_covariance_norm(model(test_batch.state, test_batch.action).mean)
+    distant = test_batch.state.clone()
+    distant[:, :2] += 8
+    outside = ensemble_covariance_norm(model(distant, test_batch.action).mean)
+    assert outside.median() > 10 * inside.median()
 
 
-def test_elites_are_the_members_with_the_smallest_held_out_error(trained, data):
+def test_elites_are_the_members_with_the_smallest_validation_error(trained, data):
     module, _ = trained
     batch = data.validation.transitions(torch.arange(len(data.validation)))
     x = module.space.input(module.space.raw_input(batch.state, batch.action))
     y = module.space.target(module.space.raw_target(batch))
     mean = module.best_network(x.expand(4, *x.shape)).mean
     error = ((mean - y) * module.space.target.varies).square().mean((1, 2))
-    # The error that was noted is that of the weights that were kept.
+    # ``best_error`` is the error of the saved weights.
     torch.testing.assert_close(error, module.best_error)
     assert module.elites.tolist() == error.argsort()[:3].tolist()
     model = module.world_model()
@@ -175,7 +175,7 @@ def test_the_world_model_is_frozen(trained):
     assert not model.train().training
 
 
-def test_a_checkpoint_predicts_the_same(trained, test_batch, tmp_path):
+def test_a_loaded_checkpoint_predicts_the_same(trained, test_batch, tmp_path):
     module, trainer = trained
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     loaded = load_module(tmp_path / "model.ckpt", WorldModelModule)
@@ -184,22 +184,22 @@ def test_a_checkpoint_predicts_the_same(trained, test_batch, tmp_path):
         assert torch.equal(a, b)
 
 
-def test_the_report_and_the_predictions_cover_the_test_split(trained, data, test_batch):
+def test_metrics_and_predictions_cover_the_test_split(trained, data, test_batch):
     module, trainer = trained
-    (report,) = trainer.test(module, datamodule=data, verbose=False)
-    # Of five dimensions two never vary; noise is what is left of the other three.
+    (metrics,) = trainer.test(module, datamodule=data, verbose=False)
+    # Two of the five dimensions are constant. The error of the other three is at least the noise.
     floor = ((NOISE / module.space.target.std[:2]) ** 2).sum() + (REWARD_NOISE / module.space.target.std[-1]) ** 2
-    assert report["test/error"] == pytest.approx(float(floor) / 5, rel=0.25)
-    assert report["test/open_loop_10"] > report["test/open_loop_01"]
-    assert -1 <= report["test/rank_correlation"] <= 1
-    pieces = trainer.predict(module, datamodule=data)
-    predicted = torch.cat([piece["next_state"] for piece in pieces])
+    assert metrics["test/error"] == pytest.approx(float(floor) / 5, rel=0.25)
+    assert metrics["test/open_loop_10"] > metrics["test/open_loop_01"]
+    assert -1 <= metrics["test/rank_correlation"] <= 1
+    batches = trainer.predict(module, datamodule=data)
+    predicted = torch.cat([batch["next_state"] for batch in batches])
     assert predicted.shape == test_batch.next_state.shape
     assert (predicted - test_batch.next_state)[:, :2].std() < 1.3 * NOISE
-    assert torch.cat([piece["reward"] for piece in pieces]).shape == test_batch.reward.shape
+    assert torch.cat([batch["reward"] for batch in batches]).shape == test_batch.reward.shape
 
 
-def test_every_member_goes_through_all_the_data_in_an_order_of_its_own(data):
+def test_every_member_iterates_over_the_data_in_its_own_order(data):
     module = WorldModelModule(data.spec, n_members=3, n_elites=1, hidden_sizes=(4,), batch_size=7)
     module._trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0, current_epoch=0)
     torch.manual_seed(0)
@@ -207,7 +207,7 @@ def test_every_member_goes_through_all_the_data_in_an_order_of_its_own(data):
     assert first.shape == (3, len(data.train) // 7 * 7, 4)
     assert len(module.train_dataloader()) == len(data.train) // 7
     for member in first:
-        assert len(member.unique(dim=0)) == len(member)  # noise makes states unique: nothing comes twice
+        assert len(member.unique(dim=0)) == len(member)  # the noise makes states unique, so no transition repeats
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first[1], first[2])
     again = torch.cat([b.next_state for b in module._training_batches()], 1)
@@ -216,8 +216,8 @@ def test_every_member_goes_through_all_the_data_in_an_order_of_its_own(data):
     assert not torch.equal(first, torch.cat([b.next_state for b in module._training_batches()], 1))
 
 
-def test_members_are_frozen_one_by_one_and_keep_their_best(data):
-    """What the validation loop does with errors that a script dictates."""
+def test_members_are_frozen_separately_and_their_best_weights_saved(data):
+    """Runs the end of validation with prescribed errors."""
     module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden_sizes=(4,), patience=2, min_improvement=0.1)
     module.log = lambda *_, **__: None
     trainer = SimpleNamespace(
@@ -225,16 +225,16 @@ def test_members_are_frozen_one_by_one_and_keep_their_best(data):
     )
     module._trainer = trainer
     weight = module.network.layers[0].weight
-    script = [(5.0, 5.0), (4.0, 4.9), (4.5, 4.8), (4.4, 1.0), (0.1, 1.0), (0.1, 0.95)]
-    kept = []
-    for epoch, errors in enumerate(script):
+    errors_by_epoch = [(5.0, 5.0), (4.0, 4.9), (4.5, 4.8), (4.4, 1.0), (0.1, 1.0), (0.1, 0.95)]
+    saved = []
+    for epoch, errors in enumerate(errors_by_epoch):
         weight.data.fill_(epoch)
-        module._held_out = [torch.tensor(errors) * len(data.validation)]
+        module._validation_errors = [torch.tensor(errors) * len(data.validation)]
         module.on_validation_epoch_end()
-        kept.append(module.best_network.layers[0].weight[:, 0, 0].tolist())
-    # Member 0 improves in epoch 1, waits in 2 and 3 and is frozen: 0.1 comes too late. Member 1 does not improve by a
-    # tenth in epochs 1 and 2 and is frozen as well, so that training stops.
-    assert kept == [[0, 0], [1, 0], [1, 0], [1, 0], [1, 0], [1, 0]]
+        saved.append(module.best_network.layers[0].weight[:, 0, 0].tolist())
+    # Member 0 improves in epoch 1, but not in epochs 2 and 3: it is frozen before its error of 0.1. Member 1 does not
+    # improve by 10 % in epochs 1 and 2: it is frozen as well, and training stops.
+    assert saved == [[0, 0], [1, 0], [1, 0], [1, 0], [1, 0], [1, 0]]
     assert module.best_error.tolist() == [4.0, 5.0]
     assert module.elites.tolist() == [0]
     assert trainer.should_stop
@@ -245,16 +245,16 @@ def test_frozen_members_have_no_gradient(data):
     module.space.fit(data.train, 0.99)
     module.epochs_without_improvement.copy_(torch.tensor([0, 2, 1]))
     module.training_step(data.train.transitions(torch.arange(30).view(3, 10)), 0).backward()
-    moved = module.network.layers[0].weight.grad.abs().amax((1, 2)) > 0
-    assert moved.tolist() == [True, False, True]
+    has_gradient = module.network.layers[0].weight.grad.abs().amax((1, 2)) > 0
+    assert has_gradient.tolist() == [True, False, True]
 
 
-def test_losses_by_hand(data):
+def test_losses_equal_values_computed_by_hand(data):
     module = WorldModelModule(data.spec, n_members=1, n_elites=1, hidden_sizes=(), beta=0.0)
     for parameter in module.network.layers.parameters():
         parameter.data.zero_()
     module.network.highest.data.fill_(50.0)
-    module.network.lowest.data.fill_(-50.0)  # far limits: the log-variance is what the layer says
+    module.network.lowest.data.fill_(-50.0)  # wide limits leave the log-variance of the layer unchanged
     module.network.layers[-1].bias.data[..., 5:10] = 2.0
     module.space.target.varies.copy_(torch.tensor([True, True, False, False, True]))
     y = torch.tensor([[[1.0, -1.0, 99.0, 99.0, 2.0]]])
@@ -262,14 +262,14 @@ def test_losses_by_hand(data):
     def loss():
         return float(module.losses(torch.zeros(1, 1, 7), y, torch.tensor([[True]])).detach())
 
-    # 1/2 (mean of squares 2 * e^-2 + log-variance 2) + 0.01 * width 100 + ln 2 of an undecided end.
+    # 1/2 (mean squared error 2 * e^-2 + log-variance 2) + 0.01 * range 100 + ln 2 for a termination logit of 0.
     likelihood, rest = 0.5 * (2 * math.exp(-2) + 2), 1.0 + math.log(2)
     assert loss() == pytest.approx(likelihood + rest, rel=1e-5)
-    module.hparams["beta"] = 0.5  # each likelihood counts sqrt(variance) = e
+    module.hparams["beta"] = 0.5  # the weight of each likelihood is sqrt(variance) = e
     assert loss() == pytest.approx(likelihood * math.e + rest, rel=1e-5)
 
 
-def test_same_seed_same_model(data):
+def test_training_depends_on_the_seed_only(data):
     def weights(seed):
         pl.seed_everything(seed, verbose=False)
         module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden_sizes=(8,))
@@ -292,53 +292,53 @@ def test_same_seed_same_model(data):
         ({"patience": 0}, "world_model.patience: found 0"),
     ],
 )
-def test_impossible_settings_are_refused_by_name(setting, message):
+def test_invalid_settings_raise_an_error_that_names_them(setting, message):
     with pytest.raises(UserError, match=message):
         WorldModelModule(make_spec(), **setting)
 
 
-def test_data_of_another_team_is_refused(data):
+def test_data_of_another_team_raises_an_error(data):
     module = WorldModelModule(make_spec("other"), n_members=1, n_elites=1, hidden_sizes=(4,))
     with pytest.raises(UserError, match="its task is 'linear', expected 'other'"):
         make_trainer(1).fit(module, datamodule=data)
 
 
-def test_without_held_out_trajectories_nothing_could_be_kept(data):
+def test_an_empty_validation_split_raises_an_error(data):
     empty = data.train.select(torch.zeros(0, dtype=torch.long))
     module = WorldModelModule(data.spec, n_members=1, n_elites=1, hidden_sizes=(4,))
-    with pytest.raises(UserError, match=r"data\.validation_fraction: holds out 0 trajectories"):
-        make_trainer(1).fit(module, datamodule=Recorded(data.spec, data.train, empty, data.test))
+    with pytest.raises(UserError, match=r"data\.validation_fraction: found 0 validation trajectories"):
+        make_trainer(1).fit(module, datamodule=InMemoryDataModule(data.spec, data.train, empty, data.test))
 
 
-def test_a_model_that_was_never_validated_is_no_world_model(data):
-    with pytest.raises(UserError, match="world model: no member was ever validated"):
+def test_a_world_model_without_validation_raises_an_error(data):
+    with pytest.raises(UserError, match="world model: found no validated member"):
         WorldModelModule(data.spec, n_members=1, n_elites=1, hidden_sizes=(4,)).world_model()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(data):
+def test_a_non_finite_loss_raises_an_error(data):
     module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden_sizes=(4,))
     module.network.layers[0].weight.data[1] = torch.nan
     with pytest.raises(FloatingPointError, match=r"world model: loss per member \[.*, nan\] in epoch 0"):
         make_trainer(2).fit(module, datamodule=data)
 
 
-def test_members_are_clipped_apart(reacher):
+def test_gradients_are_clipped_per_member(reacher):
     module = WorldModelModule(reacher.spec, n_members=3, n_elites=2, hidden_sizes=(8,), max_grad_norm=0.5)
     random = torch.Generator().manual_seed(0)
     before = []
     for parameter in module.network.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=random) * 1e-3
-        parameter.grad[1] *= 1e6  # one member has met something steep
+        parameter.grad[1] *= 1e6  # member 1 has a very large gradient
         before.append(parameter.grad.clone())
     module.configure_gradient_clipping(None)
     norms = torch.stack([p.grad.flatten(1).norm(dim=1) for p in module.network.parameters()]).norm(dim=0)
     assert norms[1] == pytest.approx(0.5, rel=1e-4)
     for parameter, gradient in zip(module.network.parameters(), before, strict=True):
         assert torch.equal(parameter.grad[[0, 2]], gradient[[0, 2]])
-        share = parameter.grad[1] / gradient[1]
-        torch.testing.assert_close(share, share.mean().expand_as(share))  # its direction stays
+        factor = parameter.grad[1] / gradient[1]
+        torch.testing.assert_close(factor, factor.mean().expand_as(factor))  # clipping keeps the direction
 
 
-def test_no_clipping_at_all_is_refused(reacher):
+def test_a_gradient_norm_limit_of_zero_raises_an_error(reacher):
     with pytest.raises(UserError, match=r"world_model\.max_grad_norm: found 0\.0, expected a number above 0"):
         WorldModelModule(reacher.spec, max_grad_norm=0.0)

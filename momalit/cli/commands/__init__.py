@@ -1,0 +1,1 @@
+"""The commands that do not train: collect, import, study, cross-play and report."""

@@ -1,35 +1,32 @@
-"""The command ``collect``: makes a dataset."""
+"""The command ``collect``: collects a dataset on a built-in task."""
 
 from __future__ import annotations
 
 import logging
-from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from momalit.cli.error_messages import one_line
-from momalit.core.errors import UserError
+from momalit.cli.error_messages import parse_arguments
 
 logger = logging.getLogger(__name__)
 
 
-def run_collect(words: list[str]) -> None:
-    """Makes the dataset that the words after ``collect`` ask for, and says where it is.
+def run_collect(arguments: list[str]) -> None:
+    """Collects a dataset and logs its path.
+
+    Args:
+        arguments: the command-line arguments after ``collect``.
 
     Raises:
-        UserError: the words make no sense, or the dataset cannot be made.
+        UserError: an argument is invalid, or the dataset cannot be collected.
     """
-    parser = _parser()
-    try:
-        chosen = parser.parse_args(words)
-    except ArgumentError as error:
-        raise UserError(one_line(error.message, [action.dest for action in parser._actions])) from error
+    options = parse_arguments(_parser(), arguments)
     from datamodules import collect
 
-    settings = dict(chosen.env or {})
-    path = collect(chosen.dataset, settings, chosen.transitions, chosen.seed, chosen.output)
+    env = dict(options.env or {})
+    path = collect(options.dataset, env, options.transitions, options.seed, options.output)
     logger.info("the dataset is in %s; train on it with --data.dataset %s", path, quoted(path))
 
 
@@ -38,29 +35,42 @@ def _parser() -> ArgumentParser:
 
     parser = ArgumentParser(
         prog="momalit collect",
-        description="Makes a dataset of a task from a seed: the same seed, the same dataset.",
+        usage="python main.py collect DATASET [--env.SETTING VALUE ...] [--transitions N] [--seed N] [--output DIR]",
+        description="Collects a dataset on a task. The same seed gives the same dataset.",
         exit_on_error=False,
         allow_abbrev=False,
     )
     names = ", ".join(builtin_names())
-    parser.add_argument("dataset", type=str, help=f"one of {names}, or package.module:callable/random")
     parser.add_argument(
-        "--env", type=dict[str, Any] | None, default=None, help="settings of the task, as --env.NAME VALUE"
+        "dataset",
+        type=str,
+        metavar="DATASET",
+        help=f"one of {names}, or package.module:callable/random for an environment of your own",
     )
     parser.add_argument(
-        "--transitions", type=int | None, default=None, help="least number of transitions (default: the task's)"
+        "--env",
+        type=dict[str, Any] | None,
+        default=None,
+        help="settings of the task, as --env.SETTING VALUE, e.g. --env.observability independent for reacher",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random in it (default: 0)")
+    parser.add_argument(
+        "--transitions",
+        type=int | None,
+        default=None,
+        metavar="N",
+        help="minimum number of transitions; all episodes are complete (if null: the task's default)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed")
     parser.add_argument(
         "--output",
         type=str | None,
         default=None,
         metavar="DIR",
-        help="new directory to make it in (default: its place under $MOMALIT_HOME)",
+        help="new directory for the dataset (if null: a folder in $MOMALIT_HOME)",
     )
     return parser
 
 
 def quoted(path: Path) -> str:
-    """A path as a command line takes it."""
+    """Returns a path as a command-line argument, in quotes if it contains a space."""
     return f"'{path}'" if " " in str(path) else str(path)

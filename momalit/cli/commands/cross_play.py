@@ -1,15 +1,14 @@
-"""The command ``cross-play``: teams stitched from the agents of several runs."""
+"""The command ``cross-play``: evaluates teams whose agents come from different runs."""
 
 from __future__ import annotations
 
 import logging
-from argparse import ArgumentError
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
 from momalit.cli.console import console
-from momalit.cli.error_messages import one_line
+from momalit.cli.error_messages import parse_arguments
 from momalit.core.errors import UserError
 from momalit.training.cpu import configure_cpu
 from momalit.training.run_directory import versions, write_json
@@ -17,31 +16,31 @@ from momalit.training.run_directory import versions, write_json
 logger = logging.getLogger(__name__)
 
 
-def run_cross_play(words: list[str]) -> None:
-    """Plays the teams that the words after ``cross-play`` ask for, and shows what they score.
+def run_cross_play(arguments: list[str]) -> None:
+    """Evaluates the same-seed and cross-play teams of several runs and prints their returns.
+
+    Args:
+        arguments: the command-line arguments after ``cross-play``.
 
     Raises:
-        UserError: the words make no sense, or the runs do not fit each other.
+        UserError: an argument is invalid, or the runs cannot be combined.
     """
-    parser = _parser()
-    try:
-        chosen = parser.parse_args(words)
-    except ArgumentError as error:
-        raise UserError(one_line(error.message, [action.dest for action in parser._actions])) from error
+    options = parse_arguments(_parser(), arguments)
     for name in ("episodes", "teams"):
-        if chosen[name] < 1:
-            raise UserError(f"--{name}: found {chosen[name]}, expected at least 1")
-    if chosen.checkpoint not in ("last", "best"):
-        raise UserError(f"--checkpoint: found '{chosen.checkpoint}', expected last or best")
+        if options[name] < 1:
+            raise UserError(f"--{name}: found {options[name]}, expected at least 1")
+    if options.checkpoint not in ("last", "best"):
+        raise UserError(f"--checkpoint: found '{options.checkpoint}', expected last or best")
     configure_cpu()
     from callbacks.cross_play import cross_play, cross_play_table
 
-    teams = cross_play(chosen.runs, chosen.checkpoint, chosen.episodes, chosen.teams, chosen.seed)
-    if chosen.output is not None:
-        path = Path(chosen.output)
+    runs = [Path(run) for run in options.runs]
+    teams = cross_play(runs, options.checkpoint, options.episodes, options.teams, options.seed)
+    if options.output is not None:
+        path = Path(options.output)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"runs": [str(run) for run in chosen.runs], "checkpoint": chosen.checkpoint}
-        write_json(path, {**content, "episodes": chosen.episodes, "teams": teams, "versions": versions()})
+        content = {"runs": [str(run) for run in runs], "checkpoint": options.checkpoint}
+        write_json(path, {**content, "episodes": options.episodes, "teams": teams, "versions": versions()})
         logger.info("the returns are in %s", path)
     console.print(cross_play_table(teams))
 
@@ -49,20 +48,29 @@ def run_cross_play(words: list[str]) -> None:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="momalit cross-play",
-        usage="python main.py cross-play RUN RUN [RUN ...] [--checkpoint best] [--episodes N] [--output FILE]",
-        description="Plays teams whose agents come from runs of different seeds: agents that agreed by luck, or only"
-        " with each other, score less there than in their own team.",
+        usage="python main.py cross-play RUN RUN [RUN ...] [--checkpoint last|best] [--episodes N] [--teams N]"
+        " [--seed N] [--output FILE]",
+        description="Evaluates same-seed teams, whose agents come from one run, and cross-play teams, whose agents come"
+        " from runs with different seeds. Cross-play teams score lower if each run learned a convention of its own.",
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directories of finished runs")
-    parser.add_argument("--checkpoint", type=str, default="last", help="last or best (default: last)")
-    parser.add_argument("--episodes", type=int, default=100, help="per team, on the test seeds (default: 100)")
     parser.add_argument(
-        "--teams", type=int, default=25, help="most teams, drawn at random where there are more (default: 25)"
+        "runs", type=str, nargs="+", metavar="RUN", help="directories of at least two runs with different seeds"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of that draw (default: 0)")
     parser.add_argument(
-        "--output", type=str | None, default=None, metavar="FILE", help="JSON file for the returns (default: none)"
+        "--checkpoint", type=str, default="last", metavar="NAME", help="checkpoint of each run: last or best"
+    )
+    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes per team, on the test seeds")
+    parser.add_argument(
+        "--teams",
+        type=int,
+        default=25,
+        metavar="N",
+        help="maximum number of teams; if there are more combinations, the cross-play teams are sampled",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed for sampling teams")
+    parser.add_argument(
+        "--output", type=str | None, default=None, metavar="FILE", help="JSON file for the returns (if null: none)"
     )
     return parser

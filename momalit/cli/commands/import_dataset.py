@@ -1,36 +1,34 @@
-"""The command ``import``: makes a team's dataset of what a single agent recorded."""
+"""The command ``import``: converts a single-agent dataset into a team's dataset."""
 
 from __future__ import annotations
 
 import logging
-from argparse import ArgumentError
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
 from momalit.cli.commands.collect import quoted
-from momalit.cli.error_messages import one_line
+from momalit.cli.error_messages import parse_arguments
 from momalit.core.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
-def run_import(words: list[str]) -> None:
-    """Imports what the words after ``import`` name, and says where the dataset is.
+def run_import(arguments: list[str]) -> None:
+    """Imports a dataset and logs its path.
+
+    Args:
+        arguments: the command-line arguments after ``import``.
 
     Raises:
-        UserError: the words make no sense, or the source cannot be imported.
+        UserError: an argument is invalid, or the source cannot be imported.
     """
-    parser = _parser()
-    try:
-        chosen = parser.parse_args(_named(words))
-    except ArgumentError as error:
-        raise UserError(one_line(error.message, [action.dest for action in parser._actions])) from error
-    if "name" not in (chosen.env or {}):
+    options = parse_arguments(_parser(), _expand_env_name(arguments))
+    if "name" not in (options.env or {}):
         raise UserError("env: missing, expected the team's task, e.g. --env ant")
     from datamodules.builders.import_dataset import import_dataset
 
-    path = import_dataset(chosen.source, dict(chosen.env), chosen.columns, chosen.output)
+    path = import_dataset(options.source, dict(options.env), options.columns, options.output)
     logger.info("the dataset is in %s; train on it with --data.dataset %s", path, quoted(path))
 
 
@@ -38,45 +36,49 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="momalit import",
         usage="python main.py import SOURCE --env TASK [--env.SETTING VALUE ...] [--columns FIRST:END] [--output DIR]",
-        description="Makes a team's dataset of a single agent's: its actuators are shared out among the task's agents.",
+        description="Converts a single-agent dataset into a team's: each agent of the task controls some of the"
+        " actuators.",
         exit_on_error=False,
         allow_abbrev=False,
     )
     parser.add_argument(
         "source",
         type=str,
-        help="an HDF5 file in D4RL's layout, a Minari dataset's directory, or its name, e.g. mujoco/ant/medium-v0",
+        metavar="SOURCE",
+        help="an HDF5 file in D4RL's format, the directory of a Minari dataset, or the name of a Minari dataset, e.g."
+        " mujoco/ant/medium-v0",
     )
     parser.add_argument(
         "--env",
         type=dict[str, Any] | None,
         default=None,
         metavar="TASK",
-        help="the team's task, e.g. ant, and its settings as --env.SETTING VALUE",
+        help="the team's task, e.g. ant; its settings are --env.SETTING VALUE",
     )
     parser.add_argument(
         "--columns",
         type=str | None,
         default=None,
         metavar="FIRST:END",
-        help="columns of the observations that are the state (default: all, or the first of a width the task knows)",
+        help="columns of the observations that contain the state, e.g. 0:27 (if null: all columns, or the first ones"
+        " if the task knows the observations' width)",
     )
     parser.add_argument(
         "--output",
         type=str | None,
         default=None,
         metavar="DIR",
-        help="new directory to make it in (default: its place under $MOMALIT_HOME)",
+        help="new directory for the dataset (if null: a folder in $MOMALIT_HOME)",
     )
     return parser
 
 
-def _named(words: list[str]) -> list[str]:
-    """The words with ``--env NAME`` as ``--env.name NAME``, which leaves room for settings beside the name."""
-    found = []
-    for i, word in enumerate(words):
-        key, equals, value = word.partition("=")
-        given = value if equals else words[i + 1] if i + 1 < len(words) else ""
-        plain = key == "--env" and bool(given) and not given.startswith(("{", "-"))
-        found.append(f"--env.name{equals}{value}" if plain else word)
-    return found
+def _expand_env_name(arguments: list[str]) -> list[str]:
+    """Replaces ``--env NAME`` by ``--env.name NAME``, which can be combined with ``--env.SETTING VALUE``."""
+    expanded = []
+    for i, argument in enumerate(arguments):
+        key, equals, value = argument.partition("=")
+        name = value if equals else arguments[i + 1] if i + 1 < len(arguments) else ""
+        is_name = key == "--env" and bool(name) and not name.startswith(("{", "-"))
+        expanded.append(f"--env.name{equals}{value}" if is_name else argument)
+    return expanded

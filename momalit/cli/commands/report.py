@@ -1,45 +1,48 @@
-"""The command ``report``: compares the runs of a study."""
+"""The command ``report``: compares the runs of a study in tables and figures."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from argparse import ArgumentError
 from pathlib import Path
 
 import rich.table
 from jsonargparse import ArgumentParser
 
 from momalit.cli.console import console
-from momalit.cli.error_messages import one_line
+from momalit.cli.error_messages import parse_arguments
 from momalit.core.errors import UserError
 from momalit.training.run_directory import write_text
 
 logger = logging.getLogger(__name__)
 
 
-def run_report(words: list[str]) -> None:
-    """Writes the report that the words after ``report`` ask for, and shows its first tables.
+def run_report(arguments: list[str]) -> None:
+    """Writes the report of a study and prints its tables.
+
+    Args:
+        arguments: the command-line arguments after ``report``.
 
     Raises:
-        UserError: the words make no sense, or the results cannot be read.
+        UserError: an argument is invalid, or the results cannot be read.
     """
-    parser = _parser()
-    try:
-        chosen = parser.parse_args(words)
-    except ArgumentError as error:
-        raise UserError(one_line(error.message, [action.dest for action in parser._actions])) from error
-    directory = Path(chosen.study).expanduser()
-    output = directory if chosen.output is None else Path(chosen.output).expanduser()
-    write_report(directory, output, chosen.title)
+    options = parse_arguments(_parser(), arguments)
+    directory = Path(options.study).expanduser()
+    output = directory if options.output is None else Path(options.output).expanduser()
+    write_report(directory, output, options.title)
     logger.info("the report is in %s and %s", output / "report.html", output / "report.md")
 
 
 def write_report(directory: Path, output: Path, title: str | None = None) -> None:
-    """Writes ``report.md``, ``report.html`` and ``figures/``, with the results beside them, and shows the tables.
+    """Writes ``report.md``, ``report.html``, ``figures/`` and a copy of the results, and prints the tables.
+
+    Args:
+        directory: the study's folder.
+        output: folder of the report. If it is the study's folder, the results are not copied.
+        title: heading of the report. Default: the study's title.
 
     Raises:
-        UserError: the results cannot be read, or the folder not be written.
+        UserError: the results cannot be read, or the folder cannot be written.
     """
     from momalit.studies.figures import figures
     from momalit.studies.load_results import read_results
@@ -73,17 +76,23 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="momalit report",
         usage="python main.py report DIR [--output DIR] [--title TEXT]",
-        description="Compares the runs of a study: tables, figures, one page in Markdown and one in HTML.",
+        description="Compares the runs of a study in tables and figures. Writes report.md and report.html.",
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("study", type=str, metavar="DIR", help="the study's folder, which holds results.csv")
+    parser.add_argument("study", type=str, metavar="DIR", help="the study's folder, which contains results.csv")
     parser.add_argument(
         "--output",
         type=str | None,
         default=None,
         metavar="DIR",
-        help="where the report goes, with a copy of the results (default: the study's folder)",
+        help="folder for the report and a copy of the results (if null: the study's folder)",
     )
-    parser.add_argument("--title", type=str | None, default=None, help="heading (default: the study's)")
+    parser.add_argument(
+        "--title",
+        type=str | None,
+        default=None,
+        metavar="TEXT",
+        help="heading of the report (if null: the study's title)",
+    )
     return parser

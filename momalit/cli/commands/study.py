@@ -1,9 +1,8 @@
-"""The command ``study``: every run of a comparison, described in one file."""
+"""The command ``study``: executes all runs of a comparison that one file describes."""
 
 from __future__ import annotations
 
 import logging
-from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from momalit.cli import configs
 from momalit.cli.console import console
-from momalit.cli.error_messages import one_line
+from momalit.cli.error_messages import parse_arguments
 from momalit.core.errors import UserError
 from momalit.studies.execution import Engine, Job, LocalEngine, RayEngine, cores, run_jobs
 from momalit.studies.grid import ORDER, Cell, Study, read_study
@@ -24,84 +23,88 @@ CROSS_PLAY = "cross_play.json"
 ENGINES = ("local", "ray")
 
 
-def run_study(words: list[str]) -> None:
-    """Runs what is missing of a study, and collects its results.
+def run_study(arguments: list[str]) -> None:
+    """Executes the unfinished runs of a study and collects its results.
+
+    Args:
+        arguments: the command-line arguments after ``study``.
 
     Raises:
-        UserError: the words or the study make no sense, or a run failed.
-        SystemExit: it was interrupted.
+        UserError: an argument or the study is invalid, or a run failed.
+        SystemExit: the command was interrupted.
     """
-    parser = _parser()
-    try:
-        chosen = parser.parse_args(words)
-    except ArgumentError as error:
-        raise UserError(one_line(error.message, [action.dest for action in parser._actions])) from error
-    study = load_study(chosen.study)
-    if chosen.engine not in ENGINES:
-        raise UserError(f"--engine: found '{chosen.engine}', expected {' or '.join(ENGINES)}")
-    at_once = cores() if chosen.jobs is None else chosen.jobs
-    if at_once < 1:
-        raise UserError(f"--jobs: found {at_once}, expected at least 1")
-    directory = Path(chosen.output or Path("runs", "studies", study.name)).expanduser().resolve()
-    if chosen.dry_run:
+    options = parse_arguments(_parser(), arguments)
+    study = load_study(options.study)
+    if options.engine not in ENGINES:
+        raise UserError(f"--engine: found '{options.engine}', expected {' or '.join(ENGINES)}")
+    n_parallel = cores() if options.jobs is None else options.jobs
+    if n_parallel < 1:
+        raise UserError(f"--jobs: found {n_parallel}, expected at least 1")
+    directory = Path(options.output or Path("runs", "studies", study.name)).expanduser().resolve()
+    if options.dry_run:
         console.print(_plan(study, directory))
         return
-    engine: Engine = RayEngine(chosen.address) if chosen.engine == "ray" else LocalEngine(at_once)
+    engine: Engine = RayEngine(options.address) if options.engine == "ray" else LocalEngine(n_parallel)
     try:
         failed = execute(study, directory, engine)
     except KeyboardInterrupt:
-        logger.info("interrupted; the same command goes on where each run was")
+        logger.info("interrupted; repeat the command to resume")
         raise SystemExit(130) from None
     logger.info("the results are in %s; compare them with: report %s", directory, directory)
     if failed:
         raise UserError(
-            f"{len(failed)} of the study's processes failed, the first in {failed[0].directory} (see its log.txt);"
-            " the same command tries them again"
+            f"{len(failed)} of the study's jobs failed, the first in {failed[0].directory} (see log.txt there); repeat"
+            " the command to run them again"
         )
 
 
 def load_study(name: str) -> Study:
-    """The study of a file where you stand, or of one that ships.
+    """Reads a study from a file or by the name of a built-in one.
 
     Raises:
-        UserError: there is none, or it makes no sense, or a configuration that it names is missing.
+        UserError: the file is missing or invalid, or a configuration that it names is.
     """
     path = configs.find(name, configs.studies(), "study")
     study = read_study(path, configs.read(path))
     for cell in study.cells:
-        configs.split(cell.words)
+        configs.split_arguments(cell.arguments)
     return study
 
 
 def execute(study: Study, directory: Path, engine: Engine) -> list[Job]:
-    """Runs what is missing, trainings first and then cross-play; the results are written as they come.
+    """Executes the unfinished jobs: first all trainings, then cross-play. Updates the results after each training.
+
+    Args:
+        study: the study.
+        directory: absolute path of the study's folder.
+        engine: runs the jobs.
 
     Returns:
         the jobs that failed.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    trainings = [_training(cell, directory) for cell in study.cells]
-    done, failed = run_jobs(trainings, engine, lambda _: write_results(study, directory))
+    training_jobs = [_training_job(cell, directory) for cell in study.cells]
+    done, failed = run_jobs(training_jobs, engine, lambda _: write_results(study, directory))
     write_results(study, directory)
     finished = {job.directory for job in done}
-    games = {}
+    cross_play_jobs = {}
     for group, cells in study.groups.items():
-        ready = [directory / cell.folder for cell in cells if directory / cell.folder in finished]
-        if cells[0].method in study.cross_play and len(ready) == len(cells) > 1:
-            games[group] = _cross_play(directory / group, ready)
-    if games:
-        failed += run_jobs(list(games.values()), engine)[1]
-        write_cross_play(study, directory, {group: job.result for group, job in games.items()})
+        runs = [directory / cell.folder for cell in cells if directory / cell.folder in finished]
+        if cells[0].method in study.cross_play and len(runs) == len(cells) > 1:
+            cross_play_jobs[group] = _cross_play_job(directory / group, runs)
+    if cross_play_jobs:
+        failed += run_jobs(list(cross_play_jobs.values()), engine)[1]
+        write_cross_play(study, directory, {group: job.result for group, job in cross_play_jobs.items()})
     return failed
 
 
-def _training(cell: Cell, directory: Path) -> Job:
+def _training_job(cell: Cell, directory: Path) -> Job:
     run = directory / cell.folder
-    words = ("fit", *cell.words, "--trainer.enable_progress_bar=false", f"--run_dir={run}")
-    return Job(cell.name, words, run, run / RESULT, resumes=("--ckpt_path=last",))
+    arguments = ("fit", *cell.arguments, "--trainer.enable_progress_bar=false", f"--run_dir={run}")
+    return Job(cell.name, arguments, run, run / RESULT, resume_arguments=("--ckpt_path=last",))
 
 
-def _cross_play(group: Path, runs: Sequence[Path]) -> Job:
+def _cross_play_job(group: Path, runs: Sequence[Path]) -> Job:
     result = group / CROSS_PLAY
     return Job(
         f"cross-play of {group.name}",
@@ -129,21 +132,44 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="momalit study",
         usage="python main.py study FILE [--output DIR] [--jobs N] [--engine ray [--address HOST:PORT]] [--dry_run]",
-        description="Runs a grid of tasks, datasets, methods, settings and seeds. What is done already is skipped and"
-        " what was interrupted goes on, so the same command finishes a study whenever it is given.",
+        description="Executes a grid of tasks, datasets, methods, settings and seeds. Finished runs are skipped and"
+        " interrupted ones are resumed, so repeat the command to continue a study.",
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("study", type=str, metavar="FILE", help="the study, e.g. studies/agreement_icg.yaml")
     parser.add_argument(
-        "--output", type=str | None, default=None, metavar="DIR", help="its folder (default: runs/studies/NAME)"
-    )
-    parser.add_argument("--jobs", type=int | None, default=None, help="runs at a time (default: one per core)")
-    parser.add_argument(
-        "--engine", type=str, default="local", help="local, or ray for a cluster's machines (default: local)"
+        "study",
+        type=str,
+        metavar="FILE",
+        help="the study: a file or the name of a built-in one, e.g. studies/agreement_icg.yaml",
     )
     parser.add_argument(
-        "--address", type=str | None, default=None, help="of the Ray cluster (default: one on this machine)"
+        "--output",
+        type=str | None,
+        default=None,
+        metavar="DIR",
+        help="folder of the study (if null: runs/studies/NAME)",
     )
-    parser.add_argument("--dry_run", action="store_true", help="list the runs and do nothing")
+    parser.add_argument(
+        "--jobs",
+        type=int | None,
+        default=None,
+        metavar="N",
+        help="number of parallel runs with --engine local (if null: one per core)",
+    )
+    parser.add_argument(
+        "--engine",
+        type=str,
+        default="local",
+        metavar="NAME",
+        help="local: processes on this machine; ray: processes on a Ray cluster",
+    )
+    parser.add_argument(
+        "--address",
+        type=str | None,
+        default=None,
+        metavar="HOST:PORT",
+        help="address of the Ray cluster (if null: start one on this machine)",
+    )
+    parser.add_argument("--dry_run", action="store_true", help="list the runs without executing them")
     return parser
