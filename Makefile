@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 TESTS := tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format types bench clean
+.PHONY: help setup run test test-slow lint format types bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,13 +43,16 @@ lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(STAMP) ## ruff: mend what it can
+format: $(STAMP) ## ruff: fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 types: $(STAMP) ## mypy on the three packages
 	$(BIN)/mypy
 
+docs: $(STAMP) ## the documentation site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 clean: ## remove .venv and caches (runs and datasets stay)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info dist site
 	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
