@@ -33,13 +33,16 @@ def options(path: str, key: str, skip: list[str]) -> str:
         kind = _type_name(getattr(action, "_typehint", None) or action.type)
         default = "required" if action.required else f"default `{_literal(action.default)}`"
         meaning = " ".join((action.help or "").replace("``", "`").split())
-        entries.append(f"`{name}`{{ #{key}.{name} }} · `{kind}` · {default}\n:   {meaning[:1].upper()}{meaning[1:]}\n")
+        if meaning[:1].isascii():  # Greek letters are symbols
+            meaning = meaning[:1].upper() + meaning[1:]
+        entries.append(f"`{name}`{{ #{key}.{name} }} · `{kind}` · {default}\n:   {meaning}\n")
     return "\n".join(entries)
 
 
 def _type_name(kind: Any) -> str:
     text = str(kind) if "|" in str(kind) or "[" in str(kind) else getattr(kind, "__name__", str(kind))
-    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", text).replace("NoneType", "None")
+    text = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", text).replace("NoneType", "None")
+    return re.sub(r"^Optional\[(.*)\]$", r"\1 | None", text)
 
 
 def _literal(value: Any) -> str:

@@ -30,7 +30,7 @@ class IOMARModule(ConservativeLearner):
         spec: the team (set from the dataset on the command line); continuous actions only.
         cql_alpha: α, weight of the regulariser.
         n_action_samples: number of actions sampled from each of the uniform distribution, π(o) and π(o').
-        initial_noise: standard deviation of that noise.
+        action_noise: standard deviation of the noise on the policies' actions.
         omar_coefficient: weight w of the regularisation, from 0 to 1; the Q-values have the weight 1 - w.
         cem_iterations: iterations of the search.
         cem_samples: actions sampled per iteration.
@@ -45,7 +45,7 @@ class IOMARModule(ConservativeLearner):
         spec: TeamSpec | Mapping[str, Any],
         cql_alpha: float = 1.0,
         n_action_samples: int = 10,
-        initial_noise: float = 0.2,
+        action_noise: float = 0.2,
         omar_coefficient: float = 0.7,
         cem_iterations: int = 2,
         cem_samples: int = 20,
@@ -61,7 +61,7 @@ class IOMARModule(ConservativeLearner):
             raise UserError(f"model.cem_elites: found {cem_elites}, expected at most cem_samples = {cem_samples}")
         if not 0 <= omar_coefficient <= 1:
             raise UserError(f"model.omar_coefficient: found {omar_coefficient}, expected a number from 0 to 1")
-        self.actor.set_std(initial_noise, "initial_noise")
+        self.actor.set_std(action_noise, "action_noise")
         self.actor.raw_std.requires_grad_(False)
 
     def policy_loss(self, batch: Minibatch, policy: TeamDistribution, hidden_state: Tensor) -> dict[str, Tensor]:

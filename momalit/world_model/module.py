@@ -49,7 +49,8 @@ class WorldModelModule(ResumableModule):
         min_improvement: relative decrease of the validation error that counts as an improvement.
         max_grad_norm: maximum gradient norm of each member. Without clipping, a few transitions with large gradients
             can undo a member's training at a high learning rate.
-        beta: β, from 0 (unweighted likelihood) to 1 (the mean is trained as with squared errors).
+        beta: β, power of the predicted variance that weights the likelihood, from 0 (no weights) to 1 (the mean is
+            trained as with squared errors).
         discount: γ of the lowest return in the dataset, which pessimism needs.
         compiled: compile the networks with ``torch.compile``. This takes time and, on a CPU, needs a C++ compiler.
     """
