@@ -1,6 +1,7 @@
-"""A callback of your own: any Lightning callback works. Run it with ``python examples/own_callback.py``.
+"""A callback of your own: any Lightning callback works.
 
-A configuration adds the callback to those of another one: --config icg.yaml --config examples/own_callback.yaml
+A configuration adds it to the callbacks of another one:
+--config icg.yaml --config own_callback.yaml
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
-
 from momalit.envs import VectorTeamEnv
 from momalit.policies.rollout import play_episodes
 
