@@ -62,7 +62,7 @@ def collect(
     instance = make_env(task, **settings)
     spec = team_spec(instance, task, settings)
     instance.close()
-    logger.info("making %s: %d transitions, seed %d, at %s", dataset, transitions, seed, target)
+    logger.info("collecting %s: %d transitions, seed %d, into %s", dataset, transitions, seed, target)
     if snapshots := select_snapshots(task, kind):
         trajectories = run_mixture(spec, snapshots, transitions, seed, dataset)
         generator = {"snapshots": [snapshot.description() for snapshot in snapshots]}

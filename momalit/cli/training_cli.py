@@ -179,7 +179,8 @@ class TrainingCLI(LightningCLI):
         given = checkpoint_settings.given_on_command_line(self.arguments, "data")
         other_dataset = "dataset" in given and not any(name.partition(".")[0] == "env" for name in given)
         if other_dataset and data.get("env") and not is_name(data["dataset"]):
-            logger.info("data.env: ignoring %s; %s has its own settings", dict(data["env"]), data["dataset"])
+            if Path(data["dataset"]).expanduser().exists():  # else an error follows
+                logger.info("data.env: ignoring %s; %s has its own settings", dict(data["env"]), data["dataset"])
             data["env"] = None
 
     def instantiate_classes(self) -> None:
