@@ -42,23 +42,23 @@ class Batches(IterableDataset):
 
     Args:
         length: batches per epoch.
-        draw: returns an iterator over an epoch's batches.
+        epoch_batches: returns an iterator over an epoch's batches.
     """
 
-    def __init__(self, length: int, draw: Callable[[], Iterator[Any]]) -> None:
-        self._length, self._draw = length, draw
+    def __init__(self, length: int, epoch_batches: Callable[[], Iterator[Any]]) -> None:
+        self._length, self._epoch_batches = length, epoch_batches
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[Any]:
-        return map(UnconvertedBatch, self._draw())
+        return map(UnconvertedBatch, self._epoch_batches())
 
 
-def loader(length: int, draw: Callable[[], Iterator[Any]]) -> DataLoader:
-    """Returns a loader that yields the batches of ``draw`` without worker processes."""
+def loader(length: int, epoch_batches: Callable[[], Iterator[Any]]) -> DataLoader:
+    """Returns a loader that yields the batches of ``epoch_batches`` without worker processes."""
     # A separate generator leaves the global one unchanged, from which a user's callbacks may sample.
-    return DataLoader(Batches(length, draw), batch_size=None, num_workers=0, generator=torch.Generator())
+    return DataLoader(Batches(length, epoch_batches), batch_size=None, num_workers=0, generator=torch.Generator())
 
 
 def keyed_generator(device: torch.device | str, *key: int) -> torch.Generator:

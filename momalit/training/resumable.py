@@ -85,9 +85,9 @@ class ResumableModule(pl.LightningModule):
     def on_fit_end(self) -> None:
         self._mean = None
 
-    def stream(self, length: int, draw: Callable[[], Iterator[Any]]) -> DataLoader:
-        """Returns a loader that yields the batches of ``draw``, with 64-bit floats if the weights have 64 bits."""
-        return loader(length, lambda: map(self._match_precision, draw()))
+    def stream(self, length: int, epoch_batches: Callable[[], Iterator[Any]]) -> DataLoader:
+        """Returns a loader for the batches of ``epoch_batches``, with 64-bit floats if the weights have 64 bits."""
+        return loader(length, lambda: map(self._match_precision, epoch_batches()))
 
     def _match_precision(self, batch: Any) -> Any:
         convert = self.dtype == torch.float64 and isinstance(batch, TensorRecord)
