@@ -78,7 +78,7 @@ def main() -> None:
     pl.seed_everything(0)
     data = OfflineDataModule(str(write(record())), env={"name": "own_environment:parallel_env"})
 
-    model = WorldModelModule(data.spec, hidden_sizes=(64, 64), termination="never")
+    model = WorldModelModule(data.spec, width=64, n_blocks=1, termination="never")
     trainer = pl.Trainer(
         max_epochs=20, accelerator="cpu", logger=False, enable_checkpointing=False
     )

@@ -41,10 +41,8 @@ class ReturnScale(nn.Module):
         self.factor.copy_(torch.where(return_range > 1e-6, horizon / return_range.clamp(min=1e-6), 1.0))
         # After a truncation, the dataset's mean reward is assumed to continue for ever, because learned values
         # bootstrap there.
-        remaining = data.length - data.step
-        truncated = data.truncated[torch.arange(len(data)) + remaining - 1]
-        tail = data.reward.mean() / (1 - discount)
-        values = self.factor * (data.discounted_returns(discount) + truncated * discount**remaining * tail)
+        continuation = data.truncated[data.last] * data.reward.mean() / (1 - discount)
+        values = self.factor * data.discounted_returns(discount, continuation)
         self.center.copy_(values.mean())
         std = values.std(correction=0)
         self.spread.copy_(torch.where(std > 1e-3, std, 1.0))

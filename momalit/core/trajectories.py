@@ -92,11 +92,23 @@ class Trajectories(TensorRecord):
         total = torch.cat([self.reward.new_zeros(1, dtype=torch.float64), self.reward.cumsum(0, dtype=torch.float64)])
         return (total[self.first + self.lengths] - total[self.first]).to(self.reward.dtype)
 
-    def discounted_returns(self, discount: float) -> Tensor:
-        """Discounted return-to-go of each transition, ``(N,)``, without bootstrapping at the end of a trajectory."""
+    @property
+    def last(self) -> Tensor:
+        """Index of the last transition of each trajectory, ``(E,)``."""
+        return self.first + self.lengths - 1
+
+    def discounted_returns(self, discount: float, continuation: Tensor | None = None) -> Tensor:
+        """Discounted return-to-go of each transition, ``(N,)``.
+
+        Args:
+            discount: γ.
+            continuation: value of the state after each trajectory's last transition ``(E,)``; None for 0.
+        """
         total = self.reward.clone()
+        first, current = self.first, self.last
+        if continuation is not None:
+            total[current] += discount * continuation
         # All trajectories are processed in parallel, from their last steps backwards.
-        first, current = self.first, self.first + self.lengths - 1
         while len(current):
             has_previous = current > first
             first, current = first[has_previous], current[has_previous] - 1

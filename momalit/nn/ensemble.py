@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from momalit.functional.precision import at_least_float32
-from momalit.nn.stacked import StackedMLP
+from momalit.nn.stacked import StackedResidualNetwork
 
 
 class Prediction(NamedTuple):
@@ -28,7 +27,7 @@ class Prediction(NamedTuple):
 
 
 class EnsembleNetwork(nn.Module):
-    """M networks that map a standardised state and joint action to a Gaussian and a termination logit.
+    """M residual networks that map a standardised state and joint action to a Gaussian and a termination logit.
 
     Two soft-plus functions bound the log-variance by learnable limits. It stays finite outside the data and keeps a
     gradient at the limits (Chua et al., 2018, appendix A.1).
@@ -36,14 +35,15 @@ class EnsembleNetwork(nn.Module):
     Args:
         n_members: M.
         n_in: input features.
-        hidden_sizes: widths of the hidden layers.
+        width: features of the residual blocks.
+        n_blocks: number of residual blocks.
         n_out: D.
     """
 
-    def __init__(self, n_members: int, n_in: int, hidden_sizes: Sequence[int], n_out: int) -> None:
+    def __init__(self, n_members: int, n_in: int, width: int, n_blocks: int, n_out: int) -> None:
         super().__init__()
-        self.n_in, self.hidden_sizes, self.n_out = n_in, list(hidden_sizes), n_out
-        self.layers = StackedMLP(n_members, n_in, hidden_sizes, 2 * n_out + 1)
+        self.n_in, self.width, self.n_blocks, self.n_out = n_in, width, n_blocks, n_out
+        self.layers = StackedResidualNetwork(n_members, n_in, width, n_blocks, 2 * n_out + 1)
         self.highest = nn.Parameter(torch.full((n_members, 1, n_out), 0.5))
         self.lowest = nn.Parameter(torch.full((n_members, 1, n_out), -10.0))
 
@@ -67,7 +67,8 @@ class EnsembleNetwork(nn.Module):
     @torch.no_grad()
     def subset(self, members: Tensor) -> EnsembleNetwork:
         """A new, frozen network of the members with the indices ``members`` (long)."""
-        subset = EnsembleNetwork(len(members), self.n_in, self.hidden_sizes, self.n_out).to(self.highest.device)
+        subset = EnsembleNetwork(len(members), self.n_in, self.width, self.n_blocks, self.n_out)
+        subset = subset.to(self.highest.device)
         for target, source in zip(subset.parameters(), self.parameters(), strict=True):
             target.copy_(source[members])
         return subset.requires_grad_(False)

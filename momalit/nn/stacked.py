@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -69,3 +70,60 @@ class StackedMLP(nn.Sequential):
         for a, b in pairwise(sizes):
             layers += [StackedLinear(n, a, b), activation()]
         super().__init__(*layers, StackedLinear(n, sizes[-1], n_out))
+
+
+class StackedLayerNorm(nn.Module):
+    """Layer normalisation (Ba et al., 2016) of n networks, each with its own scale and shift.
+
+    Args:
+        n: number of networks.
+        size: features.
+
+    Shapes:
+        ``(n, ..., size)`` -> the same.
+    """
+
+    def __init__(self, n: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n, 1, size))
+        self.bias = nn.Parameter(torch.zeros(n, 1, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = F.layer_norm(x.flatten(1, -2), x.shape[-1:])
+        return torch.addcmul(self.bias, rows, self.weight).unflatten(1, x.shape[1:-1])
+
+
+class StackedResidualNetwork(nn.Module):
+    """n residual networks of the same shape: a linear layer, pre-norm blocks ``x + W₂ SiLU(W₁ LN(x))``, LN, linear.
+
+    Pre-norm blocks (Xiong et al., 2020) train fast at high learning rates.
+
+    Args:
+        n: number of networks.
+        n_in: input features.
+        width: features between the blocks and within them.
+        n_blocks: number of blocks, at least 0.
+        n_out: output features.
+
+    Shapes:
+        ``(n, ..., n_in)`` -> ``(n, ..., n_out)``.
+    """
+
+    def __init__(self, n: int, n_in: int, width: int, n_blocks: int, n_out: int) -> None:
+        super().__init__()
+        self.first = StackedLinear(n, n_in, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                StackedLayerNorm(n, width), StackedLinear(n, width, width), nn.SiLU(), StackedLinear(n, width, width)
+            )
+            for _ in range(n_blocks)
+        )
+        self.norm = StackedLayerNorm(n, width)
+        self.last = StackedLinear(n, width, n_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for block in self.blocks:
+            x = x + block(x)
+        last: Tensor = self.last(self.norm(x))
+        return last

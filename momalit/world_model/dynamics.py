@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -34,6 +33,7 @@ class ModelSpace(nn.Module):
     reward_low: Tensor
     reward_high: Tensor
     worst_return: Tensor
+    terminates: Tensor
 
     def __init__(self, spec: TeamSpec) -> None:
         super().__init__()
@@ -45,10 +45,11 @@ class ModelSpace(nn.Module):
         self.register_buffer("state_high", torch.zeros(spec.state_size))
         for name in ("reward_low", "reward_high", "worst_return"):
             self.register_buffer(name, torch.zeros(()))
+        self.register_buffer("terminates", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
     def fit(self, data: Trajectories, discount: float) -> None:
-        """Sets the statistics, the bounding box and the lowest discounted return-to-go to those of ``data``."""
+        """Sets the statistics, the bounding box and the worst return to those of ``data``, and whether it terminates."""
         # One column at a time: the inputs and targets of the whole dataset would take several times its memory.
         row, states = data.row, data.state.split(1, 1)
         actions = (data.action.flatten(1)[:, column] for column in self.joint_index.split(1))
@@ -59,7 +60,8 @@ class ModelSpace(nn.Module):
         self.state_high.copy_(data.state.amax(0))
         self.reward_low.copy_(data.reward.amin())
         self.reward_high.copy_(data.reward.amax())
-        self.worst_return.copy_(data.discounted_returns(discount).amin())
+        self.worst_return.copy_(_worst_return(data, discount))
+        self.terminates.copy_(data.terminated.any())
 
     def raw_input(self, state: Tensor, action: Tensor) -> Tensor:
         """``[s ; a]`` from ``(..., S)`` and ``(..., A, U)``, in the units of the task."""
@@ -75,29 +77,42 @@ class ModelSpace(nn.Module):
         return self.target.std[-1]
 
 
+def _worst_return(data: Trajectories, discount: float) -> Tensor:
+    """The lowest discounted return-to-go in ``data``, whose episodes would go on where only a time limit ended them.
+
+    An episode that did not terminate is assumed to go on for ever with its own mean reward. Without this continuation,
+    the last steps of an episode with negative rewards would seem to be the best ones.
+    """
+    mean_reward = data.returns / data.lengths
+    continuation = mean_reward / max(1 - discount, 1e-6) * ~data.terminated[data.last]
+    return data.discounted_returns(discount, continuation).amin()
+
+
 class WorldModel(nn.Module):
     """A frozen ensemble of E elites, which predicts one step for a batch of states and joint actions.
 
     Args:
         spec: the team.
         n_elites: E.
-        hidden_sizes: widths of the hidden layers.
+        width: features of the residual blocks.
+        n_blocks: number of residual blocks.
         termination: ``learned`` (predicted by the ensemble), or ``never`` if only time limits end an episode.
     """
 
     def __init__(
-        self, spec: TeamSpec, n_elites: int, hidden_sizes: Sequence[int], termination: str = "learned"
+        self, spec: TeamSpec, n_elites: int, width: int, n_blocks: int, termination: str = "learned"
     ) -> None:
         super().__init__()
         self.architecture: dict[str, Any] = {
             "n_elites": n_elites,
-            "hidden_sizes": list(hidden_sizes),
+            "width": width,
+            "n_blocks": n_blocks,
             "termination": termination,
         }
         self.termination = termination
         self.space = ModelSpace(spec)
         n_in = spec.state_size + spec.joint_action_size
-        self.network = EnsembleNetwork(n_elites, n_in, hidden_sizes, spec.state_size + 1)
+        self.network = EnsembleNetwork(n_elites, n_in, width, n_blocks, spec.state_size + 1)
         self.requires_grad_(False)
         self.eval()
 

@@ -136,12 +136,13 @@ class ImaginedEnv:
         )
         valid = self.active
         false = torch.zeros_like(valid)
+        # A stop has priority: where the model is too uncertain, its terminations are not to be believed either.
+        stopped = valid & (u_all > pessimism.threshold) if pessimism.adaptive_horizon else false
         terminated = (
-            valid & self._sample_terminations(prediction.termination[elite, rows])
+            valid & ~stopped & self._sample_terminations(prediction.termination[elite, rows])
             if model.termination == "learned"
             else false
         )
-        stopped = valid & ~terminated & (u_all > pessimism.threshold) if pessimism.adaptive_horizon else false
         self._u_all.append(u_all)
         self._penalty.append(reward - penalised)
         self.active = valid & ~terminated & ~stopped

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -40,8 +40,10 @@ class WorldModelModule(ResumableModule):
         spec: the team (the command line links it to the data).
         n_members: M, number of trained networks.
         n_elites: number of networks in the world model.
-        hidden_sizes: widths of the hidden layers.
-        termination: ``learned``, or ``never`` for tasks that only a time limit ends.
+        width: features of the residual blocks.
+        n_blocks: number of residual blocks.
+        termination: ``learned``, or ``never`` for tasks that only a time limit ends. ``learned`` on data without a
+            terminated step is the same as ``never``.
         lr: initial learning rate; cosine annealing reduces it to 1 % over the epochs.
         weight_decay: decoupled weight decay.
         batch_size: transitions per member and optimiser step, summed over processes.
@@ -60,7 +62,8 @@ class WorldModelModule(ResumableModule):
         spec: TeamSpec | Mapping[str, Any],
         n_members: int = 7,
         n_elites: int = 5,
-        hidden_sizes: Sequence[int] = (200, 200),
+        width: int = 256,
+        n_blocks: int = 3,
         termination: str = "learned",
         lr: float = 1e-3,
         weight_decay: float = 1e-5,
@@ -86,14 +89,16 @@ class WorldModelModule(ResumableModule):
             raise UserError(f"world_model.beta: found {beta}, expected a number from 0 to 1")
         if max_grad_norm <= 0:
             raise UserError(f"world_model.max_grad_norm: found {max_grad_norm}, expected a number above 0")
-        for name, number in (("batch_size", batch_size), ("patience", patience)):
-            if number < 1:
-                raise UserError(f"world_model.{name}: found {number}, expected at least 1")
+        for name, number, least in (
+            ("batch_size", batch_size, 1), ("patience", patience, 1), ("width", width, 1), ("n_blocks", n_blocks, 0)
+        ):  # fmt: skip
+            if number < least:
+                raise UserError(f"world_model.{name}: found {number}, expected at least {least}")
         self.save_hyperparameters({"spec": spec.to_dict(), **arguments})
         n_in, n_out = spec.state_size + spec.joint_action_size, spec.state_size + 1
         self.space = ModelSpace(spec)
-        self.network = EnsembleNetwork(n_members, n_in, hidden_sizes, n_out)
-        self.best_network = EnsembleNetwork(n_members, n_in, hidden_sizes, n_out).requires_grad_(False)
+        self.network = EnsembleNetwork(n_members, n_in, width, n_blocks, n_out)
+        self.best_network = EnsembleNetwork(n_members, n_in, width, n_blocks, n_out).requires_grad_(False)
         self.best_network.load_state_dict(self.network.state_dict())
         self.best_error: Tensor
         self.epochs_without_improvement: Tensor
@@ -255,7 +260,9 @@ class WorldModelModule(ResumableModule):
         if not bool(torch.isfinite(self.best_error).any()):
             raise UserError("world model: found no validated member, expected at least one epoch with validation")
         hparams = self.hparams
-        model = WorldModel(self.spec, hparams["n_elites"], hparams["hidden_sizes"], hparams["termination"])
+        # Without a terminated step in the data, a predicted termination is an extrapolation that teams would exploit.
+        termination = hparams["termination"] if bool(self.space.terminates) else "never"
+        model = WorldModel(self.spec, hparams["n_elites"], hparams["width"], hparams["n_blocks"], termination)
         model = model.to(self.device)
         model.space.load_state_dict(self.space.state_dict())
         model.network.load_state_dict(self.best_network.subset(self.elites).state_dict())

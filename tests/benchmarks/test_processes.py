@@ -41,7 +41,7 @@ class EpochTimes(pl.Callback):
 
 def make_module(kind: str, spec: Any, path: str | None, settings: dict[str, Any]) -> pl.LightningModule:
     if kind == "world_model":
-        return WorldModelModule(spec, hidden_sizes=(200,) * 4, termination="never", **settings)
+        return WorldModelModule(spec, width=200, n_blocks=2, termination="never", **settings)
     return MOMAPPOModule(spec, world_model=path, **POLICIES, **settings)
 
 

@@ -32,7 +32,8 @@ data:
 world_model:
   n_members: 2
   n_elites: 2
-  hidden_sizes: [8]
+  width: 8
+  n_blocks: 1
   max_epochs: 1
 warm_start:
   window: 5

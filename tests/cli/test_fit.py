@@ -134,7 +134,7 @@ def test_validate_test_and_predict(momalit, tmp_path: Path):
 
 
 def test_fit_of_a_world_model(momalit, tmp_path: Path):
-    arguments = ("--config", "overlays/quick.yaml", "--data.transitions", "1000", "--model.hidden_sizes", "[8]")
+    arguments = ("--config", "overlays/quick.yaml", "--data.transitions", "1000", "--model.width", "8")
     assert momalit("fit", "--config", "world_model/icg.yaml", *arguments, "--run_dir", "run").code == 0
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert {"val/error", "test/error"} <= set(results["metrics"])

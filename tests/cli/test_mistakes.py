@@ -22,8 +22,8 @@ MISTAKES = [
     ((*FIT, "--modl.n_rollouts", "3"), "--modl.n_rollouts: no such setting; did you mean model.n_rollouts?"),
     ((*FIT, "--trainer.max_epoch", "3"), "--trainer.max_epoch: no such setting; did you mean trainer.max_epochs?"),
     (
-        (*FIT, "--world_model.hidden_size", "3"),
-        "world_model.hidden_size: world_model has no such setting; did you mean hidden_sizes?",
+        (*FIT, "--world_model.n_block", "3"),
+        "world_model.n_block: world_model has no such setting; did you mean n_blocks?",
     ),
     ((*FIT, "--model.n_rollouts", "many"), "model.n_rollouts: found 'many', expected int"),
     ((*FIT, "--trainer.max_epochs", "x"), "trainer.max_epochs: found 'x', expected int or null"),

@@ -63,6 +63,14 @@ def test_discounted_returns(trajectories):
     assert trajectories.discounted_returns(0.9).tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def test_discounted_returns_with_a_continuation(trajectories):
+    continuation = torch.tensor([1.0, -2.0, 0.0, 5.0])
+    remaining = trajectories.length - trajectories.step
+    discounted = 0.9**remaining * continuation.repeat_interleave(trajectories.lengths)
+    expected = trajectories.discounted_returns(0.9) + discounted
+    torch.testing.assert_close(trajectories.discounted_returns(0.9, continuation), expected)
+
+
 @pytest.mark.parametrize("chosen", [[2], [3, 0], [1, 1, 2], []])
 def test_select(trajectories, chosen):
     picked = trajectories.select(torch.tensor(chosen, dtype=torch.long))

@@ -48,7 +48,7 @@ def make_rollout():
 
 
 def test_a_training_step_of_the_world_model(spec):
-    module = WorldModelModule(spec, n_members=3, n_elites=2, hidden_sizes=(16,)).to(META)
+    module = WorldModelModule(spec, n_members=3, n_elites=2, width=16, n_blocks=1).to(META)
     batch = Transitions(empty(3, B, S), empty(3, B, 2, 3), empty(3, B), empty(3, B, S), empty(3, B, dtype=torch.bool))
     module.training_step(batch, 0).backward()
     assert all(p.grad is not None and p.grad.shape == p.shape for p in module.network.parameters())

@@ -6,7 +6,7 @@ from momalit.nn.ensemble import EnsembleNetwork
 
 
 def test_members_are_independent_networks():
-    network = EnsembleNetwork(3, 4, (8,), 5)
+    network = EnsembleNetwork(3, 4, 8, 1, 5)
     x = torch.randn(3, 7, 4)
     first = network(x)
     assert first.mean.shape == first.log_variance.shape == (3, 7, 5)
@@ -20,8 +20,8 @@ def test_members_are_independent_networks():
 
 
 def test_log_variance_stays_within_its_limits_and_passes_gradients():
-    network = EnsembleNetwork(2, 4, (8,), 3)
-    network.layers[-1].weight.data.mul_(1e3)
+    network = EnsembleNetwork(2, 4, 8, 1, 3)
+    network.layers.last.weight.data.mul_(1e3)
     prediction = network(torch.randn(2, 500, 4) * 100)
     assert prediction.log_variance.max() <= 0.5 + 1e-4
     assert prediction.log_variance.min() >= -10 - 1e-4
@@ -30,11 +30,11 @@ def test_log_variance_stays_within_its_limits_and_passes_gradients():
 
 
 def test_range_penalty_is_the_mean_distance_of_the_limits():
-    assert EnsembleNetwork(2, 4, (8,), 3).range_penalty().tolist() == [10.5, 10.5]
+    assert EnsembleNetwork(2, 4, 8, 1, 3).range_penalty().tolist() == [10.5, 10.5]
 
 
 def test_copy_members_copies_the_selected_members():
-    target, source = EnsembleNetwork(3, 4, (8, 8), 2), EnsembleNetwork(3, 4, (8, 8), 2)
+    target, source = EnsembleNetwork(3, 4, 8, 2, 2), EnsembleNetwork(3, 4, 8, 2, 2)
     for parameter in (*target.parameters(), *source.parameters()):
         parameter.data.normal_()
     before = [p.clone() for p in target.parameters()]
@@ -45,8 +45,8 @@ def test_copy_members_copies_the_selected_members():
 
 
 def test_subset_predicts_like_the_selected_members():
-    for hidden in ((8, 6), ()):
-        network = EnsembleNetwork(4, 3, hidden, 2)
+    for n_blocks in (2, 0):
+        network = EnsembleNetwork(4, 3, 8, n_blocks, 2)
         for parameter in network.parameters():
             parameter.data.normal_()
         subset = network.subset(torch.tensor([2, 0]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from momalit.nn.stacked import StackedLinear, StackedMLP
+from momalit.nn.stacked import StackedLayerNorm, StackedLinear, StackedMLP, StackedResidualNetwork
 
 
 def single_layer(stacked, i):
@@ -49,6 +49,33 @@ def test_mlp_equals_a_loop():
 
 def test_mlp_without_hidden_layers_is_linear():
     assert len(StackedMLP(2, 3, (), 4)) == 1
+
+
+def test_layer_norm_equals_a_loop():
+    norm = StackedLayerNorm(3, 5)
+    norm.weight.data.normal_()
+    norm.bias.data.normal_()
+    x = torch.randn(3, 7, 2, 5)
+    expected = [nn.functional.layer_norm(x[i], (5,), norm.weight[i, 0], norm.bias[i, 0]) for i in range(3)]
+    torch.testing.assert_close(norm(x), torch.stack(expected))
+
+
+def test_residual_network_equals_a_loop():
+    network = StackedResidualNetwork(3, 4, 8, 2, 5)
+    x = torch.randn(3, 7, 4)
+
+    def single(i):
+        value = single_layer(network.first, i)(x[i])
+        for _, first, _, second in network.blocks:
+            normed = nn.functional.layer_norm(value, (8,))
+            value = value + single_layer(second, i)(nn.functional.silu(single_layer(first, i)(normed)))
+        return single_layer(network.last, i)(nn.functional.layer_norm(value, (8,)))
+
+    torch.testing.assert_close(network(x), torch.stack([single(i) for i in range(3)]))
+
+
+def test_residual_network_without_blocks_has_three_layers():
+    assert len(list(StackedResidualNetwork(2, 3, 4, 0, 5).parameters())) == 6
 
 
 @pytest.mark.parametrize(("n_in", "n_out"), [(4, 6), (6, 4)])

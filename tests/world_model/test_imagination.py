@@ -29,7 +29,7 @@ class KnownModel(WorldModel):
     """
 
     def __init__(self, spec, spread=0.0, log_variance=-20.0):
-        super().__init__(spec, MEMBERS, (4,))
+        super().__init__(spec, MEMBERS, 4, 1)
         self.spread, self.log_variance = spread, log_variance
         space = self.space
         space.target.mean.copy_(torch.tensor([0.0, 0.0, 5.0]))
@@ -106,10 +106,10 @@ def test_the_aleatoric_penalty_is_the_largest_predicted_noise(spec):
 
 
 def test_constant_dimensions_have_no_noise(spec):
-    model = WorldModel(spec, 2, (4,))
+    model = WorldModel(spec, 2, 4, 1)
     model.space.target.varies.copy_(torch.tensor([True, False, True]))
-    model.network.layers[-1].weight.data.zero_()
-    bias = model.network.layers[-1].bias.data.zero_()
+    model.network.layers.last.weight.data.zero_()
+    bias = model.network.layers.last.bias.data.zero_()
     bias[:, :, 3:6] = torch.tensor([-3.0, 0.4, -3.0])  # the second dimension is constant, so its output is untrained
     env = make_env(
         model, Pessimism(lambda_all=0.0, lambda_reward=0.0, lambda_aleatoric=1.0, threshold=10.0, clip_to_data=False)
@@ -164,10 +164,13 @@ def test_rollouts_that_ended_keep_their_state(spec):
     assert torch.equal(third.state[:2], second.state[:2])
 
 
-def test_a_terminated_rollout_is_not_marked_as_stopped(spec):
+def test_an_uncertain_termination_is_a_stop(spec):
     step = make_env(KnownModel(spec, spread=5.0), Pessimism(), start=1.9).step(joint_action(0.5))
-    assert step.terminated.all()
-    assert not step.stopped.any()
+    assert step.stopped.all()
+    assert not step.terminated.any()
+    certain = make_env(KnownModel(spec, spread=0.1), Pessimism(), start=1.9).step(joint_action(0.5))
+    assert certain.terminated.all()
+    assert not certain.stopped.any()
 
 
 def test_terminations_are_sampled_with_the_predicted_probability(spec):

@@ -94,7 +94,7 @@ def data():
 @pytest.fixture(scope="module")
 def trained(data):
     pl.seed_everything(0, verbose=False)
-    module = WorldModelModule(data.spec, n_members=4, n_elites=3, hidden_sizes=(32, 32), lr=3e-3, patience=10)
+    module = WorldModelModule(data.spec, n_members=4, n_elites=3, width=32, n_blocks=1, lr=3e-3, patience=10)
     trainer = make_trainer(25)
     trainer.fit(module, datamodule=data)
     return module, trainer
@@ -200,7 +200,7 @@ def test_metrics_and_predictions_cover_the_test_split(trained, data, test_batch)
 
 
 def test_every_member_iterates_over_the_data_in_its_own_order(data):
-    module = WorldModelModule(data.spec, n_members=3, n_elites=1, hidden_sizes=(4,), batch_size=7)
+    module = WorldModelModule(data.spec, n_members=3, n_elites=1, width=4, n_blocks=1, batch_size=7)
     module._trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0, current_epoch=0)
     torch.manual_seed(0)
     first = torch.cat([b.next_state for b in module._training_batches()], 1)
@@ -218,20 +218,20 @@ def test_every_member_iterates_over_the_data_in_its_own_order(data):
 
 def test_members_are_frozen_separately_and_their_best_weights_saved(data):
     """Runs the end of validation with prescribed errors."""
-    module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden_sizes=(4,), patience=2, min_improvement=0.1)
+    module = WorldModelModule(data.spec, n_members=2, n_elites=1, width=4, n_blocks=1, patience=2, min_improvement=0.1)
     module.log = lambda *_, **__: None
     trainer = SimpleNamespace(
         datamodule=data, sanity_checking=False, state=SimpleNamespace(fn="fit"), should_stop=False
     )
     module._trainer = trainer
-    weight = module.network.layers[0].weight
+    weight = module.network.layers.first.weight
     errors_by_epoch = [(5.0, 5.0), (4.0, 4.9), (4.5, 4.8), (4.4, 1.0), (0.1, 1.0), (0.1, 0.95)]
     saved = []
     for epoch, errors in enumerate(errors_by_epoch):
         weight.data.fill_(epoch)
         module._validation_errors = [torch.tensor(errors) * len(data.validation)]
         module.on_validation_epoch_end()
-        saved.append(module.best_network.layers[0].weight[:, 0, 0].tolist())
+        saved.append(module.best_network.layers.first.weight[:, 0, 0].tolist())
     # Member 0 improves in epoch 1, but not in epochs 2 and 3: it is frozen before its error of 0.1. Member 1 does not
     # improve by 10 % in epochs 1 and 2: it is frozen as well, and training stops.
     assert saved == [[0, 0], [1, 0], [1, 0], [1, 0], [1, 0], [1, 0]]
@@ -241,21 +241,21 @@ def test_members_are_frozen_separately_and_their_best_weights_saved(data):
 
 
 def test_frozen_members_have_no_gradient(data):
-    module = WorldModelModule(data.spec, n_members=3, n_elites=1, hidden_sizes=(4,), patience=2)
+    module = WorldModelModule(data.spec, n_members=3, n_elites=1, width=4, n_blocks=1, patience=2)
     module.space.fit(data.train, 0.99)
     module.epochs_without_improvement.copy_(torch.tensor([0, 2, 1]))
     module.training_step(data.train.transitions(torch.arange(30).view(3, 10)), 0).backward()
-    has_gradient = module.network.layers[0].weight.grad.abs().amax((1, 2)) > 0
+    has_gradient = module.network.layers.first.weight.grad.abs().amax((1, 2)) > 0
     assert has_gradient.tolist() == [True, False, True]
 
 
 def test_losses_equal_values_computed_by_hand(data):
-    module = WorldModelModule(data.spec, n_members=1, n_elites=1, hidden_sizes=(), beta=0.0)
+    module = WorldModelModule(data.spec, n_members=1, n_elites=1, width=4, n_blocks=0, beta=0.0)
     for parameter in module.network.layers.parameters():
         parameter.data.zero_()
     module.network.highest.data.fill_(50.0)
     module.network.lowest.data.fill_(-50.0)  # wide limits leave the log-variance of the layer unchanged
-    module.network.layers[-1].bias.data[..., 5:10] = 2.0
+    module.network.layers.last.bias.data[..., 5:10] = 2.0
     module.space.target.varies.copy_(torch.tensor([True, True, False, False, True]))
     y = torch.tensor([[[1.0, -1.0, 99.0, 99.0, 2.0]]])
 
@@ -272,7 +272,7 @@ def test_losses_equal_values_computed_by_hand(data):
 def test_training_depends_on_the_seed_only(data):
     def weights(seed):
         pl.seed_everything(seed, verbose=False)
-        module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden_sizes=(8,))
+        module = WorldModelModule(data.spec, n_members=2, n_elites=1, width=8, n_blocks=1)
         make_trainer(2).fit(module, datamodule=data)
         return torch.cat([p.flatten() for p in module.best_network.parameters()])
 
@@ -290,6 +290,8 @@ def test_training_depends_on_the_seed_only(data):
         ({"beta": 2.0}, "world_model.beta: found 2.0"),
         ({"batch_size": 0}, "world_model.batch_size: found 0"),
         ({"patience": 0}, "world_model.patience: found 0"),
+        ({"width": 0}, "world_model.width: found 0, expected at least 1"),
+        ({"n_blocks": -1}, "world_model.n_blocks: found -1, expected at least 0"),
     ],
 )
 def test_invalid_settings_raise_an_error_that_names_them(setting, message):
@@ -298,32 +300,32 @@ def test_invalid_settings_raise_an_error_that_names_them(setting, message):
 
 
 def test_data_of_another_team_raises_an_error(data):
-    module = WorldModelModule(make_spec("other"), n_members=1, n_elites=1, hidden_sizes=(4,))
+    module = WorldModelModule(make_spec("other"), n_members=1, n_elites=1, width=4, n_blocks=1)
     with pytest.raises(UserError, match="its task is 'linear', expected 'other'"):
         make_trainer(1).fit(module, datamodule=data)
 
 
 def test_an_empty_validation_split_raises_an_error(data):
     empty = data.train.select(torch.zeros(0, dtype=torch.long))
-    module = WorldModelModule(data.spec, n_members=1, n_elites=1, hidden_sizes=(4,))
+    module = WorldModelModule(data.spec, n_members=1, n_elites=1, width=4, n_blocks=1)
     with pytest.raises(UserError, match=r"data\.validation_fraction: found 0 validation trajectories"):
         make_trainer(1).fit(module, datamodule=InMemoryDataModule(data.spec, data.train, empty, data.test))
 
 
 def test_a_world_model_without_validation_raises_an_error(data):
     with pytest.raises(UserError, match="world model: found no validated member"):
-        WorldModelModule(data.spec, n_members=1, n_elites=1, hidden_sizes=(4,)).world_model()
+        WorldModelModule(data.spec, n_members=1, n_elites=1, width=4, n_blocks=1).world_model()
 
 
 def test_a_non_finite_loss_raises_an_error(data):
-    module = WorldModelModule(data.spec, n_members=2, n_elites=1, hidden_sizes=(4,))
-    module.network.layers[0].weight.data[1] = torch.nan
+    module = WorldModelModule(data.spec, n_members=2, n_elites=1, width=4, n_blocks=1)
+    module.network.layers.first.weight.data[1] = torch.nan
     with pytest.raises(FloatingPointError, match=r"world model: loss per member \[.*, nan\] in epoch 0"):
         make_trainer(2).fit(module, datamodule=data)
 
 
 def test_gradients_are_clipped_per_member(reacher):
-    module = WorldModelModule(reacher.spec, n_members=3, n_elites=2, hidden_sizes=(8,), max_grad_norm=0.5)
+    module = WorldModelModule(reacher.spec, n_members=3, n_elites=2, width=8, n_blocks=1, max_grad_norm=0.5)
     random = torch.Generator().manual_seed(0)
     before = []
     for parameter in module.network.parameters():
