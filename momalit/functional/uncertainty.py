@@ -5,6 +5,7 @@ All measures are in standardised units, so that a coefficient has the same meani
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from momalit.functional.precision import full_precision
@@ -42,27 +43,29 @@ def max_predicted_variance(log_variance: Tensor) -> Tensor:
     return log_variance.exp().norm(dim=-1).amax(0)
 
 
-def pessimistic_reward(
-    reward: Tensor,
-    u_all: Tensor,
-    u_reward: Tensor,
-    u_aleatoric: Tensor,
-    coefficients: tuple[float, float, float],
-    limit: float,
-    scale: Tensor | float = 1.0,
+def measures(mean: Tensor, log_variance: Tensor | None = None) -> Tensor:
+    """``u_all``, ``u_reward`` and ``u_aleatoric`` of predictions ``(E, B, D)``, stacked: ``(3, B)``.
+
+    Without ``log_variance``, ``u_aleatoric`` is 0.
+    """
+    u_all = ensemble_covariance_norm(mean)
+    noise = torch.zeros_like(u_all) if log_variance is None else max_predicted_variance(log_variance)
+    return torch.stack([u_all, ensemble_reward_variance(mean), noise])
+
+
+def penalty(
+    uncertainties: Tensor, coefficients: tuple[float, float, float], limit: Tensor | float, typical: Tensor
 ) -> Tensor:
-    """``r̃ = r - scale Σ_k λ_k min(u_k, τ)``.
+    """``Σ_k λ_k (min(u_k, τ) - ū_k)``, in standard deviations of the reward.
 
     Args:
-        reward: predicted reward ``(B,)``.
-        u_all: ``(B,)``.
-        u_reward: ``(B,)``.
-        u_aleatoric: ``(B,)``.
-        coefficients: λ of the three uncertainties, in that order.
+        uncertainties: ``(3, B)``, see ``measures``.
+        coefficients: λ of the three uncertainties.
         limit: τ.
-        scale: reward per standardised unit of penalty.
+        typical: ū, the uncertainties at which the penalty is zero, ``(3,)``.
+
+    Returns:
+        ``(B,)``.
     """
-    penalty = sum(
-        weight * u.clamp(max=limit) for weight, u in zip(coefficients, (u_all, u_reward, u_aleatoric), strict=True)
-    )
-    return reward - scale * penalty
+    weights = torch.tensor(coefficients, dtype=uncertainties.dtype, device=uncertainties.device)
+    return weights @ (uncertainties.clamp(max=limit) - typical.to(uncertainties.dtype).unsqueeze(1))

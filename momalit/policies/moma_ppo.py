@@ -18,6 +18,7 @@ from momalit.policies.rollout import collect_rollout, initial_sequence
 from momalit.policies.team_policy import load_policies
 from momalit.training.checkpoints import load_module
 from momalit.training.hyperparameters import plain_arguments
+from momalit.world_model.calibration import UncertaintyLevels
 from momalit.world_model.dynamics import WorldModel
 from momalit.world_model.imagination import ImaginedEnv, Pessimism
 from momalit.world_model.module import WorldModelModule
@@ -77,6 +78,7 @@ class MOMAPPOModule(PPOModule):
                 f"model.initial_state_fraction: found {initial_state_fraction}, expected a number from 0 to 1"
             )
         self.world_model: WorldModel | None = None
+        self.levels = UncertaintyLevels()
         self._unfinished: tuple[Sequence, Tensor, Tensor] | None = None
 
     # --- world model and warm start --------------------------------------------------------------------------------
@@ -85,6 +87,8 @@ class MOMAPPOModule(PPOModule):
         super().setup(stage)
         if stage == "fit" and self.world_model is None:
             self.prepare(self.hparams["world_model"], self.hparams["warm_start"])
+            held_out = self.data.validation if len(self.data.validation) else self.data.train
+            self.levels.fit(self.model, held_out, self.pessimism.threshold)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -197,7 +201,12 @@ class MOMAPPOModule(PPOModule):
 
     def _imagined_env(self, pessimism: Pessimism, generator: torch.Generator) -> ImaginedEnv:
         return ImaginedEnv(
-            self.model, pessimism, self.hparams["sample_predictions"], generator, self.hparams["elite_per_rollout"]
+            self.model,
+            pessimism,
+            self.hparams["sample_predictions"],
+            generator,
+            self.hparams["elite_per_rollout"],
+            self.levels,
         )
 
     def imagine(self, start: Sequence, n_steps: int, generator: torch.Generator) -> Rollout:

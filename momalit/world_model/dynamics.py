@@ -99,9 +99,7 @@ class WorldModel(nn.Module):
         termination: ``learned`` (predicted by the ensemble), or ``never`` if only time limits end an episode.
     """
 
-    def __init__(
-        self, spec: TeamSpec, n_elites: int, width: int, n_blocks: int, termination: str = "learned"
-    ) -> None:
+    def __init__(self, spec: TeamSpec, n_elites: int, width: int, n_blocks: int, termination: str = "learned") -> None:
         super().__init__()
         self.architecture: dict[str, Any] = {
             "n_elites": n_elites,

@@ -10,6 +10,7 @@ from torch import Tensor
 from momalit.core.errors import UserError
 from momalit.core.records import Step
 from momalit.functional import uncertainty
+from momalit.world_model.calibration import UncertaintyLevels
 from momalit.world_model.dynamics import WorldModel
 
 STOP_VALUES = ("pessimistic", "bootstrap")
@@ -19,22 +20,26 @@ STOP_VALUES = ("pessimistic", "bootstrap")
 class Pessimism:
     """Penalties and limits that keep the policies where the model is accurate.
 
-    Uncertainties are in standardised units; penalties are in units of the reward's standard deviation.
+    Uncertainties are in standardised units; penalties are in units of the reward's standard deviation. A step costs the
+    difference between its uncertainty and the mean on held-out data, so that the penalty alone makes no end of an
+    episode worth more than going on within the data.
 
     Args:
         lambda_all: λ_all, coefficient of the ensemble's disagreement on state and reward.
         lambda_reward: λ_reward, coefficient of the ensemble's disagreement on the reward.
         lambda_aleatoric: λ_aleatoric, coefficient of the largest predicted noise.
-        threshold: τ, the cap of each uncertainty and the limit of the adaptive horizon.
+        threshold: τ, the cap of each uncertainty and the limit of the adaptive horizon; None for the 99 % quantile of
+            the disagreement on held-out data.
         clip_to_data: clip predicted states and rewards to the dataset's bounding box.
         adaptive_horizon: stop a rollout when the disagreement on state and reward exceeds τ.
-        stop_value: value after such a stop: ``pessimistic`` (the lowest return in the dataset) or ``bootstrap``.
+        stop_value: value after such a stop: ``pessimistic`` (the lowest return in the dataset, if its episodes went on
+            where a time limit ended them) or ``bootstrap``.
     """
 
     lambda_all: float = 1.0
     lambda_reward: float = 1.0
     lambda_aleatoric: float = 0.0
-    threshold: float = 1.0
+    threshold: float | None = None
     clip_to_data: bool = True
     adaptive_horizon: bool = True
     stop_value: str = "pessimistic"
@@ -47,8 +52,13 @@ class Pessimism:
         for name in ("lambda_all", "lambda_reward", "lambda_aleatoric"):
             if getattr(self, name) < 0:
                 raise UserError(f"pessimism.{name}: found {getattr(self, name)}, expected a number of at least 0")
-        if self.threshold <= 0:
+        if self.threshold is not None and self.threshold <= 0:
             raise UserError(f"pessimism.threshold: found {self.threshold}, expected a number above 0")
+
+    @property
+    def coefficients(self) -> tuple[float, float, float]:
+        """λ_all, λ_reward and λ_aleatoric."""
+        return self.lambda_all, self.lambda_reward, self.lambda_aleatoric
 
     @classmethod
     def none(cls) -> Pessimism:
@@ -68,6 +78,7 @@ class ImaginedEnv:
         sample_predictions: add the predicted noise to the elite's mean.
         generator: random number generator on the model's device.
         elite_per_rollout: use one elite for a whole rollout.
+        levels: the uncertainties on held-out data; None for penalties from zero and the τ of ``pessimism``.
     """
 
     def __init__(
@@ -77,6 +88,7 @@ class ImaginedEnv:
         sample_predictions: bool = False,
         generator: torch.Generator | None = None,
         elite_per_rollout: bool = False,
+        levels: UncertaintyLevels | None = None,
     ) -> None:
         self.model, self.pessimism, self.sample_predictions, self.generator = (
             model,
@@ -85,6 +97,11 @@ class ImaginedEnv:
             generator,
         )
         self.elite_per_rollout = elite_per_rollout
+        if levels is None:
+            levels = UncertaintyLevels().to(model.space.reward_low.device)
+            if pessimism.threshold is not None:
+                levels.limit.fill_(pessimism.threshold)
+        self.levels = levels
         self._u_all: list[Tensor] = []
         self._penalty: list[Tensor] = []
 
@@ -122,32 +139,27 @@ class ImaginedEnv:
         if pessimism.clip_to_data:
             state = state.clamp(space.state_low, space.state_high)
             reward = reward.clamp(space.reward_low, space.reward_high)
-        u_all = uncertainty.ensemble_covariance_norm(prediction.mean)
-        penalised = uncertainty.pessimistic_reward(
-            reward,
-            u_all,
-            uncertainty.ensemble_reward_variance(prediction.mean),
-            uncertainty.max_predicted_variance(prediction.log_variance)
-            if pessimism.lambda_aleatoric
-            else torch.zeros_like(u_all),
-            (pessimism.lambda_all, pessimism.lambda_reward, pessimism.lambda_aleatoric),
-            pessimism.threshold,
-            space.reward_scale,
+        uncertainties = uncertainty.measures(
+            prediction.mean, prediction.log_variance if pessimism.lambda_aleatoric else None
+        )
+        u_all = uncertainties[0]
+        penalty = space.reward_scale * uncertainty.penalty(
+            uncertainties, pessimism.coefficients, self.levels.limit, self.levels.typical
         )
         valid = self.active
         false = torch.zeros_like(valid)
         # A stop has priority: where the model is too uncertain, its terminations are not to be believed either.
-        stopped = valid & (u_all > pessimism.threshold) if pessimism.adaptive_horizon else false
+        stopped = valid & (u_all > self.levels.limit) if pessimism.adaptive_horizon else false
         terminated = (
             valid & ~stopped & self._sample_terminations(prediction.termination[elite, rows])
             if model.termination == "learned"
             else false
         )
         self._u_all.append(u_all)
-        self._penalty.append(reward - penalised)
+        self._penalty.append(penalty)
         self.active = valid & ~terminated & ~stopped
         self.state = torch.where(valid.unsqueeze(-1), state, self.state)
-        return Step(self.state, penalised * valid, terminated, false, valid, false, stopped)
+        return Step(self.state, (reward - penalty) * valid, terminated, false, valid, false, stopped)
 
     def sample_elites(self, count: int) -> Tensor:
         """Samples elite indices uniformly, ``(count,)``."""

@@ -7,7 +7,8 @@ from momalit.functional.uncertainty import (
     ensemble_covariance_norm,
     ensemble_reward_variance,
     max_predicted_variance,
-    pessimistic_reward,
+    measures,
+    penalty,
 )
 
 
@@ -52,8 +53,18 @@ def test_max_predicted_variance_by_hand():
     torch.testing.assert_close(max_predicted_variance(variance.log()), torch.tensor([5.0]))
 
 
-def test_pessimistic_reward_by_hand():
-    # 10 - 0.5 * (1 * min(3, 2) + 2 * min(1, 2) + 4 * min(9, 2)) = 10 - 0.5 * (2 + 2 + 8).
-    arguments = [torch.tensor([x]) for x in (10.0, 3.0, 1.0, 9.0)]
-    assert pessimistic_reward(*arguments, coefficients=(1.0, 2.0, 4.0), limit=2.0, scale=0.5).tolist() == [4.0]
-    assert pessimistic_reward(*arguments, coefficients=(0.0, 0.0, 0.0), limit=2.0).tolist() == [10.0]
+def test_measures_are_stacked():
+    mean, log_variance = torch.randn(4, 6, 3), torch.randn(4, 6, 3)
+    stacked = measures(mean, log_variance)
+    assert torch.equal(stacked[0], ensemble_covariance_norm(mean))
+    assert torch.equal(stacked[1], ensemble_reward_variance(mean))
+    assert torch.equal(stacked[2], max_predicted_variance(log_variance))
+    assert measures(mean)[2].tolist() == [0.0] * 6
+
+
+def test_penalty_by_hand():
+    u, typical = torch.tensor([[3.0], [1.0], [9.0]]), torch.tensor([0.5, 0.25, 1.0])
+    # 1 * (min(3, 2) - 0.5) + 2 * (min(1, 2) - 0.25) + 4 * (min(9, 2) - 1).
+    assert penalty(u, (1.0, 2.0, 4.0), 2.0, typical).tolist() == [1.5 + 1.5 + 4.0]
+    assert penalty(u, (1.0, 2.0, 4.0), torch.tensor(2.0), torch.zeros(3)).tolist() == [12.0]
+    assert penalty(u, (0.0, 0.0, 0.0), 2.0, typical).tolist() == [0.0]

@@ -165,10 +165,10 @@ def test_rollouts_that_ended_keep_their_state(spec):
 
 
 def test_an_uncertain_termination_is_a_stop(spec):
-    step = make_env(KnownModel(spec, spread=5.0), Pessimism(), start=1.9).step(joint_action(0.5))
+    step = make_env(KnownModel(spec, spread=5.0), Pessimism(threshold=1.0), start=1.9).step(joint_action(0.5))
     assert step.stopped.all()
     assert not step.terminated.any()
-    certain = make_env(KnownModel(spec, spread=0.1), Pessimism(), start=1.9).step(joint_action(0.5))
+    certain = make_env(KnownModel(spec, spread=0.1), Pessimism(threshold=1.0), start=1.9).step(joint_action(0.5))
     assert certain.terminated.all()
     assert not certain.stopped.any()
 
