@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from momalit.world_model.dynamics import WorldModel
 from momalit.world_model.imagination import ImaginedEnv, Pessimism
 from momalit.world_model.module import WorldModelModule
 
+logger = logging.getLogger(__name__)
+
+MANY_STOPS, ITERATIONS_BETWEEN_WARNINGS = 0.5, 50
 _KEY = "world_model"
 
 
@@ -79,6 +83,7 @@ class MOMAPPOModule(PPOModule):
             )
         self.world_model: WorldModel | None = None
         self.levels = UncertaintyLevels()
+        self._next_warning = 0
         self._unfinished: tuple[Sequence, Tensor, Tensor] | None = None
 
     # --- world model and warm start --------------------------------------------------------------------------------
@@ -147,6 +152,19 @@ class MOMAPPOModule(PPOModule):
         if "continuing" in state:
             *parts, alive, elite = (tensor.to(self.device) for tensor in state["continuing"])
             self._unfinished = Sequence(*parts), alive, elite
+
+    def after_iteration(self, rollout: Rollout) -> None:
+        """Warns if most rollouts stop early, because the team then learns from almost nothing."""
+        stopped, steps = float(rollout.stopped.any(0).float().mean()), float(rollout.valid.sum(0).float().mean())
+        due = self.current_epoch >= self._next_warning and self.global_rank == 0
+        if due and stopped > MANY_STOPS and steps < rollout.n_steps / 2:
+            self._next_warning = self.current_epoch + ITERATIONS_BETWEEN_WARNINGS
+            logger.warning(
+                "iteration %d: %.0f %% of the imagined rollouts stop, after %.1f of %d steps on average, because the"
+                " world model is less certain than model.pessimism.threshold (%.3g) asks. The team hardly practises:"
+                " train the world model longer, clone the data first (warm_start), or raise the threshold.",
+                self.current_epoch + 1, 100 * stopped, steps, rollout.n_steps, float(self.levels.limit),
+            )  # fmt: skip
 
     # --- imagination -----------------------------------------------------------------------------------------------
     @property

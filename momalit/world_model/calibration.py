@@ -9,8 +9,8 @@ from momalit.core.trajectories import Trajectories
 from momalit.functional import uncertainty
 from momalit.world_model.dynamics import WorldModel
 
-STOP_QUANTILE = 0.99
-MIN_LIMIT = 1e-3  # a variance of 0.1 % of the targets' is not worth a stop, however exact the model
+STOP_QUANTILE = 0.999
+MIN_LIMIT = 0.01  # smaller disagreement (a variance of 1 % of the targets') does not matter, however exact the model is
 
 
 class UncertaintyLevels(nn.Module):
@@ -37,7 +37,7 @@ class UncertaintyLevels(nn.Module):
         Args:
             model: the world model.
             data: trajectories that did not train the model.
-            limit: τ; None for the 99 % quantile of ``u_all``.
+            limit: τ; None for the 99.9 % quantile of ``u_all``.
             chunk: transitions per forward pass.
         """
         parts = []

@@ -49,7 +49,7 @@ class ModelSpace(nn.Module):
 
     @torch.no_grad()
     def fit(self, data: Trajectories, discount: float) -> None:
-        """Sets the statistics, the bounding box and the worst return to those of ``data``, and whether it terminates."""
+        """Sets statistics, bounding box, worst return and whether episodes terminate to those of ``data``."""
         # One column at a time: the inputs and targets of the whole dataset would take several times its memory.
         row, states = data.row, data.state.split(1, 1)
         actions = (data.action.flatten(1)[:, column] for column in self.joint_index.split(1))

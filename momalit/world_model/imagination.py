@@ -28,7 +28,7 @@ class Pessimism:
         lambda_all: λ_all, coefficient of the ensemble's disagreement on state and reward.
         lambda_reward: λ_reward, coefficient of the ensemble's disagreement on the reward.
         lambda_aleatoric: λ_aleatoric, coefficient of the largest predicted noise.
-        threshold: τ, the cap of each uncertainty and the limit of the adaptive horizon; None for the 99 % quantile of
+        threshold: τ, the cap of each uncertainty and the limit of the adaptive horizon; None for the 99.9 % quantile of
             the disagreement on held-out data.
         clip_to_data: clip predicted states and rewards to the dataset's bounding box.
         adaptive_horizon: stop a rollout when the disagreement on state and reward exceeds τ.

@@ -18,7 +18,7 @@ from momalit.training.checkpoints import load_module
 from momalit.world_model.imagination import Pessimism
 from momalit.world_model.module import WorldModelModule
 
-ITERATIONS = 32
+ITERATIONS, LIMIT = 32, 0.1
 SMALL = {"horizon": 10, "n_rollouts": 64, "burn_in": 2, "width": 32, "gru_size": 16, "lr": 3e-3}
 
 
@@ -40,9 +40,9 @@ def world_model(data, tmp_path_factory):
     """The path of a trained checkpoint."""
     pl.seed_everything(0, verbose=False)
     module = WorldModelModule(
-        data.spec, n_members=4, n_elites=3, width=32, n_blocks=1, lr=3e-3, batch_size=64, termination="never"
+        data.spec, n_members=4, n_elites=3, width=64, n_blocks=1, lr=3e-3, batch_size=64, termination="never"
     )
-    trainer = make_trainer(20)
+    trainer = make_trainer(80)
     trainer.fit(module, datamodule=data)
     path = tmp_path_factory.mktemp("world_model") / "last.ckpt"
     trainer.save_checkpoint(path)
@@ -52,7 +52,7 @@ def world_model(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(data, world_model):
     pl.seed_everything(0, verbose=False)
-    module = MOMAPPOModule(data.spec, world_model=str(world_model), **SMALL)
+    module = MOMAPPOModule(data.spec, world_model=str(world_model), pessimism=Pessimism(threshold=LIMIT), **SMALL)
     trainer = make_trainer(ITERATIONS, [Evaluation(episodes=4, imagined_episodes=16)])
     trainer.fit(module, datamodule=data)
     return module, trainer
@@ -95,6 +95,7 @@ def test_cloned_team_coordinates_only_by_chance(cloned_team):
 def test_training_reduces_rollouts_stopped_by_uncertainty(data, world_model, trained):
     fresh = MOMAPPOModule(data.spec, **SMALL)
     fresh.prepare(world_model, None)
+    fresh.levels.load_state_dict(trained[0].levels.state_dict())
     start = data.train.sequence(torch.arange(0, 800, 4), 2)
     stopped = [
         m.imagine(start, 10, torch.Generator().manual_seed(0)).stopped.any(0).float().mean()
@@ -350,6 +351,19 @@ def test_stop_value_follows_its_setting(data, world_model):
     assert float(module.stop_value()) == float(train.discounted_returns(0.99, continuation).min())
     module.pessimism.stop_value = "bootstrap"
     assert module.stop_value() is None
+
+
+@pytest.mark.parametrize("threshold", [1e-9, 1e9])
+def test_a_run_whose_rollouts_stop_at_once_says_so(data, world_model, caplog, threshold):
+    module = MOMAPPOModule(data.spec, world_model=str(world_model), pessimism=Pessimism(threshold=threshold), **SMALL)
+    make_trainer(2).fit(module, datamodule=data)
+    warnings = [r.getMessage() for r in caplog.records if "imagined rollouts stop" in r.getMessage()]
+    if threshold > 1:
+        assert not warnings
+    else:
+        assert len(warnings) == 1
+        assert "iteration 1: 100 % of the imagined rollouts stop, after 1.0 of 10 steps on average" in warnings[0]
+        assert "model.pessimism.threshold (1e-09)" in warnings[0]
 
 
 def test_seed_determines_the_weights(data, world_model):
