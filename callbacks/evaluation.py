@@ -9,6 +9,7 @@ from torch import Tensor
 
 from momalit.core.distributed import gather_objects
 from momalit.core.errors import UserError
+from momalit.core.records import Rollout
 from momalit.envs import references
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.envs.workers import worker_count
@@ -122,8 +123,13 @@ class Evaluation(pl.Callback):
             returns[process::world_size] = part
         return returns
 
-    def imagined_returns(self, module: MOMAPPOModule) -> Tensor:
-        """Returns the unpenalised returns of world model rollouts from initial states of the training episodes."""
+    def imagine(self, module: MOMAPPOModule) -> Rollout:
+        """Episodes in the world model from initial states of the training episodes, without penalties."""
         data = module.data.train
         first = data.first[: self.imagined_episodes]
-        return module.imagined_returns(data.state[data.row[first]].to(module.device), module.spec.horizon)
+        return module.imagine_episodes(data.state[data.row[first]].to(module.device), module.spec.horizon)
+
+    def imagined_returns(self, module: MOMAPPOModule) -> Tensor:
+        """Returns of ``imagine``, undiscounted."""
+        rollout = self.imagine(module)
+        return (rollout.reward * rollout.valid).sum(0)

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from callbacks.evaluation import Evaluation
 from momalit.core.distributed import gather_objects
+from momalit.core.records import Rollout
 from momalit.envs import references
 from momalit.policies.coverage import VisitRecorder, distance_to_data
+from momalit.policies.model_check import errors_on_path, over_time
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.studies.statistics import bootstrap_interval
@@ -53,20 +55,36 @@ def final_report(
     returns: dict[str, Tensor] = {}
     imagined: dict[str, float | None] = {"last": None, "best": None}
     share, visits = (trainer.global_rank, trainer.world_size), {"last": VisitRecorder()}
+    model_check: dict[str, Any] | None = None
     last = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
     for name, weights in _weights_to_evaluate(trainer, last):
         model.load_state_dict(weights)
         returns[name] = evaluation.episode_returns(model, "test", evaluation.test_episodes, *share, visits.get(name))
         if isinstance(model, MOMAPPOModule) and model.world_model is not None:
-            imagined[name] = float(evaluation.imagined_returns(model).mean())
+            rollout = evaluation.imagine(model)
+            imagined[name] = float((rollout.reward * rollout.valid).sum(0).mean())
+            if name == "last":
+                model_check = _check_model(model, visits["last"], rollout)
     model.load_state_dict(last)
     distance = _distance(visits["last"].visited, datamodule)
     results = _results(model, datamodule, returns, imagined, distance, seed, started, evaluation.deterministic)
+    results["model_check"] = model_check
     if trainer.is_global_zero:
         write_json(run_dir / RESULTS, results)
         Console().print(results_table(results))
+        if model_check is not None:
+            Console().print(model_check_table(model_check))
     return results
+
+
+def _check_model(model: MOMAPPOModule, visits: VisitRecorder, imagined: Rollout) -> dict[str, Any] | None:
+    """Where imagination and this process's real episodes part; None without real episodes or a test split."""
+    visited, held_out = visits.transitions, model.data.test
+    if visited is None or not len(held_out):
+        return None
+    errors = errors_on_path(model.model, visited, held_out)
+    return {**errors, "over_time": over_time(visits.rewards, imagined, len(visits.rewards[0]))}
 
 
 def _weights_to_evaluate(trainer: pl.Trainer, last: dict[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:
@@ -179,6 +197,27 @@ def results_table(results: dict[str, Any]) -> Table:
     table.add_section()
     row("last checkpoint", results["return_last"], results["return_last_interval"], results["imagined_last"])
     row("best checkpoint", results["return_best"], results["return_best_interval"], results["imagined_best"])
+    return table
+
+
+def model_check_table(check: dict[str, Any]) -> Table:
+    """Returns a table of the entry ``model_check`` of ``results.json`` for the console."""
+    target, bias = next(iter(check["path"]["bias"].items()))
+    error, doubt = (f"{check['path'][name]:.3g} ({check['held_out'][name]:.3g})" for name in ("error", "uncertainty"))
+    table = Table(
+        title="Imagination and reality over time, last checkpoint",
+        caption=(
+            f"the model on the team's path (on held-out data): squared error {error}, uncertainty {doubt};"
+            f" largest bias {target}: {bias:+.2f} standard deviations a step"
+        ),
+    )
+    table.add_column("steps")
+    for column in ("reward", "imagined", "running", "imagined"):
+        table.add_column(column, justify="right")
+    for part in check["over_time"]:
+        cells = (f"{part['real_reward']:.3f}", f"{part['imagined_reward']:.3f}")
+        running = (f"{part['real_running']:.0%}", f"{part['imagined_running']:.0%}")
+        table.add_row(f"{part['from']} to {part['to']}", *cells, *running)
     return table
 
 

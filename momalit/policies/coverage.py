@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from momalit.core.records import Step
+from momalit.core.records import Step, Transitions
 from momalit.core.trajectories import Trajectories
 
 MAX_VISITED, MAX_DATASET = 2_000, 20_000
 
 
 class VisitRecorder:
-    """Wraps an environment and records the states and joint actions of its episodes."""
+    """Wraps an environment and records the transitions of its episodes."""
 
     def __init__(self) -> None:
         self._env: Any = None
-        self._parts: list[Tensor] = []
+        self._parts: list[Transitions] = []
 
     def wrap(self, env: Any) -> VisitRecorder:
         """Returns a replacement for ``env``, a ``VectorTeamEnv``, that records its episodes."""
@@ -33,16 +34,31 @@ class VisitRecorder:
 
     def step(self, action: Tensor) -> Step:
         """Steps the environment and records the steps of running episodes."""
-        visit = torch.cat([self._state, action.flatten(1)], 1)  # before the environment overwrites its own tensors
+        before, action = self._state.clone(), action.clone()  # before the environment overwrites its own tensors
         step: Step = self._env.step(action)
-        self._parts.append(visit[step.valid])
+        after = Transitions(before, action, step.reward, step.state, step.terminated).map(torch.clone)
+        self._parts.append(after.map(lambda tensor: tensor[step.valid]))
         self._state = step.state
         return step
 
     @property
+    def transitions(self) -> Transitions | None:
+        """The recorded transitions, in the order of time; None before the first step."""
+        if not self._parts:
+            return None
+        names = [field.name for field in fields(Transitions)]
+        return Transitions(*(torch.cat([getattr(part, name) for part in self._parts]) for name in names))
+
+    @property
+    def rewards(self) -> list[Tensor]:
+        """The rewards of the running episodes at every time step."""
+        return [part.reward for part in self._parts]
+
+    @property
     def visited(self) -> Tensor:
         """Recorded states, each concatenated with its joint action, ``(N, S + A U)``."""
-        return torch.cat(self._parts) if self._parts else torch.zeros(0, 0)
+        recorded = self.transitions
+        return torch.zeros(0, 0) if recorded is None else torch.cat([recorded.state, recorded.action.flatten(1)], 1)
 
 
 def distance_to_data(visited: Tensor, train: Trajectories, held_out: Trajectories) -> float | None:

@@ -257,21 +257,22 @@ class MOMAPPOModule(PPOModule):
         return self.model.space.worst_return if self.pessimism.stop_value == "pessimistic" else None
 
     @torch.no_grad()
-    def imagined_returns(self, states: Tensor, n_steps: int, seed: int = 0) -> Tensor:
-        """Undiscounted, unpenalised return of the deterministic team in the model, for comparison with its real return.
+    def imagine_episodes(self, states: Tensor, n_steps: int, seed: int = 0) -> Rollout:
+        """Episodes of the deterministic team in the model, without pessimism, for comparison with real ones.
 
         Args:
             states: initial states of episodes ``(B, S)``.
             n_steps: the task's horizon.
             seed: seed for sampling elites.
-
-        Returns:
-            ``(B,)``.
         """
         generator = torch.Generator(self.device).manual_seed(seed)
         env = self._imagined_env(Pessimism.none(), generator)
         states = states.to(self.dtype)
         env.reset(states)
         start = initial_sequence(states, self.spec.n_agents, self.spec.action_size)
-        rollout = collect_rollout(env, self.deployed, start, n_steps, None)
+        return collect_rollout(env, self.deployed, start, n_steps, None)
+
+    def imagined_returns(self, states: Tensor, n_steps: int, seed: int = 0) -> Tensor:
+        """Undiscounted, unpenalised returns of ``imagine_episodes``, ``(B,)``."""
+        rollout = self.imagine_episodes(states, n_steps, seed)
         return (rollout.reward * rollout.valid).sum(0)
