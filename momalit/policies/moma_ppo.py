@@ -51,9 +51,6 @@ class MOMAPPOModule(PPOModule):
         reset_fraction: fraction of rollouts that restart from dataset states in each iteration. The others continue
             until the model terminates or stops them, so that the team also trains on the states that it reaches. With
             1 every rollout starts from the dataset.
-        final_reset_fraction: value of ``reset_fraction`` in the second half of the training, reached linearly in the
-            first half; None for no change. Many resets show the team the whole dataset, few resets the late steps of
-            its own episodes: a rollout continues for ``horizon / reset_fraction`` steps on average.
         initial_state_fraction: fraction of start states that are the first step of an episode; the others are any step
             of the dataset. Increase it if rollouts are long, since first steps are rare otherwise.
         compiled: compile the world model's network with ``torch.compile``.
@@ -70,7 +67,6 @@ class MOMAPPOModule(PPOModule):
         sample_predictions: bool = False,
         elite_per_rollout: bool = False,
         reset_fraction: float = 1.0,
-        final_reset_fraction: float | None = None,
         initial_state_fraction: float = 0.0,
         compiled: bool = False,
         **kwargs: Any,
@@ -79,9 +75,8 @@ class MOMAPPOModule(PPOModule):
         super().__init__(spec, **kwargs)
         self.save_hyperparameters(arguments)
         self.pessimism = Pessimism(**pessimism) if isinstance(pessimism, Mapping) else pessimism or Pessimism()
-        for name, fraction in (("reset_fraction", reset_fraction), ("final_reset_fraction", final_reset_fraction)):
-            if fraction is not None and not 0 < fraction <= 1:
-                raise UserError(f"model.{name}: found {fraction}, expected a number above 0 and up to 1")
+        if not 0 < reset_fraction <= 1:
+            raise UserError(f"model.reset_fraction: found {reset_fraction}, expected a number above 0 and up to 1")
         if not 0 <= initial_state_fraction <= 1:
             raise UserError(
                 f"model.initial_state_fraction: found {initial_state_fraction}, expected a number from 0 to 1"
@@ -98,7 +93,7 @@ class MOMAPPOModule(PPOModule):
         if stage == "fit" and self.world_model is None:
             self.prepare(self.hparams["world_model"], self.hparams["warm_start"])
             held_out = self.data.validation if len(self.data.validation) else self.data.train
-            self.levels.fit(self.model, held_out, self.pessimism.threshold)
+            self.levels.fit(self.model, held_out, self.pessimism.fixed_threshold)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -190,8 +185,7 @@ class MOMAPPOModule(PPOModule):
             )
             index = torch.where(use_initial, initial, index)
         start = data.sequence(index.to(data.reward.device), self.burn_in).to(self.device).floating(self.dtype)
-        if self.reset_fraction == 1:
-            self._unfinished = None
+        if self.hparams["reset_fraction"] == 1:
             return self.imagine(start, self.horizon, generator)
         env = self._imagined_env(self.pessimism, generator)
         env.reset(start.state[-1])
@@ -204,20 +198,13 @@ class MOMAPPOModule(PPOModule):
         self._unfinished = recent, rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
         return rollout
 
-    @property
-    def reset_fraction(self) -> float:
-        """The fraction of rollouts that are reset in this iteration."""
-        first, final = self.hparams["reset_fraction"], self.hparams["final_reset_fraction"]
-        total = self.trainer.max_epochs if final is not None else None
-        if final is None or not total or total < 1:
-            return float(first)
-        return float(first + (final - first) * min(2 * self.current_epoch / total, 1.0))
-
     def _continue_rollouts(self, start: Sequence, elite: Tensor, generator: torch.Generator) -> tuple[Sequence, Tensor]:
         """Replaces starts by unfinished rollouts that are not reset; these keep their history and elite."""
         assert self._unfinished is not None
         recent, alive, old_elite = self._unfinished
-        continues = alive & (torch.rand(alive.shape, generator=generator, device=alive.device) >= self.reset_fraction)
+        continues = alive & (
+            torch.rand(alive.shape, generator=generator, device=alive.device) >= self.hparams["reset_fraction"]
+        )
         self.record({"imagined/continued": continues.float().mean()})
 
         def select(old: Tensor, new: Tensor) -> Tensor:

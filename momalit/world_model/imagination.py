@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,8 +29,8 @@ class Pessimism:
         lambda_all: λ_all, coefficient of the ensemble's disagreement on state and reward.
         lambda_reward: λ_reward, coefficient of the ensemble's disagreement on the reward.
         lambda_aleatoric: λ_aleatoric, coefficient of the largest predicted noise.
-        threshold: τ, the cap of each uncertainty and the limit of the adaptive horizon; None for the 99.9 % quantile of
-            the disagreement on held-out data.
+        threshold: τ, the cap of each uncertainty and the limit of the adaptive horizon; ``auto`` for the 99.9 %
+            quantile of the disagreement on held-out data.
         clip_to_data: clip predicted states and rewards to the dataset's bounding box.
         adaptive_horizon: stop a rollout when the disagreement on state and reward exceeds τ.
         stop_value: value after such a stop: ``pessimistic`` (the lowest return in the dataset, if its episodes went on
@@ -39,7 +40,7 @@ class Pessimism:
     lambda_all: float = 1.0
     lambda_reward: float = 1.0
     lambda_aleatoric: float = 0.0
-    threshold: float | None = None
+    threshold: float | Literal["auto"] = "auto"
     clip_to_data: bool = True
     adaptive_horizon: bool = True
     stop_value: str = "pessimistic"
@@ -52,8 +53,13 @@ class Pessimism:
         for name in ("lambda_all", "lambda_reward", "lambda_aleatoric"):
             if getattr(self, name) < 0:
                 raise UserError(f"pessimism.{name}: found {getattr(self, name)}, expected a number of at least 0")
-        if self.threshold is not None and self.threshold <= 0:
+        if self.fixed_threshold is not None and self.fixed_threshold <= 0:
             raise UserError(f"pessimism.threshold: found {self.threshold}, expected a number above 0")
+
+    @property
+    def fixed_threshold(self) -> float | None:
+        """τ, or None if it comes from the data."""
+        return None if self.threshold == "auto" else self.threshold
 
     @property
     def coefficients(self) -> tuple[float, float, float]:
@@ -99,8 +105,8 @@ class ImaginedEnv:
         self.elite_per_rollout = elite_per_rollout
         if levels is None:
             levels = UncertaintyLevels().to(model.space.reward_low.device)
-            if pessimism.threshold is not None:
-                levels.limit.fill_(pessimism.threshold)
+            if pessimism.fixed_threshold is not None:
+                levels.limit.fill_(pessimism.fixed_threshold)
         self.levels = levels
         self._u_all: list[Tensor] = []
         self._penalty: list[Tensor] = []

@@ -147,7 +147,7 @@ def test_rollouts_continue_unless_ended_or_reset(data, world_model):
 
 @pytest.mark.parametrize(
     ("name", "fraction"),
-    [("reset_fraction", 0.0), ("reset_fraction", 1.5), ("final_reset_fraction", 0.0), ("initial_state_fraction", -0.1)],
+    [("reset_fraction", 0.0), ("reset_fraction", 1.5), ("initial_state_fraction", -0.1)],
 )
 def test_fraction_outside_its_range_is_rejected(data, name, fraction):
     with pytest.raises(UserError, match=rf"model.{name}: found {fraction}, expected a number"):
@@ -172,18 +172,6 @@ def test_checkpoint_restores_the_team(trained, data, tmp_path):
     assert result["test/imagined"] == pytest.approx(10.0, abs=0.3)
 
 
-def test_the_fraction_of_resets_changes_in_the_first_half(data):
-    module = MOMAPPOModule(data.spec, **SMALL, reset_fraction=0.25, final_reset_fraction=0.05)
-    module._trainer = SimpleNamespace(max_epochs=40, current_epoch=0)
-    fractions = []
-    for module._trainer.current_epoch in (0, 10, 20, 39):
-        fractions.append(module.reset_fraction)
-    assert fractions == pytest.approx([0.25, 0.15, 0.05, 0.05])
-    module._trainer.max_epochs = -1  # unlimited
-    assert module.reset_fraction == 0.25
-    assert MOMAPPOModule(data.spec, **SMALL, reset_fraction=0.25).reset_fraction == 0.25
-
-
 @pytest.mark.parametrize("reset_fraction", [1.0, 0.3])
 def test_resumed_run_equals_uninterrupted_run(data, world_model, tmp_path, reset_fraction):
     class Interrupt(pl.Callback):
@@ -199,7 +187,6 @@ def test_resumed_run_equals_uninterrupted_run(data, world_model, tmp_path, reset
             "target_entropy": 0.4,
             "target_kl": 0.01,
             "reset_fraction": reset_fraction,
-            "final_reset_fraction": 0.2,
         }
         return MOMAPPOModule(data.spec, world_model=str(world_model), **settings)
 
