@@ -25,6 +25,10 @@ MISTAKES = [
         (*FIT, "--world_model.n_block", "3"),
         "world_model.n_block: world_model has no such setting; did you mean n_blocks?",
     ),
+    (
+        (*FIT, "--model.pessimism.threshold", "lots"),
+        "model.pessimism.threshold: found 'lots', expected float or auto",
+    ),
     ((*FIT, "--model.n_rollouts", "many"), "model.n_rollouts: found 'many', expected int"),
     ((*FIT, "--trainer.max_epochs", "x"), "trainer.max_epochs: found 'x', expected int or null"),
     ((*FIT, "--model.pessimism.lambda_all", "x"), "model.pessimism.lambda_all: found 'x', expected float"),

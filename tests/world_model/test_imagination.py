@@ -257,6 +257,11 @@ def test_invalid_pessimism_raises_an_error_that_names_the_setting(setting, messa
         Pessimism(**setting)
 
 
+def test_the_threshold_may_come_from_the_data():
+    assert Pessimism().fixed_threshold is None
+    assert Pessimism(threshold=0.5).fixed_threshold == 0.5
+
+
 def test_a_rollout_may_use_one_elite_for_all_steps(spec):
     model = KnownModel(spec, spread=0.1)
     env = ImaginedEnv(model, NO_PESSIMISM, generator=torch.Generator().manual_seed(0), elite_per_rollout=True)
