@@ -57,7 +57,7 @@ def test_a_training_step_of_the_world_model(spec):
 @pytest.mark.parametrize("sample", [False, True])
 def test_an_imagined_rollout(spec, sample):
     actor = PPOModule(spec, width=16, gru_size=8).to(META).actor
-    model = WorldModel(spec, 3, (16,)).to(META)
+    model = WorldModel(spec, 3, 16, 1).to(META)
     env = ImaginedEnv(model, Pessimism(lambda_aleatoric=1.0), sample)
     start = initial_sequence(empty(B, S), 2, 3)
     env.reset(start.state[-1])
