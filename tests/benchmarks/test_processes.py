@@ -23,7 +23,7 @@ pytestmark = pytest.mark.benchmark
 TRANSITIONS = 20_000
 POLICIES = {"width": 256, "gru_size": 128, "horizon": 10, "pessimism": {"adaptive_horizon": False}}
 WORKLOADS: dict[str, tuple[str, dict[str, Any], str]] = {  # kind, settings, the setting of the batch size
-    "world model 4x200, batch 256": ("world_model", {"batch_size": 256}, "batch_size"),
+    "world model 200-2, batch 256": ("world_model", {"batch_size": 256}, "batch_size"),
     "policies, 202 rollouts, 31 minibatches": ("policies", {"n_rollouts": 202, "n_minibatches": 31}, "n_rollouts"),
     "policies, 2,020 rollouts, 31 minibatches": ("policies", {"n_rollouts": 2020, "n_minibatches": 31}, "n_rollouts"),
 }

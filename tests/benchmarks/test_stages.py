@@ -13,9 +13,9 @@ from datamodules.writer import write_dataset
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.policies.rollout import play_episodes
 from tests.benchmarks.workloads import (
+    NETWORKS,
     PRECISIONS,
     SMALL,
-    WIDTHS,
     PolicyIteration,
     make_data,
     make_spec,
@@ -46,22 +46,21 @@ def precision_name(request):
 
 
 @pytest.mark.benchmark(group="world model: one step of 7 members on 256 transitions each")
-@pytest.mark.parametrize("width", WIDTHS)
-def test_world_model(benchmark, record, spec, width, precision_name):
-    step = world_model_step(spec, WIDTHS[width], precision_name)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_world_model(benchmark, record, spec, network, precision_name):
+    step = world_model_step(spec, NETWORKS[network], precision_name)
     benchmark.pedantic(step, rounds=10, warmup_rounds=2)
-    products = 3 * model_products(spec, WIDTHS[width], 256, 7)
-    record(256, products, 1.05 if width == "4x1024" else 0)
+    products = 3 * model_products(spec, NETWORKS[network], 256, 7)
+    record(256, products)
 
 
 @pytest.mark.benchmark(group="imagination: 2,020 transitions, 5 elites")
-@pytest.mark.parametrize("width", WIDTHS)
-def test_imagination(benchmark, record, task, spec, width, precision_name):
-    iteration = PolicyIteration(spec, WIDTHS[width], N_ROLLOUTS, HORIZON, N_MINIBATCHES, precision_name)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_imagination(benchmark, record, spec, network, precision_name):
+    iteration = PolicyIteration(spec, NETWORKS[network], N_ROLLOUTS, HORIZON, N_MINIBATCHES, precision_name)
     rollout = benchmark.pedantic(iteration.imagine, rounds=5, warmup_rounds=1)
     assert int(rollout.valid.sum()) == N_ROLLOUTS * HORIZON
-    references = {"4x200": 0.33, "4x1024": 2.0} if task == "reacher" else {}
-    record(N_ROLLOUTS * HORIZON, HORIZON * model_products(spec, WIDTHS[width], N_ROLLOUTS, 5), references.get(width, 0))
+    record(N_ROLLOUTS * HORIZON, HORIZON * model_products(spec, NETWORKS[network], N_ROLLOUTS, 5))
 
 
 @pytest.mark.benchmark(group="policies: update on 2,020 transitions, 155 gradient steps")
@@ -85,7 +84,7 @@ def test_iteration(benchmark, record, precision_name):
 @pytest.mark.parametrize("precision_name", ["fp32", "bf16"])
 @pytest.mark.parametrize("agents", [2, 4, 16, 64])
 def test_many_agents(benchmark, record, agents, precision_name):
-    iteration = PolicyIteration(make_spec("icg", n_agents=agents), (64, 64), 64, 10, 4, precision_name, (64, 64))
+    iteration = PolicyIteration(make_spec("icg", n_agents=agents), (64, 1), 64, 10, 4, precision_name, (64, 64))
     benchmark.pedantic(iteration.iterate, rounds=3, warmup_rounds=1)
     record(640)
 

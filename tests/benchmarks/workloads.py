@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 
@@ -17,8 +16,8 @@ from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.world_model.dynamics import WorldModel
 from momalit.world_model.module import WorldModelModule
 
-SMALL, PAPER = (200,) * 4, (1024,) * 4
-WIDTHS = {"4x200": SMALL, "4x1024": PAPER}
+SMALL, PAPER = (200, 2), (1024, 2)  # width and number of blocks of the world model's networks
+NETWORKS = {"200-2": SMALL, "1024-2": PAPER}
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -56,12 +55,12 @@ def precision(name: str) -> Iterator[None]:
 
 
 def world_model_step(
-    spec: TeamSpec, hidden: tuple[int, ...], precision_name: str, members: int = 7
+    spec: TeamSpec, network: tuple[int, int], precision_name: str, members: int = 7
 ) -> Callable[[], None]:
     """Returns one gradient step of the ensemble on 256 transitions per member, including their selection."""
     torch.manual_seed(0)
     data = make_data(spec, 20_000)
-    module = WorldModelModule(spec, members, 5, hidden)
+    module = WorldModelModule(spec, members, 5, *network)
     module.space.fit(data, 0.99)
     optimizer = torch.optim.AdamW(module.network.parameters(), 1e-3, fused=True)
     order = torch.stack([torch.randperm(len(data)) for _ in range(members)])
@@ -76,10 +75,11 @@ def world_model_step(
     return step
 
 
-def model_products(spec: TeamSpec, hidden: tuple[int, ...], rows: int, members: int) -> float:
+def model_products(spec: TeamSpec, network: tuple[int, int], rows: int, members: int) -> float:
     """Returns the multiplications and additions of one forward pass of ``members`` networks on a batch of ``rows``."""
-    sizes = [spec.state_size + spec.joint_action_size, *hidden, 2 * (spec.state_size + 1) + 1]
-    return 2.0 * members * rows * sum(a * b for a, b in pairwise(sizes))
+    width, n_blocks = network
+    ends = spec.state_size + spec.joint_action_size + 2 * (spec.state_size + 1) + 1
+    return 2.0 * members * rows * width * (ends + 2 * n_blocks * width)
 
 
 @dataclass
@@ -88,7 +88,7 @@ class PolicyIteration:
 
     Args:
         spec: the team.
-        hidden: widths of the world model's hidden layers. It has five elites.
+        network: width and number of blocks of the world model's networks. It has five elites.
         n_rollouts: number of rollouts.
         horizon: steps per rollout.
         n_minibatches: minibatches in each of five passes.
@@ -97,7 +97,7 @@ class PolicyIteration:
     """
 
     spec: TeamSpec
-    hidden: tuple[int, ...]
+    network: tuple[int, int]
     n_rollouts: int
     horizon: int
     n_minibatches: int
@@ -116,7 +116,7 @@ class PolicyIteration:
             width=width,
             gru_size=gru_size,
         )
-        self.team.world_model = WorldModel(self.spec, 5, self.hidden, "never")
+        self.team.world_model = WorldModel(self.spec, 5, *self.network, "never")
         self.team.world_model.space.fit(self.data, 0.99)
         self.team.pessimism.adaptive_horizon = False  # all rollouts have full length, so that all runs do the same work
         self.optimizer = self.team.make_optimizer()
