@@ -82,7 +82,7 @@ class Evaluation(pl.Callback):
             span = reference["expert"] - reference["random"]
             metrics["normalized"] = (metrics["return"] - reference["random"]) / span
         if isinstance(module, MOMAPPOModule) and module.world_model is not None:
-            metrics["imagined"] = self.imagined_returns(module).mean().cpu()
+            metrics["imagined"] = self.imagine(module).returns.mean().cpu()
         for name, value in metrics.items():
             module.log_synced({f"{prefix}/{name}": value.float()}, prog_bar=name == "return")
 
@@ -128,8 +128,3 @@ class Evaluation(pl.Callback):
         data = module.data.train
         first = data.first[: self.imagined_episodes]
         return module.imagine_episodes(data.state[data.row[first]].to(module.device), module.spec.horizon)
-
-    def imagined_returns(self, module: MOMAPPOModule) -> Tensor:
-        """Returns of ``imagine``, undiscounted."""
-        rollout = self.imagine(module)
-        return (rollout.reward * rollout.valid).sum(0)

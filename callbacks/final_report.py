@@ -63,7 +63,7 @@ def final_report(
         returns[name] = evaluation.episode_returns(model, "test", evaluation.test_episodes, *share, visits.get(name))
         if isinstance(model, MOMAPPOModule) and model.world_model is not None:
             rollout = evaluation.imagine(model)
-            imagined[name] = float((rollout.reward * rollout.valid).sum(0).mean())
+            imagined[name] = float(rollout.returns.mean())
             if name == "last":
                 model_check = _check_model(model, visits["last"], rollout)
     model.load_state_dict(last)
@@ -208,11 +208,11 @@ def model_check_table(check: dict[str, Any]) -> Table:
         title="Imagination and reality over time, last checkpoint",
         caption=(
             f"the model on the team's path (on held-out data): squared error {error}, uncertainty {doubt};"
-            f" largest bias {target}: {bias:+.2f} standard deviations a step"
+            f" largest bias {target}: {bias:+.2g} standard deviations a step"
         ),
     )
     table.add_column("steps")
-    for column in ("reward", "imagined", "running", "imagined"):
+    for column in ("real reward", "imagined reward", "real running", "imagined running"):
         table.add_column(column, justify="right")
     for part in check["over_time"]:
         cells = (f"{part['real_reward']:.3f}", f"{part['imagined_reward']:.3f}")

@@ -175,6 +175,11 @@ class Rollout(TensorRecord):
         return self.state.shape[0] - self.n_steps - 1
 
     @property
+    def returns(self) -> Tensor:
+        """Undiscounted sum of the rewards of valid steps, ``(B,)``."""
+        return (self.reward * self.valid).sum(0)
+
+    @property
     def sequence(self) -> Sequence:
         """The inputs of the networks at all ``H + T + 1`` time steps."""
         return Sequence(self.state, self.previous_action, self.keep)

@@ -34,10 +34,10 @@ class VisitRecorder:
 
     def step(self, action: Tensor) -> Step:
         """Steps the environment and records the steps of running episodes."""
-        before, action = self._state.clone(), action.clone()  # before the environment overwrites its own tensors
+        before = self._state.clone()  # before the environment overwrites its own tensors
         step: Step = self._env.step(action)
-        after = Transitions(before, action, step.reward, step.state, step.terminated).map(torch.clone)
-        self._parts.append(after.map(lambda tensor: tensor[step.valid]))
+        taken = Transitions(before, action, step.reward, step.state, step.terminated)
+        self._parts.append(taken.map(lambda tensor: tensor[step.valid]))
         self._state = step.state
         return step
 
@@ -84,16 +84,17 @@ def distance_to_data(visited: Tensor, train: Trajectories, held_out: Trajectorie
     scale = torch.where(varies, std, 1.0)
     held_out_distance, visited_distance = (
         torch.cdist((steps / scale)[:, varies], (dataset / scale)[:, varies]).amin(1).mean()
-        for steps in (_steps(held_out, MAX_VISITED), visited[_evenly_spaced(len(visited), MAX_VISITED)].to(dataset))
+        for steps in (_steps(held_out, MAX_VISITED), visited[evenly_spaced(len(visited), MAX_VISITED)].to(dataset))
     )
     return float(visited_distance / held_out_distance) if held_out_distance > 0 else None
 
 
 def _steps(data: Trajectories, count: int) -> Tensor:
     """Returns states and joint actions of at most ``count`` evenly spaced steps, ``(N, S + A U)``."""
-    index = _evenly_spaced(len(data), count)
+    index = evenly_spaced(len(data), count)
     return torch.cat([data.state[data.row[index]], data.action[index].flatten(1)], 1).cpu()
 
 
-def _evenly_spaced(n: int, count: int) -> Tensor:
+def evenly_spaced(n: int, count: int) -> Tensor:
+    """Returns at most ``count`` indices of n items, evenly spaced."""
     return torch.linspace(0, n - 1, min(n, count)).round().long()

@@ -10,6 +10,7 @@ from torch import Tensor
 from momalit.core.records import Rollout, Transitions
 from momalit.core.trajectories import Trajectories
 from momalit.functional.uncertainty import ensemble_covariance_norm
+from momalit.policies.coverage import evenly_spaced
 from momalit.world_model.dynamics import WorldModel
 
 MAX_STEPS = 20_000
@@ -32,8 +33,10 @@ def errors_on_path(model: WorldModel, visited: Transitions, held_out: Trajectori
         for ``path`` and ``held_out``: ``error`` (mean square), ``uncertainty`` (median of ``u_all``), and ``bias``: the
         five targets with the largest bias on the path, by name (``state_13``, ``reward``).
     """
-    path_error, path_u = _errors(model, visited.map(lambda tensor: tensor[_spaced(len(visited.reward))]))
-    data_error, data_u = _errors(model, held_out.transitions(_spaced(len(held_out))))
+    path_error, path_u = _errors(
+        model, visited.map(lambda tensor: tensor[evenly_spaced(len(visited.reward), MAX_STEPS)])
+    )
+    data_error, data_u = _errors(model, held_out.transitions(evenly_spaced(len(held_out), MAX_STEPS)))
     names = [f"state_{number:02d}" for number in range(path_error.shape[1] - 1)] + ["reward"]
     worst = path_error.mean(0).abs().argsort(descending=True)[:LARGEST].tolist()
     return {
@@ -54,10 +57,6 @@ def _errors(model: WorldModel, batch: Transitions) -> tuple[Tensor, Tensor]:
     return (prediction.mean.mean(0) - target) * model.space.target.varies, ensemble_covariance_norm(prediction.mean)
 
 
-def _spaced(n: int) -> Tensor:
-    return torch.linspace(0, n - 1, min(n, MAX_STEPS)).round().long()
-
-
 def over_time(real: list[Tensor], imagined: Rollout, episodes: int, parts: int = 5) -> list[dict[str, float]]:
     """Mean reward per step and share of running episodes, real and imagined, in equal parts of the task's horizon.
 
@@ -70,16 +69,15 @@ def over_time(real: list[Tensor], imagined: Rollout, episodes: int, parts: int =
     rows = []
     for steps in torch.arange(imagined.n_steps).tensor_split(min(parts, imagined.n_steps)):
         first, end = int(steps[0]), int(steps[-1]) + 1
-        lived = real[first:end]
+        lived = torch.cat([torch.zeros(0), *real[first:end]])  # empty once all episodes have ended
         valid = imagined.valid[first:end]
-        count = sum(len(rewards) for rewards in lived)
         rows.append(
             {
                 "from": first,
                 "to": end,
-                "real_reward": float(sum(float(rewards.sum()) for rewards in lived)) / max(count, 1),
+                "real_reward": float(lived.sum()) / max(len(lived), 1),
                 "imagined_reward": float((imagined.reward[first:end] * valid).sum() / valid.sum().clamp(min=1)),
-                "real_running": count / (episodes * (end - first)),
+                "real_running": len(lived) / (episodes * (end - first)),
                 "imagined_running": float(valid.float().mean()),
             }
         )

@@ -82,7 +82,7 @@ class MOMAPPOModule(PPOModule):
                 f"model.initial_state_fraction: found {initial_state_fraction}, expected a number from 0 to 1"
             )
         self.world_model: WorldModel | None = None
-        self.levels = UncertaintyLevels()
+        self.levels = UncertaintyLevels(self.pessimism.fixed_threshold)
         self._next_warning = 0
         self._unfinished: tuple[Sequence, Tensor, Tensor] | None = None
 
@@ -155,9 +155,10 @@ class MOMAPPOModule(PPOModule):
 
     def after_iteration(self, rollout: Rollout) -> None:
         """Warns if most rollouts stop early, because the team then learns from almost nothing."""
+        if self.current_epoch < self._next_warning or self.global_rank:
+            return
         stopped, steps = float(rollout.stopped.any(0).float().mean()), float(rollout.valid.sum(0).float().mean())
-        due = self.current_epoch >= self._next_warning and self.global_rank == 0
-        if due and stopped > MANY_STOPS and steps < rollout.n_steps / 2:
+        if stopped > MANY_STOPS and steps < rollout.n_steps / 2:
             self._next_warning = self.current_epoch + ITERATIONS_BETWEEN_WARNINGS
             logger.warning(
                 "iteration %d: %.0f %% of the imagined rollouts stop, after %.1f of %d steps on average, because the"
@@ -274,5 +275,4 @@ class MOMAPPOModule(PPOModule):
 
     def imagined_returns(self, states: Tensor, n_steps: int, seed: int = 0) -> Tensor:
         """Undiscounted, unpenalised returns of ``imagine_episodes``, ``(B,)``."""
-        rollout = self.imagine_episodes(states, n_steps, seed)
-        return (rollout.reward * rollout.valid).sum(0)
+        return self.imagine_episodes(states, n_steps, seed).returns

@@ -19,15 +19,18 @@ class UncertaintyLevels(nn.Module):
     Both are needed because only differences of uncertainty should matter. If every step cost its whole penalty, a
     terminal state, which costs nothing more, would be worth more than a life within the data.
 
-    Until ``fit``, the means are 0 and τ is infinite.
+    Until ``fit``, the means are 0.
+
+    Args:
+        limit: τ until ``fit``; None for infinity.
     """
 
     limit: Tensor
     typical: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float | None = None) -> None:
         super().__init__()
-        self.register_buffer("limit", torch.tensor(torch.inf))
+        self.register_buffer("limit", torch.tensor(torch.inf if limit is None else float(limit)))
         self.register_buffer("typical", torch.zeros(3))
 
     @torch.no_grad()

@@ -103,11 +103,7 @@ class ImaginedEnv:
             generator,
         )
         self.elite_per_rollout = elite_per_rollout
-        if levels is None:
-            levels = UncertaintyLevels().to(model.space.reward_low.device)
-            if pessimism.fixed_threshold is not None:
-                levels.limit.fill_(pessimism.fixed_threshold)
-        self.levels = levels
+        self.levels = levels or UncertaintyLevels(pessimism.fixed_threshold).to(model.space.reward_low.device)
         self._u_all: list[Tensor] = []
         self._penalty: list[Tensor] = []
 
