@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from momalit.core.records import Sequence, Step
+from momalit.core.records import Start, Step
 from momalit.core.team import AgentSpec, TeamSpec
-from momalit.policies.rollout import initial_sequence
+from momalit.policies.rollout import initial_start
 
 
 def split_target_spec() -> TeamSpec:
@@ -52,8 +52,8 @@ class AnalyticEnv:
         """Returns next state and reward."""
         raise NotImplementedError
 
-    def start(self) -> Sequence:
-        return initial_sequence(self.state, self.spec.n_agents, self.spec.action_size)
+    def start(self) -> Start:
+        return initial_start(self.state, self.spec.n_agents, self.spec.action_size)
 
     def step(self, action: Tensor) -> Step:
         self.time += 1

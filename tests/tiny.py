@@ -14,7 +14,7 @@ from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.world_model.module import WorldModelModule
 from tests.processes import make_trainer
 
-SMALL = {"horizon": 10, "burn_in": 2, "width": 16, "gru_size": 16, "lr": 3e-3}
+SMALL = {"horizon": 10, "width": 16, "gru_size": 16, "lr": 3e-3}
 WORLD_MODEL = {"n_members": 3, "n_elites": 2, "width": 16, "n_blocks": 1, "lr": 3e-3, "termination": "never"}
 
 

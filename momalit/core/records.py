@@ -86,6 +86,31 @@ class Sequence(TensorRecord):
 
 
 @dataclass(frozen=True)
+class Start(TensorRecord):
+    """Where B rollouts start or continue.
+
+    Args:
+        now: the current time step, a sequence of length 1.
+        hidden_state: ``(n, B, M)``, hidden states of n networks before that time step, the actors' first; None for
+            zeros.
+    """
+
+    now: Sequence
+    hidden_state: Tensor | None = None
+
+    def where(self, condition: Tensor, other: Start) -> Start:
+        """Returns the rows of ``self`` where ``condition`` ``(B,)`` is true and those of ``other`` elsewhere."""
+
+        def select(mine: Tensor, theirs: Tensor) -> Tensor:
+            return torch.where(condition.view(1, -1, *[1] * (mine.dim() - 2)), mine, theirs)
+
+        now = [select(getattr(self.now, entry.name), getattr(other.now, entry.name)) for entry in fields(self.now)]
+        if self.hidden_state is None or other.hidden_state is None:
+            return Start(Sequence(*now))
+        return Start(Sequence(*now), select(self.hidden_state, other.hidden_state))
+
+
+@dataclass(frozen=True)
 class Windows(TensorRecord):
     """Windows of real trajectories for supervised learning of recurrent policies.
 
@@ -121,16 +146,16 @@ class Segments(Windows):
 
 @dataclass(frozen=True)
 class Rollout(TensorRecord):
-    """T steps of B parallel rollouts, imagined or real, after H steps of burn-in.
+    """T steps of B parallel rollouts, imagined or real.
 
-    ``action[t]`` was taken in ``state[H + t]``. Wherever ``valid[t]``, ``state[H + t + 1]`` is the true next state,
-    also at the end of an episode. When a real environment starts a new episode, the reset takes one invalid step, so
+    ``action[t]`` was taken in ``state[t]``. Wherever ``valid[t]``, ``state[t + 1]`` is the true next state, also at the
+    end of an episode. When a real environment starts a new episode, the reset takes one invalid step, so
     the same computations apply to real and imagined rollouts.
 
     Args:
-        state: ``(H + T + 1, B, S)``.
-        previous_action: ``(H + T + 1, B, A, U)``.
-        keep: ``(H + T + 1, B)`` bool.
+        state: ``(T + 1, B, S)``.
+        previous_action: ``(T + 1, B, A, U)``.
+        keep: ``(T + 1, B)`` bool.
         action: ``(T, B, A, U)``, as sampled, before clipping to the bounds.
         log_prob: ``(T, B, A)``, log-probability of that action under the policy that took it.
         reward: ``(T, B)``, the team reward. It includes the uncertainty penalty if imagined.
@@ -141,8 +166,8 @@ class Rollout(TensorRecord):
         valid: ``(T, B)`` bool: whether the step counts.
         advantage: ``(T, B)``, or None until computed.
         target: ``(T, B)``, value targets in units of reward, or None until computed.
-        hidden_state: ``(n, B, M)``, hidden states of n networks (at least the actors) before the first action, or None
-            for zero.
+        hidden_state: ``(n, B, M)``, hidden states of n networks before ``state[0]``, the actors' first; None for zeros.
+        next_hidden_state: the same before ``state[T]``, where the rollouts continue.
         weight: scalar weight of this minibatch's means over valid steps when several processes average their
             gradients. None stands for 1.
     """
@@ -160,6 +185,7 @@ class Rollout(TensorRecord):
     advantage: Tensor | None = None
     target: Tensor | None = None
     hidden_state: Tensor | None = None
+    next_hidden_state: Tensor | None = None
     weight: Tensor | None = None
 
     @property
@@ -171,18 +197,19 @@ class Rollout(TensorRecord):
         return self.action.shape[1]
 
     @property
-    def burn_in(self) -> int:
-        return self.state.shape[0] - self.n_steps - 1
-
-    @property
     def returns(self) -> Tensor:
         """Undiscounted sum of the rewards of valid steps, ``(B,)``."""
         return (self.reward * self.valid).sum(0)
 
     @property
     def sequence(self) -> Sequence:
-        """The inputs of the networks at all ``H + T + 1`` time steps."""
+        """The inputs of the networks at all ``T + 1`` time steps."""
         return Sequence(self.state, self.previous_action, self.keep)
+
+    @property
+    def end(self) -> Start:
+        """Where the rollouts continue."""
+        return Start(self.sequence.span(self.n_steps, None), self.next_hidden_state)
 
     def rows(self, index: Tensor) -> Rollout:
         """Returns the rollouts numbered ``index`` ``(b,)``, with all their time steps."""

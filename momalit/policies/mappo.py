@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from momalit.core.records import Rollout, Sequence
+from momalit.core.records import Rollout
 from momalit.core.team import TeamSpec
 from momalit.envs.resumable_env import ResumableEnv
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.functional.surrogate import masked_mean
 from momalit.policies.ppo import PPOModule
-from momalit.policies.rollout import collect_rollout, initial_sequence
+from momalit.policies.rollout import collect_rollout, initial_start
 from momalit.training.batches import keyed_generator
 
 logger = logging.getLogger(__name__)
@@ -36,16 +36,14 @@ class MAPPOModule(PPOModule):
     def __init__(self, spec: TeamSpec | Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(spec, **kwargs)
         self._env: ResumableEnv | None = None
-        self._recent: Sequence | None = None
 
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
         """Continues the real episodes for ``horizon`` steps in ``rows`` environments."""
-        if self._env is None or self._recent is None or self._recent.state.shape[1] != rows:
+        if self._env is None or self.unfinished is None or self.unfinished.now.state.shape[1] != rows:
             self._start_episodes(rows)
-        assert self._env is not None and self._recent is not None
-        rollout = collect_rollout(_DeviceAdapter(self._env, self), self.actor, self._recent, self.horizon, generator)
-        sequence, begin = rollout.sequence, max(rollout.state.shape[0] - self.burn_in - 1, 0)
-        self._recent = Sequence(sequence.state[begin:], sequence.previous_action[begin:], sequence.keep[begin:])
+        assert self._env is not None and self.unfinished is not None
+        env = _DeviceAdapter(self._env, self)
+        rollout = collect_rollout(env, self.actor, self.unfinished, self.horizon, generator)
         self.record({"real/reward": masked_mean(rollout.reward, rollout.valid)})
         return rollout
 
@@ -55,16 +53,13 @@ class MAPPOModule(PPOModule):
         seeds = torch.randint(2**30, 2**31 - 1, (rows,), generator=random).tolist()
         self._env = ResumableEnv(VectorTeamEnv(self.spec, rows, autoreset=True))
         state = self._to_weights(self._env.reset(seeds))
-        self._recent = initial_sequence(state, self.spec.n_agents, self.spec.action_size)
+        self.unfinished = initial_start(state, self.spec.n_agents, self.spec.action_size)
         if float(self.actor.inputs.standardizer.count) == 0:
             self._initialize_statistics(rows)
 
     def process_state(self) -> dict[str, Any]:
         """Returns what is needed to restore the unfinished episodes."""
-        if self._env is None or self._recent is None:
-            return {}
-        recent = [self._recent.state, self._recent.previous_action, self._recent.keep]
-        return {"episodes": self._env.history(), "now": recent}
+        return {} if self._env is None else {**super().process_state(), "episodes": self._env.history()}
 
     def restore_process_state(self, state: dict[str, Any]) -> None:
         """Replays the unfinished episodes up to the point where they were saved.
@@ -76,8 +71,9 @@ class MAPPOModule(PPOModule):
         rows = len(state["episodes"]["seeds"])
         env = ResumableEnv(VectorTeamEnv(self.spec, rows, autoreset=True))
         replayed = env.replay(state["episodes"])
-        if torch.equal(replayed, state["now"][0][-1].to(replayed)):
-            self._env, self._recent = env, Sequence(*(tensor.to(self.device) for tensor in state["now"]))
+        if torch.equal(replayed, state["unfinished"][0][-1].to(replayed)):
+            self._env = env
+            super().restore_process_state(state)
         else:
             logger.warning("%s depends on more than seed and actions: new episodes start", self.spec.task)
 
@@ -88,7 +84,7 @@ class MAPPOModule(PPOModule):
         seeds = torch.randint(2**30, 2**31 - 1, (rows,), generator=random).tolist()
         with closing(env):
             state = self._to_weights(env.reset(seeds))
-            start = initial_sequence(state, self.spec.n_agents, self.spec.action_size)
+            start = initial_start(state, self.spec.n_agents, self.spec.action_size)
             noise = keyed_generator(self.device, torch.initial_seed(), self.global_rank, 7)
             self.after_iteration(collect_rollout(_DeviceAdapter(env, self), self.actor, start, self.horizon, noise))
 
@@ -97,7 +93,7 @@ class MAPPOModule(PPOModule):
 
     def after_iteration(self, rollout: Rollout) -> None:
         """Updates the running statistics with the states of the rollout."""
-        states = rollout.state[rollout.burn_in :].flatten(0, 1)
+        states = rollout.state.flatten(0, 1)
         for inputs in (self.actor.inputs, self.critic.inputs):
             inputs.standardizer.update(states, all_ranks=True)
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from momalit.core.errors import UserError
-from momalit.core.records import Rollout, Sequence
+from momalit.core.records import Rollout, Sequence, Start
 from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
 from momalit.policies.ppo import PPOModule
-from momalit.policies.rollout import collect_rollout, initial_sequence
+from momalit.policies.rollout import collect_rollout, initial_start
 from momalit.policies.team_policy import load_policies
 from momalit.training.checkpoints import load_module
 from momalit.training.hyperparameters import plain_arguments
@@ -48,9 +48,10 @@ class MOMAPPOModule(PPOModule):
         sample_predictions: add the predicted noise to imagined steps.
         elite_per_rollout: use one elite for a whole rollout instead of sampling one at each step, so that the team
             trains in the dynamics of each elite and not only in their average.
+        burn_in: real steps before a start state, from which the hidden states are computed.
         reset_fraction: fraction of rollouts that restart from dataset states in each iteration. The others continue
-            until the model terminates or stops them, so that the team also trains on the states that it reaches. With
-            1 every rollout starts from the dataset.
+            until the model terminates or stops them, with their hidden states, so that the team also trains on the
+            states that it reaches. With 1 every rollout starts from the dataset.
         initial_state_fraction: fraction of start states that are the first step of an episode; the others are any step
             of the dataset. Increase it if rollouts are long, since first steps are rare otherwise.
         compiled: compile the world model's network with ``torch.compile``.
@@ -66,6 +67,7 @@ class MOMAPPOModule(PPOModule):
         pessimism: Pessimism | None = None,
         sample_predictions: bool = False,
         elite_per_rollout: bool = False,
+        burn_in: int = 10,
         reset_fraction: float = 1.0,
         initial_state_fraction: float = 0.0,
         compiled: bool = False,
@@ -75,6 +77,9 @@ class MOMAPPOModule(PPOModule):
         super().__init__(spec, **kwargs)
         self.save_hyperparameters(arguments)
         self.pessimism = Pessimism(**pessimism) if isinstance(pessimism, Mapping) else pessimism or Pessimism()
+        if burn_in < 0:
+            raise UserError(f"model.burn_in: found {burn_in}, expected at least 0")
+        self.burn_in = burn_in
         if not 0 < reset_fraction <= 1:
             raise UserError(f"model.reset_fraction: found {reset_fraction}, expected a number above 0 and up to 1")
         if not 0 <= initial_state_fraction <= 1:
@@ -84,7 +89,7 @@ class MOMAPPOModule(PPOModule):
         self.world_model: WorldModel | None = None
         self.levels = UncertaintyLevels(self.pessimism.fixed_threshold)
         self._next_warning = 0
-        self._unfinished: tuple[Sequence, Tensor, Tensor] | None = None
+        self._continuing: tuple[Tensor, Tensor] | None = None  # which rollouts may continue, and their elites
 
     # --- world model and warm start --------------------------------------------------------------------------------
     def setup(self, stage: str) -> None:
@@ -143,15 +148,13 @@ class MOMAPPOModule(PPOModule):
 
     def process_state(self) -> dict[str, Any]:
         """Returns the rollouts that may continue in the next iteration."""
-        if self._unfinished is None:
-            return {}
-        sequence, alive, elite = self._unfinished
-        return {"continuing": [sequence.state, sequence.previous_action, sequence.keep, alive, elite]}
+        return {} if self._continuing is None else {**super().process_state(), "continuing": self._continuing}
 
     def restore_process_state(self, state: dict[str, Any]) -> None:
+        super().restore_process_state(state)
         if "continuing" in state:
-            *parts, alive, elite = (tensor.to(self.device) for tensor in state["continuing"])
-            self._unfinished = Sequence(*parts), alive, elite
+            alive, elite = (tensor.to(self.device) for tensor in state["continuing"])
+            self._continuing = alive, elite
 
     def after_iteration(self, rollout: Rollout) -> None:
         """Warns if most rollouts stop early, because the team then learns from almost nothing."""
@@ -185,38 +188,22 @@ class MOMAPPOModule(PPOModule):
                 torch.rand(rows, generator=generator, device=self.device) < self.hparams["initial_state_fraction"]
             )
             index = torch.where(use_initial, initial, index)
-        start = data.sequence(index.to(data.reward.device), self.burn_in).to(self.device).floating(self.dtype)
-        if self.hparams["reset_fraction"] == 1:
-            return self.imagine(start, self.horizon, generator)
+        sequence = data.sequence(index.to(data.reward.device), self.burn_in).to(self.device).floating(self.dtype)
+        start = self.start_from(sequence)
         env = self._imagined_env(self.pessimism, generator)
-        env.reset(start.state[-1])
-        if self._unfinished is not None and len(self._unfinished[1]) == rows:
-            start, elite = self._continue_rollouts(start, env.elite, generator)
-            env.reset(start.state[-1], elite)
+        env.reset(start.now.state[0])
+        reset_fraction, unfinished = self.hparams["reset_fraction"], self.unfinished
+        if reset_fraction < 1 and self._continuing is not None and unfinished is not None:
+            alive, elite = self._continuing
+            if len(alive) == rows:
+                kept = torch.rand(rows, generator=generator, device=self.device) >= reset_fraction
+                continues = alive & kept
+                self.record({"imagined/continued": continues.float().mean()})
+                start = unfinished.where(continues, start)
+                env.reset(start.now.state[0], torch.where(continues, elite, env.elite))
         rollout = self._collect(env, start, self.horizon, generator)
-        sequence = rollout.sequence
-        recent = sequence.span(sequence.state.shape[0] - self.burn_in - 1, None)
-        self._unfinished = recent, rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
+        self._continuing = rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
         return rollout
-
-    def _continue_rollouts(self, start: Sequence, elite: Tensor, generator: torch.Generator) -> tuple[Sequence, Tensor]:
-        """Replaces starts by unfinished rollouts that are not reset; these keep their history and elite."""
-        assert self._unfinished is not None
-        recent, alive, old_elite = self._unfinished
-        continues = alive & (
-            torch.rand(alive.shape, generator=generator, device=alive.device) >= self.hparams["reset_fraction"]
-        )
-        self.record({"imagined/continued": continues.float().mean()})
-
-        def select(old: Tensor, new: Tensor) -> Tensor:
-            return torch.where(continues.view(1, -1, *[1] * (new.dim() - 2)), old, new)
-
-        sequence = Sequence(
-            select(recent.state, start.state),
-            select(recent.previous_action, start.previous_action),
-            select(recent.keep, start.keep),
-        )
-        return sequence, torch.where(continues, old_elite, elite)
 
     def _imagined_env(self, pessimism: Pessimism, generator: torch.Generator) -> ImaginedEnv:
         return ImaginedEnv(
@@ -229,12 +216,18 @@ class MOMAPPOModule(PPOModule):
         )
 
     def imagine(self, start: Sequence, n_steps: int, generator: torch.Generator) -> Rollout:
-        """Collects rollouts of the exploring team in the model from ``start``, with pessimism."""
+        """Collects rollouts of the exploring team in the model, with pessimism.
+
+        Args:
+            start: H + 1 time steps: the burn-in and the current time step of every rollout.
+            n_steps: T.
+            generator: source of elites, terminations and exploration noise.
+        """
         env = self._imagined_env(self.pessimism, generator)
         env.reset(start.state[-1])
-        return self._collect(env, start, n_steps, generator)
+        return self._collect(env, self.start_from(start), n_steps, generator)
 
-    def _collect(self, env: ImaginedEnv, start: Sequence, n_steps: int, generator: torch.Generator) -> Rollout:
+    def _collect(self, env: ImaginedEnv, start: Start, n_steps: int, generator: torch.Generator) -> Rollout:
         rollout = collect_rollout(env, self.actor, start, n_steps, generator)
         metrics = {
             "imagined/stopped": rollout.stopped.any(0).float().mean(),
@@ -270,7 +263,7 @@ class MOMAPPOModule(PPOModule):
         env = self._imagined_env(Pessimism.none(), generator)
         states = states.to(self.dtype)
         env.reset(states)
-        start = initial_sequence(states, self.spec.n_agents, self.spec.action_size)
+        start = initial_start(states, self.spec.n_agents, self.spec.action_size)
         return collect_rollout(env, self.deployed, start, n_steps, None)
 
     def imagined_returns(self, states: Tensor, n_steps: int, seed: int = 0) -> Tensor:

@@ -24,7 +24,7 @@ from momalit.core.distributed import (
     reweight,
 )
 from momalit.core.errors import UserError
-from momalit.core.records import Rollout, Sequence
+from momalit.core.records import Rollout, Sequence, Start
 from momalit.core.team import TeamSpec
 from momalit.functional.gae import generalized_advantage
 from momalit.functional.statistics import explained_variance, global_moments, normalize
@@ -46,7 +46,6 @@ class PPOModule(ActorCriticModule):
         spec: the team (the command line links it to the data).
         horizon: k, steps per rollout.
         n_rollouts: rollouts per iteration, in all processes together.
-        burn_in: real steps before a start state, from which the hidden states are computed.
         width: units of the linear layers.
         gru_size: hidden units of the GRUs.
         mixer: ``qmix``, ``vdn``, ``linear`` or ``none``.
@@ -78,7 +77,6 @@ class PPOModule(ActorCriticModule):
         spec: TeamSpec | Mapping[str, Any],
         horizon: int = 50,
         n_rollouts: int = 64,
-        burn_in: int = 10,
         width: int = 256,
         gru_size: int = 128,
         mixer: str = "qmix",
@@ -109,8 +107,6 @@ class PPOModule(ActorCriticModule):
         )
         if n_minibatches > n_rollouts:
             raise UserError(f"model.n_minibatches: found {n_minibatches}, expected at most n_rollouts = {n_rollouts}")
-        if burn_in < 0:
-            raise UserError(f"model.burn_in: found {burn_in}, expected at least 0")
         for name, fraction in (
             ("discount", discount),
             ("gae_lambda", gae_lambda),
@@ -120,10 +116,11 @@ class PPOModule(ActorCriticModule):
                 raise UserError(f"model.{name}: found {fraction}, expected a number from 0 to 1")
         if not 0 <= ema_decay < 1:
             raise UserError(f"model.ema_decay: found {ema_decay}, expected a number of at least 0 and below 1")
-        self.horizon, self.burn_in = horizon, burn_in
+        self.horizon = horizon
         self.make_networks()
         self.register_buffer("steps_taken", torch.tensor(0, dtype=torch.long))
         self._rollout: Rollout | None = None
+        self.unfinished: Start | None = None  # where the rollouts of the last iteration continue
 
     # --- the source of rollouts ------------------------------------------------------------------------------------
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
@@ -140,6 +137,18 @@ class PPOModule(ActorCriticModule):
 
     def after_iteration(self, rollout: Rollout) -> None:
         """Is called at the end of an iteration."""
+
+    def process_state(self) -> dict[str, Any]:
+        """Returns where this process's rollouts continue."""
+        if self.unfinished is None:
+            return {}
+        now, hidden_state = self.unfinished.now, self.unfinished.hidden_state
+        return {"unfinished": [now.state, now.previous_action, now.keep, hidden_state]}
+
+    def restore_process_state(self, state: dict[str, Any]) -> None:
+        if "unfinished" in state:
+            *now, hidden_state = state["unfinished"]
+            self.unfinished = Start(Sequence(*now), hidden_state).to(self.device)
 
     def require_trainer(self, trainer: pl.Trainer, fitting: bool) -> None:
         """Checks the trainer's settings in addition to those that every module checks.
@@ -167,18 +176,23 @@ class PPOModule(ActorCriticModule):
         # In the precision of the updates, so that the first probability ratios are 1.
         with self.trainer.precision_plugin.forward_context():
             rollout = self.make_rollout(rows, keyed_generator(self.device, *key, 2))
-            self._rollout = self.with_advantages(rollout)
+            rollout = self.with_advantages(rollout)
+        self.unfinished, self._rollout = rollout.end, replace(rollout, next_hidden_state=None)
         self.steps_taken += gather_tensor(rollout.valid.sum()).sum()
 
     @torch.no_grad()
     def with_advantages(self, rollout: Rollout) -> Rollout:
         """Adds normalised advantages and value targets, and updates the value statistics with the targets.
 
-        Removes the burn-in, see ``replace_burn_in``.
+        Adds the critic's hidden states to ``next_hidden_state``. As in MAPPO, updates start from the hidden states of
+        the data collection, which lag the weights. Rollouts that continue keep them from iteration to iteration, as an
+        episode does, so that the policies learn with the hidden states that they meet later in an episode.
         """
-        rollout = self.replace_burn_in(rollout)
-        hidden_state = None if rollout.hidden_state is None else rollout.hidden_state[-self.spec.n_agents :]
-        value = self.critic.scale.inverse(self.critic(rollout.sequence, hidden_state))
+        hidden_state = None if rollout.hidden_state is None else rollout.hidden_state[self.spec.n_agents :]
+        after = self.critic.hidden_states(rollout.sequence, hidden_state)
+        value = self.critic.scale.inverse(self.critic.value(rollout.state, after))
+        if after is not None and rollout.next_hidden_state is not None:
+            rollout = replace(rollout, next_hidden_state=torch.cat([rollout.next_hidden_state, after[:, -2]]))
         if (limits := self.value_range()) is not None:
             value = value.clamp(*limits)
         advantage, target = generalized_advantage(
@@ -228,22 +242,16 @@ class PPOModule(ActorCriticModule):
             yield replace(rollout.rows(part), weight=weight)
 
     @torch.no_grad()
-    def replace_burn_in(self, rollout: Rollout) -> Rollout:
-        """Replaces the burn-in by the hidden states that it leads to, those of the actors and of the critic.
+    def start_from(self, sequence: Sequence) -> Start:
+        """Returns the last time step of a sequence with the hidden states to which the steps before it lead.
 
-        As in MAPPO, the update starts from the hidden states of the data collection, which lag the weights by at most
-        one iteration. Recomputing them in every gradient step takes a sixth of the update time and showed no benefit.
-
-        Returns:
-            the rollout with ``hidden_state`` and without the burn-in.
+        Args:
+            sequence: H + 1 time steps: the burn-in and the current time step.
         """
-        h, hidden_state = rollout.burn_in, rollout.hidden_state
-        past, now = rollout.sequence.span(0, h), rollout.sequence.span(h, None)
-        if h and hidden_state is not None and (values := self.critic.hidden_states(past)) is not None:
-            hidden_state = torch.cat([hidden_state, values[:, -1]])
-        return replace(
-            rollout, state=now.state, previous_action=now.previous_action, keep=now.keep, hidden_state=hidden_state
-        )
+        past, now = sequence.span(0, -1), sequence.span(-1, None)
+        if not past.state.shape[0]:
+            return Start(now)
+        return Start(now, torch.cat([states[:, -1] for states in self._hidden_states(past, None)]))
 
     def training_step(self, batch: Rollout, _: int) -> Tensor:
         """Computes one loss for actors and critic, which share no weights, so that one backward pass is enough."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from momalit.core.records import Rollout, Sequence, Step
+from momalit.core.records import Rollout, Sequence, Start, Step
 from momalit.nn.actors import TeamActor
 
 MIN_ROWS = 8  # smallest batch in an evaluation: fewer would save little, and tiny matrices round differently
@@ -21,14 +21,12 @@ class TeamEnv(Protocol):
         ...
 
 
-def initial_sequence(state: Tensor, n_agents: int, action_size: int) -> Sequence:
-    """Returns the sequence of length 1 in which B episodes start in ``state`` ``(B, S)``."""
+def initial_start(state: Tensor, n_agents: int, action_size: int) -> Start:
+    """Returns the start of B episodes in ``state`` ``(B, S)``."""
     rows = state.shape[0]
-    return Sequence(
-        state.unsqueeze(0),
-        state.new_zeros(1, rows, n_agents, action_size),
-        torch.zeros(1, rows, dtype=torch.bool, device=state.device),
-    )
+    previous_action = state.new_zeros(1, rows, n_agents, action_size)
+    keep = torch.zeros(1, rows, dtype=torch.bool, device=state.device)
+    return Start(Sequence(state.unsqueeze(0), previous_action, keep))
 
 
 class Decision(NamedTuple):
@@ -44,16 +42,11 @@ class TeamRunner:
     Args:
         actor: the policies.
         generator: source of the exploration noise; None acts deterministically.
+        hidden_state: the policies' hidden states ``(A, B, M)``; None for zeros.
     """
 
-    def __init__(self, actor: TeamActor, generator: torch.Generator | None) -> None:
-        self.actor, self.generator = actor, generator
-        self.hidden_state: Tensor | None = None
-
-    @torch.no_grad()
-    def burn_in(self, past: Sequence) -> None:
-        """Computes the hidden states from a history window, which may be empty."""
-        self.hidden_state = self.actor.hidden_states(past)[:, -1] if past.state.shape[0] else None
+    def __init__(self, actor: TeamActor, generator: torch.Generator | None, hidden_state: Tensor | None = None) -> None:
+        self.actor, self.generator, self.hidden_state = actor, generator, hidden_state
 
     @torch.no_grad()
     def act(self, now: Sequence) -> Decision:
@@ -66,30 +59,27 @@ class TeamRunner:
 
 @torch.no_grad()
 def collect_rollout(
-    env: TeamEnv, actor: TeamActor, start: Sequence, n_steps: int, generator: torch.Generator | None
+    env: TeamEnv, actor: TeamActor, start: Start, n_steps: int, generator: torch.Generator | None
 ) -> Rollout:
     """Runs the team in ``env`` for ``n_steps`` steps and records the rollouts.
 
     Args:
-        env: source of the transitions; its current state is the last state of ``start``.
+        env: source of the transitions; its current states are those of ``start``.
         actor: the policies.
-        start: ``H + 1`` time steps: the burn-in and the current state of every rollout.
+        start: the current time step of every rollout, with the hidden states of the policies, or of the policies and
+            of other networks after them.
         n_steps: T.
         generator: source of the exploration noise; None acts deterministically.
     """
-    context, rows, _ = start.state.shape
-    total = context + n_steps
-    state = start.state.new_empty(total, rows, start.state.shape[2])
-    previous = start.previous_action.new_empty(total, *start.previous_action.shape[1:])
-    keep = start.keep.new_empty(total, rows)
-    state[:context], previous[:context], keep[:context] = start.state, start.previous_action, start.keep
-    sequence = Sequence(state, previous, keep)
-    team = TeamRunner(actor, generator)
-    team.burn_in(start.span(0, context - 1))
-    hidden_state = team.hidden_state
+    now = start.now
+    sequence = now.map(lambda tensor: tensor.new_empty(n_steps + 1, *tensor.shape[1:]))
+    state, previous, keep = sequence.state, sequence.previous_action, sequence.keep
+    state[0], previous[0], keep[0] = now.state[0], now.previous_action[0], now.keep[0]
+    hidden_state = None if start.hidden_state is None else start.hidden_state[: actor.mask.shape[0]]
+    team = TeamRunner(actor, generator, hidden_state)
     decisions: list[Decision] = []
     steps: list[Step] = []
-    for t in range(context, total):
+    for t in range(1, n_steps + 1):
         decision = team.act(sequence.span(t - 1, t))
         clipped = actor.clip(decision.action)
         step = env.step(clipped)
@@ -105,7 +95,8 @@ def collect_rollout(
         keep=keep,
         action=torch.stack([d.action for d in decisions]),
         log_prob=torch.stack([d.log_prob for d in decisions]),
-        hidden_state=hidden_state,
+        hidden_state=start.hidden_state,
+        next_hidden_state=team.hidden_state,
         **outcome,
     )
 
@@ -126,9 +117,8 @@ def play_episodes(env: Any, actor: TeamActor, seeds: list[int], generator: torch
         undiscounted team returns ``(B,)``.
     """
     device = actor.mask.device
-    now = initial_sequence(env.reset(seeds).to(device), *actor.mask.shape)
+    now = initial_start(env.reset(seeds).to(device), *actor.mask.shape).now
     team = TeamRunner(actor, generator)
-    team.burn_in(now.span(0, 0))
     joint_action = torch.zeros(len(seeds), *actor.mask.shape)
     total = torch.zeros(len(seeds), dtype=torch.float64)
     acting = torch.arange(len(seeds))  # rows in the policies' batch

@@ -13,13 +13,13 @@ from momalit.core.records import Rollout, Transitions
 from momalit.core.team import AgentSpec, TeamSpec
 from momalit.nn.mixers import MIXERS, NO_MIXER
 from momalit.policies.ppo import PPOModule
-from momalit.policies.rollout import collect_rollout, initial_sequence
+from momalit.policies.rollout import collect_rollout, initial_start
 from momalit.world_model.dynamics import WorldModel
 from momalit.world_model.imagination import ImaginedEnv, Pessimism
 from momalit.world_model.module import WorldModelModule
 
 META = torch.device("meta")
-T, H, B, S = 5, 3, 8, 6
+T, B, S = 5, 8, 6
 
 
 def make_spec(discrete):
@@ -42,7 +42,7 @@ def empty(*shape, dtype=torch.float32):
 def make_rollout():
     flag = empty(T, B, dtype=torch.bool)
     return Rollout(
-        empty(H + T + 1, B, S), empty(H + T + 1, B, 2, 3), empty(H + T + 1, B, dtype=torch.bool), empty(T, B, 2, 3),
+        empty(T + 1, B, S), empty(T + 1, B, 2, 3), empty(T + 1, B, dtype=torch.bool), empty(T, B, 2, 3),
         empty(T, B, 2), empty(T, B), flag, flag, flag, flag,
     )  # fmt: skip
 
@@ -59,8 +59,8 @@ def test_an_imagined_rollout(spec, sample):
     actor = PPOModule(spec, width=16, gru_size=8).to(META).actor
     model = WorldModel(spec, 3, 16, 1).to(META)
     env = ImaginedEnv(model, Pessimism(lambda_aleatoric=1.0), sample)
-    start = initial_sequence(empty(B, S), 2, 3)
-    env.reset(start.state[-1])
+    start = initial_start(empty(B, S), 2, 3)
+    env.reset(start.now.state[0])
     rollout = collect_rollout(env, actor, start, T, None)
     assert rollout.state.shape == (T + 1, B, S)
     assert rollout.log_prob.shape == (T, B, 2)
@@ -72,8 +72,8 @@ def test_an_imagined_rollout(spec, sample):
 def test_sampling_actions(spec):
     actor = PPOModule(spec, width=16, gru_size=8).to(META).actor
     policy, _ = actor(make_rollout().sequence)
-    assert policy.sample().shape == (H + T + 1, B, 2, 3)
-    assert actor.clip(policy.sample()).shape == (H + T + 1, B, 2, 3)
+    assert policy.sample().shape == (T + 1, B, 2, 3)
+    assert actor.clip(policy.sample()).shape == (T + 1, B, 2, 3)
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -5,7 +5,7 @@ import torch
 
 from momalit.nn.actors import TeamActor
 from momalit.nn.cross_play_team import CrossPlayTeam
-from momalit.policies.rollout import TeamRunner, initial_sequence
+from momalit.policies.rollout import TeamRunner, initial_start
 
 
 @pytest.mark.parametrize("task", ["icg", "reacher"])
@@ -18,7 +18,7 @@ def test_agents_act_as_in_their_own_team(task, shared, request):
         actors.append(TeamActor(spec, width=8, gru_size=4, share_parameters=shared))
         torch.nn.init.normal_(actors[-1].head.weight)
     state = torch.randn(5, spec.state_size)
-    sequence = initial_sequence(state, spec.n_agents, spec.action_size)
+    sequence = initial_start(state, spec.n_agents, spec.action_size).now
     cross_play = TeamRunner(CrossPlayTeam(actors, (2, 0)), None)
     own_teams = [TeamRunner(actor, None) for actor in actors]
     for _ in range(3):  # the hidden states differ from the second step on
@@ -31,7 +31,7 @@ def test_agents_act_as_in_their_own_team(task, shared, request):
 
 def test_a_cross_play_team_of_one_team_acts_like_that_team(reacher):
     actor = TeamActor(reacher.spec, width=8, gru_size=4)
-    sequence = initial_sequence(torch.randn(5, reacher.spec.state_size), 2, 1)
+    sequence = initial_start(torch.randn(5, reacher.spec.state_size), 2, 1).now
     assert torch.equal(
         TeamRunner(CrossPlayTeam([actor], (0, 0)), None).act(sequence).action,
         TeamRunner(actor, None).act(sequence).action,

@@ -41,16 +41,18 @@ def test_team_learns_to_coordinate(game):
 
 
 def test_episodes_continue_across_iterations(game):
-    module = make(game, horizon=7, n_rollouts=4, burn_in=3)
+    module = make(game, horizon=7, n_rollouts=4)
     rollouts = []
     make_rollout = module.make_rollout
     module.make_rollout = lambda *args: rollouts.append(make_rollout(*args)) or rollouts[-1]
     make_trainer(4).fit(module, datamodule=game)
-    assert [rollout.burn_in for rollout in rollouts] == [0, 3, 3, 3]
     for previous, following in itertools.pairwise(rollouts):
-        assert torch.equal(previous.state[-4:], following.state[:4])
-        assert torch.equal(previous.previous_action[-4:], following.previous_action[:4])
-        assert torch.equal(previous.keep[-4:], following.keep[:4])
+        assert torch.equal(previous.state[-1], following.state[0])
+        assert torch.equal(previous.previous_action[-1], following.previous_action[0])
+        assert torch.equal(previous.keep[-1], following.keep[0])
+        actors = module.spec.n_agents  # the critic's hidden states follow
+        assert torch.equal(previous.next_hidden_state, following.hidden_state[:actors])
+        assert following.hidden_state.shape[0] == 2 * actors
     # 28 calls: 10 steps, a reset, 10 steps, a reset, 6 steps.
     valid = torch.cat([rollout.valid for rollout in rollouts])
     assert torch.nonzero(~valid[:, 0]).flatten().tolist() == [10, 21]
@@ -61,7 +63,7 @@ def test_actors_and_critic_use_the_same_state_statistics_from_the_start(game):
     module = make(game, n_rollouts=4)
     make_trainer(2).fit(module, datamodule=game)
     actors, critic = module.actor.inputs.standardizer, module.critic.inputs.standardizer
-    # One rollout for the initial statistics and two for training, each with 12 states after the burn-in.
+    # One rollout for the initial statistics and two for training, each with 12 states.
     assert float(actors.count) == 3 * 12 * 4
     assert torch.equal(actors.mean, critic.mean)
     assert torch.equal(actors.std, critic.std)

@@ -110,15 +110,14 @@ def test_start_states_come_from_all_steps_with_their_real_history(data, world_mo
     module.prepare(world_model, None)
     module._trainer = SimpleNamespace(datamodule=data)
     rollout = module.make_rollout(2000, torch.Generator().manual_seed(0))
-    assert rollout.burn_in == 3
     # One start in ten is an episode's first step, without history and previous action.
-    first = ~rollout.keep[3]
+    first = ~rollout.keep[0]
     assert 0.07 < first.float().mean() < 0.13
-    assert rollout.state[3, first].abs().max() == 0
-    assert rollout.previous_action[3, first].abs().max() == 0
+    assert rollout.state[0, first].abs().max() == 0
+    assert rollout.previous_action[0, first].abs().max() == 0
     # In this game the state equals the previous joint action.
-    late = rollout.keep[3]
-    torch.testing.assert_close(rollout.state[3, late].unflatten(-1, (2, 2)), rollout.previous_action[3, late])
+    late = rollout.keep[0]
+    torch.testing.assert_close(rollout.state[0, late].unflatten(-1, (2, 2)), rollout.previous_action[0, late])
 
 
 def test_initial_state_fraction_of_starts_are_first_steps(data, world_model):
@@ -127,7 +126,7 @@ def test_initial_state_fraction_of_starts_are_first_steps(data, world_model):
     module._trainer = SimpleNamespace(datamodule=data)
     rollout = module.make_rollout(2000, torch.Generator().manual_seed(0))
     # One in ten of the others is a first step, too.
-    assert float((~rollout.keep[2]).float().mean()) == pytest.approx(0.55, abs=0.04)
+    assert float((~rollout.keep[0]).float().mean()) == pytest.approx(0.55, abs=0.04)
 
 
 def test_rollouts_continue_unless_ended_or_reset(data, world_model):
@@ -137,12 +136,14 @@ def test_rollouts_continue_unless_ended_or_reset(data, world_model):
     random = torch.Generator().manual_seed(0)
     first = module.make_rollout(1000, random)
     ended = first.terminated.any(0) | first.stopped.any(0)
+    module.unfinished = module.with_advantages(first).end
     second = module.make_rollout(1000, random)
-    continues = (second.state[:3] == first.state[-3:]).all(-1).all(0)
-    continues &= (second.previous_action[:3] == first.previous_action[-3:]).flatten(2).all(-1).all(0)
+    # Those that continue keep the hidden states of actors and critic, and with them state and previous action.
+    continues = (second.hidden_state == module.unfinished.hidden_state).transpose(0, 1).flatten(1).all(-1)
     assert not continues[ended].any()
     assert float(continues[~ended].float().mean()) == pytest.approx(0.75, abs=0.05)
-    assert torch.equal(second.keep[:3, continues], first.keep[-3:, continues])
+    for name in ("state", "previous_action", "keep"):
+        assert torch.equal(getattr(second, name)[0, continues], getattr(first, name)[-1, continues])
 
 
 @pytest.mark.parametrize(

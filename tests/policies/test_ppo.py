@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from momalit.core.errors import UserError
+from momalit.core.records import Sequence
 from momalit.nn.mixers import MIXERS, NO_MIXER
 from momalit.policies.ppo import PPOModule
 from momalit.policies.rollout import collect_rollout
@@ -22,7 +23,7 @@ class AnalyticPPO(PPOModule):
 
     def __init__(self, task: str, **kwargs) -> None:
         make_spec, self.env_class = TASKS[task]
-        super().__init__(make_spec(), burn_in=0, **kwargs)
+        super().__init__(make_spec(), **kwargs)
 
     def setup(self, stage: str) -> None:
         """Skips the comparison with a data module, since there is none."""
@@ -111,30 +112,36 @@ def test_advantages_are_normalised_and_targets_are_returns():
 
 @pytest.mark.parametrize("burn_in", [0, 3])
 def test_first_update_reproduces_log_probabilities_and_values(burn_in):
-    """With hidden states from the burn-in, the update computes the same log-probabilities and values."""
+    """From the hidden states of the start, the update computes the same log-probabilities and values."""
     module = module_with_rollout(entropy_coefficient=0.1)
     module.actor.head.weight.data.normal_(0, 1.0)
     env = module.env_class(module.spec, 10, seed=5)
     start = env.start()
     if burn_in:
         first = collect_rollout(env, module.actor, start, burn_in, torch.Generator().manual_seed(1))
-        env.time, start = 0, first.sequence
-        start.keep[1, ::2] = False  # some episodes start within the burn-in
+        first.keep[1, ::2] = False  # some episodes start within the burn-in
+        env.time, start = 0, module.start_from(first.sequence)
     rollout = collect_rollout(env, module.actor, start, 4, torch.Generator().manual_seed(2))
-    rollout.keep[burn_in + 2, 5] = False  # an episode that starts within the rollout
-    policy, _ = module.actor(rollout.sequence)
+    rollout.keep[2, 5] = False  # an episode that starts within the rollout
+    sequence = rollout.sequence
+    if burn_in:  # one pass over everything
+        parts = [(getattr(first, k)[:-1], getattr(rollout, k)) for k in ("state", "previous_action", "keep")]
+        sequence = Sequence(*(torch.cat(pair) for pair in parts))
+    policy, _ = module.actor(sequence)
     log_prob = policy.log_prob(
         torch.cat([torch.zeros(burn_in, 10, 2, 2), rollout.action, torch.zeros(1, 10, 2, 2)])
     ).detach()[burn_in:-1]
     batch = module.with_advantages(replace(rollout, log_prob=log_prob))
-    assert batch.burn_in == 0, "expected hidden states instead of the burn-in"
+    after = torch.cat([network.hidden_states(sequence)[:, -2] for network in (module.actor, module.critic)])
+    if burn_in:  # the actors' part is that of the collection, before the change of ``keep``
+        torch.testing.assert_close(batch.next_hidden_state[2:], after[2:])
     module.pop_means()
     loss = float(module.training_step(batch, 0).detach())
     means = {name: float(mean) for name, mean in module.pop_means().items()}
     assert means["policy/kl"] == pytest.approx(0, abs=1e-8)
     assert means["policy/clip_fraction"] == 0
     assert means["loss/policy"] == pytest.approx(0, abs=1e-5)  # ratios of 1, advantages with zero mean
-    value = module.critic(rollout.sequence)[burn_in:-1].detach()
+    value = module.critic(sequence)[burn_in:-1].detach()
     error = value - module.critic.scale(batch.target)
     huber = torch.where(error.abs() < 1, 0.5 * error**2, error.abs() - 0.5).mean()
     assert means["loss/value"] == pytest.approx(float(huber), rel=1e-4)

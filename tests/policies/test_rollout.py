@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from momalit.core.records import Step
+from momalit.core.records import Sequence, Start, Step
 from momalit.core.team import AgentSpec, TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.nn.actors import TeamActor
-from momalit.policies.rollout import MIN_ROWS, TeamRunner, collect_rollout, initial_sequence, play_episodes
+from momalit.policies.rollout import MIN_ROWS, TeamRunner, collect_rollout, initial_start, play_episodes
 
 ROWS, STATE, ACTIONS = 6, 3, 2
+FIELDS = ("state", "previous_action", "keep")
 
 
 @pytest.fixture(autouse=True)
@@ -73,20 +74,24 @@ def start_sequence(spec, burn_in, rows=ROWS):
     return data.sequence(torch.tensor([0, 1, 2, 5, 12, 35])[:rows], burn_in)
 
 
+def start_from(actor, sequence):
+    """The last step of a sequence, with the policies' hidden states after the others."""
+    past, now = sequence.span(0, -1), sequence.span(-1, None)
+    return Start(now, actor.hidden_states(past)[:, -1].detach() if past.state.shape[0] else None)
+
+
 def recomputed_log_prob(actor, rollout):
-    """Log-probabilities of the stored actions from one pass over burn-in and rollout, as in the update."""
-    policy, _ = actor(rollout.sequence.map(lambda x: x[:-1]))
-    return policy.log_prob(torch.cat([torch.zeros(rollout.burn_in, *rollout.action.shape[1:]), rollout.action]))[
-        rollout.burn_in :
-    ]
+    """Log-probabilities of the stored actions from one pass over the rollout, as in the update."""
+    policy, _ = actor(rollout.sequence.span(0, -1), rollout.hidden_state)
+    return policy.log_prob(rollout.action)
 
 
 def test_states_actions_and_rewards_are_aligned(spec):
     actor = with_random_head(TeamActor(spec, 8, 4))
-    start = initial_sequence(torch.zeros(ROWS, STATE), 2, ACTIONS)
-    env = Counter(start.state[-1], torch.full((ROWS,), 100))
+    start = initial_start(torch.zeros(ROWS, STATE), 2, ACTIONS)
+    env = Counter(start.now.state[0], torch.full((ROWS,), 100))
     rollout = collect_rollout(env, actor, start, 7, torch.Generator().manual_seed(0))
-    assert (rollout.n_steps, rollout.n_rows, rollout.burn_in) == (7, ROWS, 0)
+    assert (rollout.n_steps, rollout.n_rows) == (7, ROWS)
     clipped = actor.clip(rollout.action)
     assert torch.equal(torch.stack(env.actions), clipped)
     assert torch.equal(rollout.previous_action[1:], clipped)
@@ -102,8 +107,8 @@ def test_states_actions_and_rewards_are_aligned(spec):
 
 def test_reset_takes_one_invalid_step(spec):
     actor = with_random_head(TeamActor(spec, 8, 4))
-    start = initial_sequence(torch.zeros(2, STATE), 2, ACTIONS)
-    env = Counter(start.state[-1], torch.tensor([2, 3]))
+    start = initial_start(torch.zeros(2, STATE), 2, ACTIONS)
+    env = Counter(start.now.state[0], torch.tensor([2, 3]))
     rollout = collect_rollout(env, actor, start, 8, torch.Generator().manual_seed(0))
     # Row 0: steps 0, 1, reset, 3, 4, reset, 6, 7.
     assert rollout.valid[:, 0].tolist() == [True, True, False, True, True, False, True, True]
@@ -120,12 +125,11 @@ def test_reset_takes_one_invalid_step(spec):
 @pytest.mark.parametrize("burn_in", [0, 1, 4, 20])
 def test_log_probabilities_can_be_recomputed_with_burn_in_and_resets(spec, burn_in, shared):
     actor = with_random_head(TeamActor(spec, 8, 4, shared))
-    start = start_sequence(spec, burn_in)
-    env = Counter(start.state[-1], torch.tensor([2, 3, 4, 5, 100, 1]))
-    rollout = collect_rollout(env, actor, start, 9, torch.Generator().manual_seed(0))
-    assert rollout.burn_in == burn_in
+    sequence = start_sequence(spec, burn_in)
+    env = Counter(sequence.state[-1], torch.tensor([2, 3, 4, 5, 100, 1]))
+    rollout = collect_rollout(env, actor, start_from(actor, sequence), 9, torch.Generator().manual_seed(0))
     torch.testing.assert_close(recomputed_log_prob(actor, rollout), rollout.log_prob)
-    # A subset of the rollouts keeps its burn-in.
+    # A subset of the rollouts keeps its hidden states.
     index = torch.tensor([4, 1])
     torch.testing.assert_close(recomputed_log_prob(actor, rollout.rows(index)), rollout.log_prob[:, index])
 
@@ -137,7 +141,7 @@ def test_actions_depend_on_history_within_the_episode_only(spec):
     padded[:-1][~start.keep[1:]] += 99  # steps before a reset of the hidden state
 
     def log_probs(state):
-        changed = type(start)(state, start.previous_action, start.keep)
+        changed = start_from(actor, type(start)(state, start.previous_action, start.keep))
         env = Counter(state[-1], torch.full((ROWS,), 100))
         return collect_rollout(env, actor, changed, 3, torch.Generator().manual_seed(0)).log_prob
 
@@ -151,22 +155,21 @@ def test_actions_depend_on_history_within_the_episode_only(spec):
 
 def test_without_a_generator_actions_are_the_modes(spec):
     actor = with_random_head(TeamActor(spec, 8, 4))
-    start = start_sequence(spec, 2)
+    start = start_from(actor, start_sequence(spec, 2))
     rollouts = [
-        collect_rollout(Counter(start.state[-1], torch.full((ROWS,), 100)), actor, start, 3, None) for _ in range(2)
+        collect_rollout(Counter(start.now.state[0], torch.full((ROWS,), 100)), actor, start, 3, None) for _ in range(2)
     ]
     assert torch.equal(rollouts[0].action, rollouts[1].action)
-    policy, _ = actor(rollouts[0].sequence.map(lambda x: x[:-1]))
-    torch.testing.assert_close(policy.mode[2:], rollouts[0].action)
+    policy, _ = actor(rollouts[0].sequence.span(0, -1), start.hidden_state)
+    torch.testing.assert_close(policy.mode, rollouts[0].action)
 
 
 def test_hidden_states_carry_over_between_steps(spec):
     actor = with_random_head(TeamActor(spec, 8, 4))
     sequence = start_sequence(spec, 6)
     team = TeamRunner(actor, None)
-    team.burn_in(sequence.map(lambda x: x[:3]))
-    for t in range(3, 7):
-        decision = team.act(sequence.map(lambda x, t=t: x[t : t + 1]))
+    for t in range(7):
+        decision = team.act(sequence.span(t, t + 1))
     torch.testing.assert_close(decision.action, actor(sequence)[0].mode[-1])
 
 
@@ -175,19 +178,19 @@ def test_log_probabilities_can_be_recomputed_on_real_environments(task, request)
     spec = request.getfixturevalue(task).spec
     actor = with_random_head(TeamActor(spec, 8, 4))
     env = VectorTeamEnv(spec, 3, autoreset=True)
-    start = initial_sequence(env.reset([1, 2, 3]), spec.n_agents, spec.action_size)
+    start = initial_start(env.reset([1, 2, 3]), spec.n_agents, spec.action_size)
     steps = int(spec.horizon * 1.5)
     generator = torch.Generator().manual_seed(0)
     first = collect_rollout(env, actor, start, steps, generator)
     assert first.truncated.sum(0).tolist() == [1, 1, 1]
     assert (~first.valid).sum(0).tolist() == [1, 1, 1]
     torch.testing.assert_close(recomputed_log_prob(actor, first), first.log_prob, atol=1e-4, rtol=1e-4)
-    # The next rollout continues from the last steps of this one.
-    tail = first.sequence.map(lambda x: x[-5:])
-    second = collect_rollout(env, actor, tail, steps, generator)
-    assert second.burn_in == 4
-    assert torch.equal(second.state[4], first.state[-1])
-    torch.testing.assert_close(recomputed_log_prob(actor, second), second.log_prob, atol=1e-4, rtol=1e-4)
+    # The next rollout continues where this one ends, with the hidden states of one pass over both.
+    second = collect_rollout(env, actor, first.end, steps, generator)
+    assert torch.equal(second.state[0], first.state[-1])
+    both = [torch.cat([getattr(first.sequence, k)[:-1], getattr(second.sequence, k)[:-1]]) for k in FIELDS]
+    log_prob = actor(Sequence(*both))[0].log_prob(torch.cat([first.action, second.action]))
+    torch.testing.assert_close(log_prob[steps:], second.log_prob, atol=1e-4, rtol=1e-4)
 
 
 def test_returns_equal_a_manual_episode(icg):
@@ -200,7 +203,7 @@ def test_returns_equal_a_manual_episode(icg):
     env.reset([1, 2, 3, 4])
     state, previous, keep, hidden_state, total = torch.zeros(4, spec.state_size), torch.zeros(4, 2, 2), False, None, 0.0
     for _ in range(spec.horizon):
-        now = initial_sequence(state, 2, 2)
+        now = initial_start(state, 2, 2).now
         now = type(now)(now.state, previous[None], torch.full((1, 4), keep))
         policy, hidden_state = actor(now, hidden_state)
         hidden_state, previous, keep = hidden_state[:, -1], policy.mode[0], True

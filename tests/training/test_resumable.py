@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "world_model": {"patience": 2},
     "warm_start": {},
     "moma_ppo": {"reset_fraction": 0.3, "elite_per_rollout": True, "target_entropy": 0.4, "target_kl": 0.01},
-    "mappo": {"burn_in": 3, "target_entropy": 0.4, "target_kl": 0.01},
+    "mappo": {"target_entropy": 0.4, "target_kl": 0.01},
 }
 
 
