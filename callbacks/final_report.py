@@ -38,7 +38,8 @@ def final_report(
 ) -> dict[str, Any]:
     """Evaluates the last and the best checkpoint on the test seeds, writes ``results.json`` and prints the table.
 
-    The best checkpoint is the one with the best validation return. Every process must call this.
+    The best checkpoint is the one with the highest return at a validation: in the world model for teams that train in
+    one, else in the environment. Every process must call this.
 
     Args:
         trainer: the trainer, after ``fit``.
@@ -95,7 +96,7 @@ def _weights_to_evaluate(trainer: pl.Trainer, last: dict[str, Tensor]) -> list[t
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:
-    """Returns the file of the checkpoint with the best validation return, or None if there is none."""
+    """Returns the file of the checkpoint with the best monitored metric, or None if there is none."""
     path = ""
     for callback in trainer.checkpoint_callbacks:
         if getattr(callback, "monitor", None):

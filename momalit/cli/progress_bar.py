@@ -22,7 +22,7 @@ class EpochProgress(ProgressBar):
 
     Args:
         title: name of what is trained, e.g. ``world model``.
-        monitor: name of the metric. None shows the metrics that are logged with ``prog_bar=True``.
+        monitor: name of the metric; None for none. The metrics that are logged with ``prog_bar=True`` follow it.
         mode: ``max`` or ``min``: whether larger or smaller values of the metric are better.
     """
 
@@ -92,11 +92,11 @@ class EpochProgress(ProgressBar):
             self._bar = None
 
     def _metrics(self, trainer: pl.Trainer) -> str:
-        if self.monitor is None:
-            return ", ".join(f"{k} {float(v):.4g}" for k, v in trainer.progress_bar_metrics.items())
-        value = trainer.callback_metrics.get(self.monitor)
-        if value is None:
-            return ""
-        latest = float(value)
-        self.best = latest if self.best is None else (max if self.mode == "max" else min)(self.best, latest)
-        return f"{self.monitor} {latest:.4g} (best {self.best:.4g})"
+        shown = {name: f"{float(value):.4g}" for name, value in trainer.progress_bar_metrics.items()}
+        if self.monitor is not None and (value := trainer.callback_metrics.get(self.monitor)) is not None:
+            latest = float(value)
+            self.best = latest if self.best is None else (max if self.mode == "max" else min)(self.best, latest)
+            shown = {self.monitor: f"{latest:.4g} (best {self.best:.4g})"} | {
+                name: text for name, text in shown.items() if name != self.monitor
+            }
+        return ", ".join(f"{name} {text}" for name, text in shown.items())

@@ -16,6 +16,7 @@ from momalit.cli.metrics_file import MetricsFile
 from momalit.cli.preemption import Preemption
 from momalit.cli.progress_bar import EpochProgress
 from momalit.core.errors import UserError
+from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.run_directory import RunDirectory
 from momalit.training.trainer_checks import require_precision_on_device
@@ -50,6 +51,8 @@ def monitor_of(model: pl.LightningModule) -> tuple[str, str]:
     """Returns the metric of the best checkpoint, and whether it is maximised (``max``) or minimised (``min``)."""
     if isinstance(model, WorldModelModule):
         return "val/error", "min"
+    if isinstance(model, MOMAPPOModule):
+        return "eval/imagined", "max"  # the world model selects, not the real environment
     return "eval/return", "max"
 
 
