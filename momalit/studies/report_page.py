@@ -58,8 +58,8 @@ def method_note(results: Results) -> str:
     counts = [len(results.select(group, m)) for group in results.groups for m in results.methods_in(group)]
     note = (
         "Returns are those of the last checkpoint, except in the column for the best checkpoint, which is the one"
-        " selected at validations during training. IQM is the interquartile mean. Intervals are 95 % percentile bootstrap"
-        f" intervals over seeds, stratified by group if groups are pooled ({RESAMPLES:,} resamples, fixed seed, so the"
+        " selected at validations during training. IQM is the interquartile mean. Intervals are 95 % percentile"
+        f" bootstrap intervals over seeds, stratified by group if groups are pooled ({RESAMPLES:,} resamples, fixed seed, so the"
         " same results give the same report). The probability of improvement counts ties as half (Agarwal et al.,"
         " 2021)."
     )

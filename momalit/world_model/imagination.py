@@ -21,9 +21,8 @@ STOP_VALUES = ("pessimistic", "bootstrap")
 class Pessimism:
     """Penalties and limits that keep the policies where the model is accurate.
 
-    Uncertainties are in standardised units; penalties are in units of the reward's standard deviation. A step costs the
-    difference between its uncertainty and the mean on held-out data, so that the penalty alone makes no end of an
-    episode worth more than going on within the data.
+    Uncertainties are in standardised units; penalties are in units of the reward's standard deviation. A penalty counts
+    what exceeds the mean uncertainty on held-out data, less the mean excess there (see ``UncertaintyLevels``).
 
     Args:
         lambda_all: λ_all, coefficient of the ensemble's disagreement on state and reward.
@@ -146,7 +145,7 @@ class ImaginedEnv:
         )
         u_all = uncertainties[0]
         penalty = space.reward_scale * uncertainty.penalty(
-            uncertainties, pessimism.coefficients, self.levels.limit, self.levels.typical
+            uncertainties, pessimism.coefficients, self.levels.limit, self.levels.typical, self.levels.typical_excess
         )
         valid = self.active
         false = torch.zeros_like(valid)
