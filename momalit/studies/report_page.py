@@ -60,8 +60,8 @@ def method_note(results: Results) -> str:
         "Returns are those of the last checkpoint, except in the column for the best checkpoint, which is the one"
         " selected at validations during training. IQM is the interquartile mean. Intervals are 95 % percentile"
         f" bootstrap intervals over seeds, stratified by group if groups are pooled ({RESAMPLES:,} resamples, fixed"
-        " seed, so the same results give the same report). The probability of improvement counts ties as half (Agarwal et al.,"
-        " 2021)."
+        " seed, so the same results give the same report). The probability of improvement counts ties as half (Agarwal"
+        " et al., 2021)."
     )
     if any(len(column_values(results.select(group), "distance")) for group in results.groups):
         note += (
