@@ -68,9 +68,8 @@ class BCModule(OfflineLearner):
         super().setup(stage)
         if stage == "fit":
             train: Trajectories = self.data.train.to("cpu")  # the module is still on the CPU
-            number = max(round(self.hparams["top_fraction"] * len(train.lengths)), 1)
-            best = train.returns.argsort(descending=True, stable=True)[:number]
-            self._selected = train if number == len(train.lengths) else train.select(best.sort().values)
+            best = train.best_episodes(self.hparams["top_fraction"])
+            self._selected = train if len(best) == len(train.lengths) else train.select(best)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

@@ -92,6 +92,15 @@ class Trajectories(TensorRecord):
         total = torch.cat([self.reward.new_zeros(1, dtype=torch.float64), self.reward.cumsum(0, dtype=torch.float64)])
         return (total[self.first + self.lengths] - total[self.first]).to(self.reward.dtype)
 
+    def best_episodes(self, fraction: float) -> Tensor:
+        """Numbers of the ``fraction`` of the trajectories with the highest returns, at least one, in order."""
+        number = max(round(fraction * len(self.lengths)), 1)
+        return self.returns.argsort(descending=True, stable=True)[:number].sort().values
+
+    def indices_of(self, episodes: Tensor) -> Tensor:
+        """Indices of all transitions of the trajectories numbered ``episodes`` (long), in that order."""
+        return _concatenated_ranges(self.first[episodes], self.lengths[episodes])
+
     @property
     def last(self) -> Tensor:
         """Index of the last transition of each trajectory, ``(E,)``."""
@@ -129,7 +138,7 @@ class Trajectories(TensorRecord):
     def select(self, episodes: Tensor) -> Trajectories:
         """Returns copies of the trajectories numbered ``episodes`` (long), in that order."""
         lengths, first = self.lengths[episodes], self.first[episodes]
-        index = _concatenated_ranges(first, lengths)
+        index = self.indices_of(episodes)
         rows = _concatenated_ranges(first + episodes, lengths + 1)
         return Trajectories.from_lengths(
             self.state[rows], self.action[index], self.reward[index], self.terminated[index], self.truncated[index],

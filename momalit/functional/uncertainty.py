@@ -53,31 +53,21 @@ def measures(mean: Tensor, log_variance: Tensor | None = None) -> Tensor:
     return torch.stack([u_all, ensemble_reward_variance(mean), noise])
 
 
-def above(uncertainties: Tensor, limit: Tensor | float, typical: Tensor) -> Tensor:
-    """How far uncertainties ``(3, B)``, at most ``limit``, are above ``typical`` ``(3,)``; 0 below."""
-    return (uncertainties.clamp(max=limit) - typical.unsqueeze(1)).clamp(min=0)
-
-
 def penalty(
-    uncertainties: Tensor,
-    coefficients: tuple[float, float, float],
-    limit: Tensor | float,
-    typical: Tensor,
-    typical_excess: Tensor,
+    uncertainties: Tensor, coefficients: tuple[float, float, float], limit: Tensor | float, typical: Tensor
 ) -> Tensor:
-    """``Σ_k λ_k (e_k - ē_k)`` with ``e_k = max(min(u_k, τ) - ū_k, 0)``, in standard deviations of the reward.
+    """``Σ_k λ_k max(min(u_k, τ) - ū_k, 0)``, in standard deviations of the reward.
 
     Args:
         uncertainties: ``(3, B)``, see ``measures``.
         coefficients: λ of the three uncertainties.
         limit: τ.
-        typical: ū, the uncertainties up to which all steps cost the same, ``(3,)``.
-        typical_excess: ē, the means of e on the data, which therefore cost nothing on average, ``(3,)``.
+        typical: ū, the uncertainties up to which a step costs nothing, ``(3,)``.
 
     Returns:
         ``(B,)``.
     """
-    excess = above(uncertainties, limit, typical) - typical_excess.unsqueeze(1)
+    excess = (uncertainties.clamp(max=limit) - typical.unsqueeze(1)).clamp(min=0)
     # A tensor of the coefficients would be copied to the accelerator at every imagined step.
     first, second, third = (weight * row for weight, row in zip(coefficients, excess, strict=True))
     return first + second + third

@@ -63,10 +63,13 @@ class ActorCriticModule(TeamPolicyModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_multiplier)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
-    def _lr_multiplier(self, epoch: int) -> float:
+    def progress(self, epoch: int) -> float:
+        """Fraction of the training that is done before ``epoch``; 0 without ``max_epochs``."""
         total = self.trainer.max_epochs or -1
-        progress = min(epoch / total, 1.0) if total > 0 else 0.0
-        return float(self.lr_factor) * (1 - progress * (1 - self.hparams["final_lr_fraction"]))
+        return min(epoch / total, 1.0) if total > 0 else 0.0
+
+    def _lr_multiplier(self, epoch: int) -> float:
+        return float(self.lr_factor) * (1 - self.progress(epoch) * (1 - self.hparams["final_lr_fraction"]))
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips actors and critic separately, so that large critic gradients do not shrink the actors' updates."""

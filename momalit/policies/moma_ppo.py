@@ -27,6 +27,7 @@ from momalit.world_model.module import WorldModelModule
 logger = logging.getLogger(__name__)
 
 MANY_STOPS, ITERATIONS_BETWEEN_WARNINGS = 0.5, 50
+RESET_FALLS = 0.6  # part of the training in which the reset fraction falls
 _KEY = "world_model"
 
 
@@ -52,6 +53,11 @@ class MOMAPPOModule(PPOModule):
         reset_fraction: fraction of rollouts that restart from dataset states in each iteration. The others continue
             until the model terminates or stops them, with their hidden states, so that the team also trains on the
             states that it reaches. With 1 every rollout starts from the dataset.
+        final_reset_fraction: to this ``reset_fraction`` falls geometrically in the first 60 % of ``max_epochs``; None
+            keeps it constant. Short rollouts first stay where the dataset shows what pays; the long ones in the end
+            practise whole episodes if the fraction is about ``horizon`` divided by the length of an episode.
+        start_top_fraction: fraction of the training episodes in which rollouts start, those with the highest returns.
+            First steps (``initial_state_fraction``) are those of all episodes.
         initial_state_fraction: fraction of start states that are the first step of an episode; the others are any step
             of the dataset. Increase it if rollouts are long, since first steps are rare otherwise.
         compiled: compile the world model's network with ``torch.compile``.
@@ -69,6 +75,8 @@ class MOMAPPOModule(PPOModule):
         elite_per_rollout: bool = False,
         burn_in: int = 10,
         reset_fraction: float = 1.0,
+        final_reset_fraction: float | None = None,
+        start_top_fraction: float = 1.0,
         initial_state_fraction: float = 0.0,
         compiled: bool = False,
         **kwargs: Any,
@@ -80,8 +88,12 @@ class MOMAPPOModule(PPOModule):
         if burn_in < 0:
             raise UserError(f"model.burn_in: found {burn_in}, expected at least 0")
         self.burn_in = burn_in
-        if not 0 < reset_fraction <= 1:
-            raise UserError(f"model.reset_fraction: found {reset_fraction}, expected a number above 0 and up to 1")
+        fractions = {"reset_fraction": reset_fraction, "start_top_fraction": start_top_fraction}
+        if final_reset_fraction is not None:
+            fractions["final_reset_fraction"] = final_reset_fraction
+        for name, fraction in fractions.items():
+            if not 0 < fraction <= 1:
+                raise UserError(f"model.{name}: found {fraction}, expected a number above 0 and up to 1")
         if not 0 <= initial_state_fraction <= 1:
             raise UserError(
                 f"model.initial_state_fraction: found {initial_state_fraction}, expected a number from 0 to 1"
@@ -89,6 +101,7 @@ class MOMAPPOModule(PPOModule):
         self.world_model: WorldModel | None = None
         self.levels = UncertaintyLevels(self.pessimism.fixed_threshold)
         self._next_warning = 0
+        self._starts: Tensor | None = None  # the transitions that rollouts start from, if not all
         self._continuing: tuple[Tensor, Tensor] | None = None  # which rollouts may continue, and their elites
 
     # --- world model and warm start --------------------------------------------------------------------------------
@@ -180,7 +193,11 @@ class MOMAPPOModule(PPOModule):
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
         """Imagines ``horizon`` steps from dataset states or from the last states of unfinished rollouts."""
         data = self.data.train
-        index = torch.randint(len(data), (rows,), generator=generator, device=self.device)
+        if self.hparams["start_top_fraction"] < 1 and self._starts is None:
+            self._starts = data.indices_of(data.best_episodes(self.hparams["start_top_fraction"])).to(self.device)
+        count = len(data) if self._starts is None else len(self._starts)
+        index = torch.randint(count, (rows,), generator=generator, device=self.device)
+        index = index if self._starts is None else self._starts[index]
         if self.hparams["initial_state_fraction"]:
             first = data.first.to(self.device)
             initial = first[torch.randint(len(first), (rows,), generator=generator, device=self.device)]
@@ -192,7 +209,7 @@ class MOMAPPOModule(PPOModule):
         start = self.start_from(sequence)
         env = self._imagined_env(self.pessimism, generator)
         env.reset(start.now.state[0])
-        reset_fraction, unfinished = self.hparams["reset_fraction"], self.unfinished
+        reset_fraction, unfinished = self.reset_fraction, self.unfinished
         if reset_fraction < 1 and self._continuing is not None and unfinished is not None:
             alive, elite = self._continuing
             if len(alive) == rows:
@@ -204,6 +221,14 @@ class MOMAPPOModule(PPOModule):
         rollout = self._collect(env, start, self.horizon, generator)
         self._continuing = rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
         return rollout
+
+    @property
+    def reset_fraction(self) -> float:
+        """The fraction of rollouts that are reset in this iteration."""
+        first, final = self.hparams["reset_fraction"], self.hparams["final_reset_fraction"]
+        if final is None:
+            return float(first)
+        return float(first * (final / first) ** min(self.progress(self.current_epoch) / RESET_FALLS, 1.0))
 
     def _imagined_env(self, pessimism: Pessimism, generator: torch.Generator) -> ImaginedEnv:
         return ImaginedEnv(

@@ -14,14 +14,13 @@ MIN_LIMIT = 0.01  # smaller disagreement (a variance of 1 % of the targets') doe
 
 
 class UncertaintyLevels(nn.Module):
-    """The uncertainties on held-out steps: their mean ū, τ, which limits them, and their mean excess over ū.
+    """The uncertainties on held-out steps: their mean ū, above which a penalty counts, and τ, which limits them.
 
-    A penalty counts what exceeds ū, so that a team gains nothing by being more certain than the data: on Ant, it would
-    slow down to a gait that the ensemble knows best. The mean excess is subtracted, so that a step within the data
-    costs nothing on average. Otherwise a terminal state, which costs nothing more, would be worth more than a life
-    within the data.
+    If every step cost its whole penalty, a terminal state, which costs nothing more, would be worth more than a life
+    within the data. And if certainty beyond the data's paid, teams would seek it: on Ant they slow down to a gait that
+    the ensemble knows best.
 
-    Until ``fit``, both means are 0.
+    Until ``fit``, the means are 0.
 
     Args:
         limit: τ until ``fit``; None for infinity.
@@ -29,13 +28,11 @@ class UncertaintyLevels(nn.Module):
 
     limit: Tensor
     typical: Tensor
-    typical_excess: Tensor
 
     def __init__(self, limit: float | None = None) -> None:
         super().__init__()
         self.register_buffer("limit", torch.tensor(torch.inf if limit is None else float(limit)))
         self.register_buffer("typical", torch.zeros(3))
-        self.register_buffer("typical_excess", torch.zeros(3))
 
     @torch.no_grad()
     def fit(self, model: WorldModel, data: Trajectories, limit: float | None = None, chunk: int = 4096) -> None:
@@ -59,4 +56,3 @@ class UncertaintyLevels(nn.Module):
         else:
             self.limit.fill_(limit)
         self.typical.copy_(measured.clamp(max=self.limit).mean(1))
-        self.typical_excess.copy_(uncertainty.above(measured, self.limit, self.typical).mean(1))

@@ -22,7 +22,7 @@ class Pessimism:
     """Penalties and limits that keep the policies where the model is accurate.
 
     Uncertainties are in standardised units; penalties are in units of the reward's standard deviation. A penalty counts
-    what exceeds the mean uncertainty on held-out data, less the mean excess there (see ``UncertaintyLevels``).
+    what exceeds the mean uncertainty on held-out data (see ``UncertaintyLevels``).
 
     Args:
         lambda_all: λ_all, coefficient of the ensemble's disagreement on state and reward.
@@ -145,7 +145,7 @@ class ImaginedEnv:
         )
         u_all = uncertainties[0]
         penalty = space.reward_scale * uncertainty.penalty(
-            uncertainties, pessimism.coefficients, self.levels.limit, self.levels.typical, self.levels.typical_excess
+            uncertainties, pessimism.coefficients, self.levels.limit, self.levels.typical
         )
         valid = self.active
         false = torch.zeros_like(valid)

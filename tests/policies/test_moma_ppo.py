@@ -146,10 +146,37 @@ def test_rollouts_continue_unless_ended_or_reset(data, world_model):
         assert torch.equal(getattr(second, name)[0, continues], getattr(first, name)[-1, continues])
 
 
+def test_starts_are_in_the_best_episodes(data, world_model):
+    module = MOMAPPOModule(data.spec, **{**SMALL, "horizon": 1, "start_top_fraction": 0.1})
+    module.prepare(world_model, None)
+    module._trainer = SimpleNamespace(datamodule=data)
+    rollout = module.make_rollout(500, torch.Generator().manual_seed(0))
+    train = data.train
+    best = train.select(train.best_episodes(0.1))
+    assert len(best.lengths) == round(0.1 * len(train.lengths))
+    assert best.returns.min() >= train.returns.sort(descending=True).values[len(best.lengths)]
+    different = (rollout.state[0][:, None] - best.state[None]).abs().amax(-1).amin(1)
+    assert different.max() == 0
+
+
+def test_the_reset_fraction_falls_to_its_final_value(data):
+    module = MOMAPPOModule(data.spec, **{**SMALL, "reset_fraction": 0.5, "final_reset_fraction": 0.02})
+    found = []
+    for epoch in (0, 30, 60, 90):
+        module._trainer = SimpleNamespace(max_epochs=100, current_epoch=epoch)
+        found.append(module.reset_fraction)
+    assert found == pytest.approx([0.5, 0.1, 0.02, 0.02])
+    constant = MOMAPPOModule(data.spec, **{**SMALL, "reset_fraction": 0.5})
+    assert constant.reset_fraction == 0.5
+
+
 @pytest.mark.parametrize(
     ("name", "fraction"),
-    [("reset_fraction", 0.0), ("reset_fraction", 1.5), ("initial_state_fraction", -0.1)],
-)
+    [
+        ("reset_fraction", 0.0), ("reset_fraction", 1.5), ("initial_state_fraction", -0.1),
+        ("final_reset_fraction", 0.0), ("start_top_fraction", 2.0),
+    ],
+)  # fmt: skip
 def test_fraction_outside_its_range_is_rejected(data, name, fraction):
     with pytest.raises(UserError, match=rf"model.{name}: found {fraction}, expected a number"):
         MOMAPPOModule(data.spec, **{**SMALL, name: fraction})

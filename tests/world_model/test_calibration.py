@@ -122,8 +122,6 @@ def test_levels_are_the_mean_and_a_quantile_of_held_out_steps(spec):
     levels.fit(model, data, 0.1)
     assert float(levels.limit) == pytest.approx(0.1)
     torch.testing.assert_close(levels.typical, u.clamp(max=0.1).mean(1))
-    excess = (u.clamp(max=0.1) - levels.typical[:, None]).clamp(min=0)
-    torch.testing.assert_close(levels.typical_excess, excess.mean(1))
 
 
 def test_an_exact_model_does_not_stop_everywhere(spec):
@@ -133,7 +131,7 @@ def test_an_exact_model_does_not_stop_everywhere(spec):
     assert float(levels.limit) == pytest.approx(MIN_LIMIT)
 
 
-def test_the_data_cost_nothing_on_average_and_certainty_gains_nothing(spec):
+def test_steps_up_to_the_typical_uncertainty_cost_nothing(spec):
     data = random_walks(REWARDS["mixed"])
     model = Walk(spec, REWARDS["mixed"], data)
     levels = UncertaintyLevels()
@@ -142,9 +140,9 @@ def test_the_data_cost_nothing_on_average_and_certainty_gains_nothing(spec):
     env = ImaginedEnv(model, Pessimism(lambda_all=7.0, threshold=0.5), levels=levels)
     env.reset(batch.state)
     env.step(batch.action)
-    assert float(env.penalties().mean()) == pytest.approx(0.0, abs=1e-5)
     assert float(env.penalties().max()) > 1
     u_all, penalties = env.uncertainties()[0], env.penalties()[0]
     certain = u_all < levels.typical[0]
     assert 0 < certain.sum() < len(data)
-    torch.testing.assert_close(penalties[certain], penalties.min().expand(int(certain.sum())))
+    assert penalties[certain].abs().max() == 0
+    assert (penalties[~certain] > 0).all()
