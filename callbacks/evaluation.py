@@ -1,4 +1,4 @@
-"""Evaluation of a team in the real environment."""
+"""Evaluation of a team, in the real environment where there is one and in the world model."""
 
 from __future__ import annotations
 
@@ -37,9 +37,13 @@ class Evaluation(pl.Callback):
     ``eval/normalized`` (if the task has reference returns) and, for teams with a world model, ``eval/imagined``:
     the return that the world model predicts for the team. ``test`` does the same on the test seeds, under ``test/``.
 
+    Without an environment, only the world model evaluates.
+
     The episodes are divided among the processes, and the metrics are over all of them.
 
     Args:
+        environment: whether to run episodes in the environment that the dataset names. False evaluates in the world
+            model alone, as for a dataset that names none.
         episodes: number of episodes per validation.
         test_episodes: number of episodes per test.
         deterministic: whether actions are the policies' modes; False samples them.
@@ -51,6 +55,7 @@ class Evaluation(pl.Callback):
 
     def __init__(
         self,
+        environment: bool = True,
         episodes: int = 20,
         test_episodes: int = 100,
         deterministic: bool = True,
@@ -60,7 +65,7 @@ class Evaluation(pl.Callback):
         for name, value in (("episodes", episodes), ("test_episodes", test_episodes)):
             if value < 1:
                 raise UserError(f"Evaluation.{name}: found {value}, expected at least 1")
-        self.episodes, self.test_episodes = episodes, test_episodes
+        self.environment, self.episodes, self.test_episodes = environment, episodes, test_episodes
         self.deterministic, self.imagined_episodes = deterministic, imagined_episodes
         self.workers = workers if workers is None else worker_count(workers, "Evaluation.workers")
         self.returns: Tensor | None = None
@@ -76,15 +81,21 @@ class Evaluation(pl.Callback):
     def _run(self, trainer: pl.Trainer, module: pl.LightningModule, purpose: str, episodes: int, prefix: str) -> None:
         if not isinstance(module, TeamPolicyModule):
             return
-        self.returns = self.episode_returns(module, purpose, episodes, trainer.global_rank, trainer.world_size)
-        metrics = {"return": self.returns.mean(), "return_std": self.returns.std(correction=0)}
-        if (reference := references(module.spec)) is not None:
-            span = reference["expert"] - reference["random"]
-            metrics["normalized"] = (metrics["return"] - reference["random"]) / span
+        metrics = {}
+        if self.plays(module):
+            self.returns = self.episode_returns(module, purpose, episodes, trainer.global_rank, trainer.world_size)
+            metrics = {"return": self.returns.mean(), "return_std": self.returns.std(correction=0)}
+            if (reference := references(module.spec)) is not None:
+                span = reference["expert"] - reference["random"]
+                metrics["normalized"] = (metrics["return"] - reference["random"]) / span
         if isinstance(module, MOMAPPOModule) and module.world_model is not None:
             metrics["imagined"] = self.imagine(module).returns.mean().cpu()
         for name, value in metrics.items():
             module.log_synced({f"{prefix}/{name}": value.float()}, prog_bar=name == "return")
+
+    def plays(self, module: TeamPolicyModule) -> bool:
+        """Whether episodes run in the real environment: not if the dataset names none or ``environment`` is False."""
+        return self.environment and module.spec.env is not None
 
     def episode_returns(
         self,

@@ -38,6 +38,8 @@ def final_report(
 ) -> dict[str, Any]:
     """Evaluates the last and the best checkpoint on the test seeds, writes ``results.json`` and prints the table.
 
+    Without an environment there are no real returns (``return_last`` is null), and the world model's remain.
+
     The best checkpoint is the one with the highest return at a validation: in the world model for teams that train in
     one, else in the environment. Every process must call this.
 
@@ -54,17 +56,19 @@ def final_report(
     """
     evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None) or Evaluation()  # type: ignore[attr-defined]
     returns: dict[str, Tensor] = {}
-    imagined: dict[str, float | None] = {"last": None, "best": None}
+    imagined: dict[str, Tensor] = {}
     share, visits = (trainer.global_rank, trainer.world_size), {"last": VisitRecorder()}
     model_check: dict[str, Any] | None = None
     last = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
     for name, weights in _weights_to_evaluate(trainer, last):
         model.load_state_dict(weights)
-        returns[name] = evaluation.episode_returns(model, "test", evaluation.test_episodes, *share, visits.get(name))
+        if evaluation.plays(model):
+            episodes = evaluation.test_episodes
+            returns[name] = evaluation.episode_returns(model, "test", episodes, *share, visits.get(name))
         if isinstance(model, MOMAPPOModule) and model.world_model is not None:
             rollout = evaluation.imagine(model)
-            imagined[name] = float(rollout.returns.mean())
+            imagined[name] = rollout.returns.cpu()
             if name == "last":
                 model_check = _check_model(model, visits["last"], rollout)
     model.load_state_dict(last)
@@ -108,7 +112,7 @@ def _results(
     model: TeamPolicyModule,
     datamodule: Any,
     returns: dict[str, Tensor],
-    imagined: dict[str, float | None],
+    imagined: dict[str, Tensor],
     distance: float | None,
     seed: int | None,
     started: float,
@@ -123,23 +127,29 @@ def _results(
         "dataset": getattr(datamodule, "dataset", None),
         "method": type(model).__name__.removesuffix("Module"),
         "seed": seed,
-        "episodes": len(returns["last"]),
+        "episodes": len(returns["last"]) if returns else 0,
         "deterministic": deterministic,
         "return_data": None if data_returns is None else float(data_returns.mean()),
         "return_data_top": None if data_returns is None else top_mean(data_returns),
         "return_random": reference["random"] if reference else None,
         "return_expert": reference["expert"] if reference else None,
     }
-    for name, values in returns.items():
-        mean = float(values.mean())
-        results[f"return_{name}"] = mean
-        results[f"return_{name}_interval"] = list(bootstrap_interval([values.double().numpy()]))
-        results[f"normalized_{name}"] = normalized(mean)
-        results[f"imagined_{name}"] = imagined[name]
+    for name in ("last", "best"):
+        real, predicted = _mean_and_interval(returns.get(name)), _mean_and_interval(imagined.get(name))
+        results[f"return_{name}"], results[f"return_{name}_interval"] = real
+        results[f"normalized_{name}"] = None if real[0] is None else normalized(real[0])
+        results[f"imagined_{name}"], results[f"imagined_{name}_interval"] = predicted
     results["distance"] = distance
     results["wall_clock_seconds"] = round(time.time() - started, 1)
     results["versions"] = versions()
     return results
+
+
+def _mean_and_interval(returns: Tensor | None) -> tuple[float | None, list[float] | None]:
+    """Mean of the returns ``(N,)`` and its 95 % interval over episodes; None for both without returns."""
+    if returns is None:
+        return None, None
+    return float(returns.mean()), list(bootstrap_interval([returns.double().numpy()]))
 
 
 def _distance(visited: Tensor, datamodule: Any) -> float | None:
@@ -179,6 +189,11 @@ def results_table(results: dict[str, Any]) -> Table:
     title = f"{results['method']} on {results['dataset'] or results['task']}, seed {results['seed']}"
     mode = "deterministic" if results["deterministic"] else "sampled"
     caption = f"{results['episodes']} episodes on test seeds, {mode}; 95 % intervals"
+    if not results["episodes"]:
+        caption = (
+            "no real episodes: data.env.name adds them (and evaluation.environment false omits them). Imagined returns"
+            " are too high if the team goes where the model is wrong"
+        )
     table = Table(title=title, caption=caption)
     table.add_column("team")
     for column in ("return", "interval", "normalised", "imagined"):
@@ -187,17 +202,18 @@ def results_table(results: dict[str, Any]) -> Table:
     def row(
         name: str, value: float | None, interval: list[float] | None = None, predicted: float | None = None
     ) -> None:
-        if value is not None:
+        if value is not None or predicted is not None:
             span = "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
-            table.add_row(name, f"{value:.2f}", span, _text(score(value)), _text(predicted))
+            table.add_row(name, _text(value), span, _text(None if value is None else score(value)), _text(predicted))
 
     row("random actions", results["return_random"])
     row("mean of the data", results["return_data"])
     row("best tenth of the data", results["return_data_top"])
     row("expert", results["return_expert"])
     table.add_section()
-    row("last checkpoint", results["return_last"], results["return_last_interval"], results["imagined_last"])
-    row("best checkpoint", results["return_best"], results["return_best_interval"], results["imagined_best"])
+    for name in ("last", "best"):
+        interval = results[f"return_{name}_interval"] or results[f"imagined_{name}_interval"]
+        row(f"{name} checkpoint", results[f"return_{name}"], interval, results[f"imagined_{name}"])
     return table
 
 

@@ -100,7 +100,7 @@ class Video(pl.Callback):
         """Records videos of a module, with the weights of a checkpoint if one is given. Errors become warnings."""
         if trainer.fast_dev_run or not self.formats or not isinstance(module, TeamPolicyModule):  # type: ignore[attr-defined]
             return
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or module.spec.env is None:
             return
         try:
             paths = self.record(module, Path(trainer.default_root_dir) / "videos", what, weights)

@@ -47,13 +47,19 @@ def default_loggers(run: RunDirectory) -> list[Logger]:
     return [MetricsFile(run.path / "metrics.csv"), tensorboard]
 
 
-def monitor_of(model: pl.LightningModule) -> tuple[str, str]:
-    """Returns the metric of the best checkpoint, and whether it is maximised (``max``) or minimised (``min``)."""
+def monitor_of(model: pl.LightningModule, plays: bool = True) -> tuple[str, str] | None:
+    """Returns the metric of the best checkpoint, and whether it is maximised (``max``) or minimised (``min``).
+
+    Args:
+        model: the module that is trained.
+        plays: whether the team is evaluated in a real environment. Without one, and without a world model, there is no
+            best checkpoint: None.
+    """
     if isinstance(model, WorldModelModule):
         return "val/error", "min"
     if isinstance(model, MOMAPPOModule):
         return "eval/imagined", "max"  # the world model selects, not the real environment
-    return "eval/return", "max"
+    return ("eval/return", "max") if plays else None
 
 
 def default_callbacks(

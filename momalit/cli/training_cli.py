@@ -33,6 +33,7 @@ from momalit.cli.trainer_defaults import (
 )
 from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
+from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.cpu import configure_cpu
 from momalit.training.resumable import ResumableModule
 from momalit.training.run_directory import INHERITED, RunDirectory
@@ -214,7 +215,9 @@ class TrainingCLI(LightningCLI):
             configured = configured if isinstance(configured, list) else [configured]
             title = type(self.model).__name__.removesuffix("Module")
             progress, save = (config[f"enable_{what}"] is not False for what in ("progress_bar", "checkpointing"))
-            defaults = default_callbacks(self.run, title, monitor_of(self.model), progress, save)
+            evaluation: Evaluation = self._get(self.config_init, "evaluation")
+            plays = isinstance(self.model, TeamPolicyModule) and evaluation.plays(self.model)
+            defaults = default_callbacks(self.run, title, monitor_of(self.model, plays), progress, save)
             if self.new_learning_rates:
                 defaults.append(checkpoint_settings.ReplaceLearningRates(self.new_learning_rates))
             config["callbacks"] = [*configured, *drop_replaced(configured, defaults)]

@@ -96,7 +96,8 @@ def _labels(study: Study, cell: Cell) -> dict[str, Any]:
 def _metrics(content: Mapping[str, Any], curve: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     metrics: dict[str, Any] = {name: content.get(name) for name in METRICS}
     for which in ("last", "best"):
-        metrics[f"return_{which}_low"], metrics[f"return_{which}_high"] = content[f"return_{which}_interval"]
+        interval = content[f"return_{which}_interval"] or (None, None)
+        metrics[f"return_{which}_low"], metrics[f"return_{which}_high"] = interval
     metrics["gradient_steps"] = int(curve[-1]["step"]) + 1 if curve else None  # Lightning counts from 0
     return metrics
 

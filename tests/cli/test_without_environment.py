@@ -1,0 +1,70 @@
+"""Training and evaluation where the dataset names no environment, or where it is not to be played."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from datamodules import OfflineDataModule
+from datamodules.writer import write_dataset
+
+FIT = ("fit", "--config", "tiny.yaml", "--run_dir", "run")
+
+
+@pytest.fixture
+def nameless(tmp_path: Path) -> str:
+    """A dataset of the coordination game that names no environment."""
+    data = OfflineDataModule("icg/unfavourable", transitions=1000)
+    path = tmp_path / "nameless"
+    write_dataset(path, "nameless/own-v0", replace(data.spec, env=None), data.train, {})
+    return str(path)
+
+
+def results(run: str = "run") -> dict:
+    return json.loads(Path(run, "results.json").read_text())
+
+
+def columns(path: Path) -> set[str]:
+    with path.open(newline="") as file:
+        return set(next(csv.reader(file)))
+
+
+def test_a_dataset_that_names_no_environment_trains_and_evaluates_a_team(momalit, nameless):
+    outcome = momalit(*FIT, "--data.dataset", nameless)
+    assert outcome.code == 0
+    found = results()
+    assert found["env"] is None
+    assert found["return_last"] is found["return_best"] is found["normalized_last"] is None
+    low, high = found["imagined_last_interval"]
+    assert low <= found["imagined_last"] <= high
+    assert found["episodes"] == 0
+    assert "eval/imagined" in columns(Path("run/metrics.csv"))
+    assert "eval/return" not in columns(Path("run/metrics.csv"))
+    assert {path.name for path in Path("run/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    for command in ("validate", "test"):
+        assert momalit(command, "--run_dir", "run", "--ckpt_path", "best").code == 0
+        metrics = json.loads(Path(f"run/{command}.json").read_text())["metrics"]
+        assert [name.partition("/")[2] for name in metrics] == ["imagined"]
+    assert momalit("predict", "--run_dir", "run", "--ckpt_path", "best").code == 0
+
+
+def test_a_team_without_a_world_model_has_no_best_checkpoint_there(momalit, nameless):
+    arguments = ("--data", "datamodules.OfflineDataModule", "--data.dataset", nameless, "--trainer.max_epochs", "1")
+    assert momalit("fit", "--config", "baselines/bc.yaml", "--run_dir", "run", *arguments).code == 0
+    assert results()["return_last"] is results()["imagined_last"] is None
+    assert [path.name for path in Path("run/checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_the_environment_is_not_played_if_it_is_switched_off(momalit, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the environment was played")
+
+    monkeypatch.setattr("callbacks.evaluation.VectorTeamEnv", refuse)
+    assert momalit(*FIT, "--evaluation.environment", "false").code == 0
+    assert results()["env"] is not None
+    assert results()["return_last"] is None
+    assert results()["imagined_last"] is not None
