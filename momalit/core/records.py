@@ -105,9 +105,13 @@ class Start(TensorRecord):
             return torch.where(condition.view(1, -1, *[1] * (mine.dim() - 2)), mine, theirs)
 
         now = [select(getattr(self.now, entry.name), getattr(other.now, entry.name)) for entry in fields(self.now)]
-        if self.hidden_state is None or other.hidden_state is None:
+        mine, theirs = self.hidden_state, other.hidden_state
+        if mine is None and theirs is None:
             return Start(Sequence(*now))
-        return Start(Sequence(*now), select(self.hidden_state, other.hidden_state))
+        if mine is None or theirs is None:
+            zeros = torch.zeros_like(mine if mine is not None else theirs)  # type: ignore[arg-type]
+            mine, theirs = zeros if mine is None else mine, zeros if theirs is None else theirs
+        return Start(Sequence(*now), select(mine, theirs))
 
 
 @dataclass(frozen=True)

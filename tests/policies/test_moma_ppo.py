@@ -129,8 +129,10 @@ def test_initial_state_fraction_of_starts_are_first_steps(data, world_model):
     assert float((~rollout.keep[0]).float().mean()) == pytest.approx(0.55, abs=0.04)
 
 
-def test_rollouts_continue_unless_ended_or_reset(data, world_model):
-    module = MOMAPPOModule(data.spec, **{**SMALL, "n_rollouts": 1000, "horizon": 4, "reset_fraction": 0.25})
+@pytest.mark.parametrize("burn_in", [0, 2])
+def test_rollouts_continue_unless_ended_or_reset(data, world_model, burn_in):
+    settings = {**SMALL, "n_rollouts": 1000, "horizon": 4, "reset_fraction": 0.25, "burn_in": burn_in}
+    module = MOMAPPOModule(data.spec, **settings)
     module.prepare(world_model, None)
     module._trainer = SimpleNamespace(datamodule=data)
     random = torch.Generator().manual_seed(0)
