@@ -96,7 +96,6 @@ class EpochProgress(ProgressBar):
         if self.monitor is not None and (value := trainer.callback_metrics.get(self.monitor)) is not None:
             latest = float(value)
             self.best = latest if self.best is None else (max if self.mode == "max" else min)(self.best, latest)
-            shown = {self.monitor: f"{latest:.4g} (best {self.best:.4g})"} | {
-                name: text for name, text in shown.items() if name != self.monitor
-            }
+            shown.pop(self.monitor, None)
+            shown = {self.monitor: f"{latest:.4g} (best {self.best:.4g})", **shown}
         return ", ".join(f"{name} {text}" for name, text in shown.items())

@@ -101,17 +101,15 @@ class Start(TensorRecord):
     def where(self, condition: Tensor, other: Start) -> Start:
         """Returns the rows of ``self`` where ``condition`` ``(B,)`` is true and those of ``other`` elsewhere."""
 
-        def select(mine: Tensor, theirs: Tensor) -> Tensor:
-            return torch.where(condition.view(1, -1, *[1] * (mine.dim() - 2)), mine, theirs)
+        def select(mine: Tensor | float, theirs: Tensor | float, dimensions: int = 3) -> Tensor:
+            return torch.where(condition.view(1, -1, *[1] * (dimensions - 2)), mine, theirs)
 
-        now = [select(getattr(self.now, entry.name), getattr(other.now, entry.name)) for entry in fields(self.now)]
-        mine, theirs = self.hidden_state, other.hidden_state
-        if mine is None and theirs is None:
-            return Start(Sequence(*now))
-        if mine is None or theirs is None:
-            zeros = torch.zeros_like(mine if mine is not None else theirs)  # type: ignore[arg-type]
-            mine, theirs = zeros if mine is None else mine, zeros if theirs is None else theirs
-        return Start(Sequence(*now), select(mine, theirs))
+        pairs = [(getattr(self.now, entry.name), getattr(other.now, entry.name)) for entry in fields(self.now)]
+        now = Sequence(*(select(mine, theirs, mine.dim()) for mine, theirs in pairs))
+        if self.hidden_state is None and other.hidden_state is None:
+            return Start(now)
+        mine, theirs = (0.0 if start.hidden_state is None else start.hidden_state for start in (self, other))
+        return Start(now, select(mine, theirs))
 
 
 @dataclass(frozen=True)

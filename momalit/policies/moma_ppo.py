@@ -192,6 +192,19 @@ class MOMAPPOModule(PPOModule):
 
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
         """Imagines ``horizon`` steps from dataset states or from the last states of unfinished rollouts."""
+        start = self._sample_start(rows, generator)
+        env = self._imagined_env(self.pessimism, generator)
+        env.reset(start.now.state[0])
+        if self.reset_fraction < 1:
+            start, elite = self._continue_rollouts(start, env.elite, generator)
+            env.reset(start.now.state[0], elite)
+        rollout = self._collect(env, start, self.horizon, generator)
+        if self.reset_fraction < 1:
+            self._continuing = rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
+        return rollout
+
+    def _sample_start(self, rows: int, generator: torch.Generator) -> Start:
+        """Samples dataset states, with the hidden states after the real steps before them."""
         data = self.data.train
         if self.hparams["start_top_fraction"] < 1 and self._starts is None:
             self._starts = data.indices_of(data.best_episodes(self.hparams["start_top_fraction"])).to(self.device)
@@ -205,22 +218,18 @@ class MOMAPPOModule(PPOModule):
                 torch.rand(rows, generator=generator, device=self.device) < self.hparams["initial_state_fraction"]
             )
             index = torch.where(use_initial, initial, index)
-        sequence = data.sequence(index.to(data.reward.device), self.burn_in).to(self.device).floating(self.dtype)
-        start = self.start_from(sequence)
-        env = self._imagined_env(self.pessimism, generator)
-        env.reset(start.now.state[0])
-        reset_fraction, unfinished = self.reset_fraction, self.unfinished
-        if reset_fraction < 1 and self._continuing is not None and unfinished is not None:
-            alive, elite = self._continuing
-            if len(alive) == rows:
-                kept = torch.rand(rows, generator=generator, device=self.device) >= reset_fraction
-                continues = alive & kept
-                self.record({"imagined/continued": continues.float().mean()})
-                start = unfinished.where(continues, start)
-                env.reset(start.now.state[0], torch.where(continues, elite, env.elite))
-        rollout = self._collect(env, start, self.horizon, generator)
-        self._continuing = rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
-        return rollout
+        sequence = data.sequence(index.to(data.reward.device), self.burn_in)
+        return self.start_from(sequence.to(self.device).floating(self.dtype))
+
+    def _continue_rollouts(self, start: Start, elite: Tensor, generator: torch.Generator) -> tuple[Start, Tensor]:
+        """Replaces starts by unfinished rollouts that are not reset; these keep their hidden states and elite."""
+        unfinished, rows = self.unfinished, len(elite)
+        if self._continuing is None or unfinished is None or len(self._continuing[0]) != rows:
+            return start, elite
+        alive, old_elite = self._continuing
+        continues = alive & (torch.rand(rows, generator=generator, device=self.device) >= self.reset_fraction)
+        self.record({"imagined/continued": continues.float().mean()})
+        return unfinished.where(continues, start), torch.where(continues, old_elite, elite)
 
     @property
     def reset_fraction(self) -> float:
