@@ -8,7 +8,7 @@ difference.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -108,6 +108,11 @@ class TeamSpec:
     def joint_action_size(self) -> int:
         """Size of the unpadded joint action ``[a_1..a_n]``, an input of the world model."""
         return sum(agent.action_size for agent in self.agents)
+
+    def fully_observed(self) -> TeamSpec:
+        """Returns the same team where every agent observes the whole state."""
+        everything = tuple(range(self.state_size))
+        return replace(self, agents=tuple(replace(agent, observes=everything) for agent in self.agents))
 
     # --- index maps and masks as tensors ---------------------------------------------------------------------------
     def observation_index(self) -> Tensor:

@@ -54,7 +54,7 @@ def measures(mean: Tensor, log_variance: Tensor | None = None) -> Tensor:
 
 
 def penalty(
-    uncertainties: Tensor, coefficients: tuple[float, float, float], limit: Tensor | float, typical: Tensor
+    uncertainties: Tensor, coefficients: tuple[float | Tensor, float, float], limit: Tensor | float, typical: Tensor
 ) -> Tensor:
     """``Σ_k λ_k max(min(u_k, τ) - ū_k, 0)``, in standard deviations of the reward.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from momalit.core.errors import UserError
 from momalit.core.records import Sequence
 from momalit.core.team import TeamSpec
 from momalit.functional.precision import at_least_float32
@@ -13,9 +14,14 @@ from momalit.nn.recurrent_trunk import RecurrentTrunk
 from momalit.nn.stacked import StackedLinear, StackedMLP
 from momalit.nn.standardizer import RunningScale
 
+OBSERVES = ("observations", "state")
+
 
 class TeamCritic(nn.Module):
     """``V_tot = mix_s(V_1(o_1, h_1), ..., V_n(o_n, h_n))``, or ``V(s)`` from an MLP without a mixer.
+
+    Since the critic is not deployed, its networks may read the state s in place of o_i. Under partial observability
+    their values are then more accurate.
 
     The network predicts normalised values. ``scale`` holds the running statistics of the value targets and converts
     values back to units of reward.
@@ -26,12 +32,27 @@ class TeamCritic(nn.Module):
         gru_size: units of the GRU.
         mixer: ``qmix``, ``vdn``, ``linear`` or ``none``.
         share_parameters: one value network for all agents.
+        observes: ``observations`` for value networks that read what their agents observe, ``state`` for ones that read
+            the whole state. Policies do not depend on it when they are deployed.
+
+    Raises:
+        UserError: ``mixer`` or ``observes`` is unknown.
     """
 
     def __init__(
-        self, spec: TeamSpec, width: int = 256, gru_size: int = 128, mixer: str = "qmix", share_parameters: bool = False
+        self,
+        spec: TeamSpec,
+        width: int = 256,
+        gru_size: int = 128,
+        mixer: str = "qmix",
+        share_parameters: bool = False,
+        observes: str = "observations",
     ) -> None:
         super().__init__()
+        if observes not in OBSERVES:
+            raise UserError(f"model.critic_observes: found {observes!r}, expected one of {', '.join(OBSERVES)}")
+        if observes == "state":
+            spec = spec.fully_observed()
         self.scale = RunningScale()
         self.inputs = AgentInputs(spec, previous=gru_size > 0)
         self.mixer: nn.Module | None = None

@@ -45,30 +45,32 @@ class RecurrentTrunk(nn.Module):
         Returns:
             the hidden state after every step, ``(A, T, B, H)``; without a GRU, the output of the second linear layer.
         """
-        return run_trunks([self], inputs, keep, h)[0]
+        return run_trunks([self], [inputs], keep, h)[0]
 
 
-def run_trunks(trunks: Sequence[RecurrentTrunk], inputs: Tensor, keep: Tensor, h: Tensor | None = None) -> list[Tensor]:
-    """Runs trunks of one shape over the same inputs, with one loop over time for all of them.
+def run_trunks(
+    trunks: Sequence[RecurrentTrunk], inputs: Sequence[Tensor], keep: Tensor, h: Tensor | None = None
+) -> list[Tensor]:
+    """Runs trunks of the same sizes over the same steps, with one loop over time for all of them.
 
     Args:
         trunks: G trunks.
-        inputs: ``(A, T, B, F)``.
+        inputs: of each trunk, ``(A, T, B, F)``.
         keep: ``(T, B)``, 0 where the hidden state is reset before the step.
         h: hidden states before the first step, ``(G A, B, H)``; None for zeros.
 
     Returns:
         for each trunk, the hidden states after every step, ``(A, T, B, H)``.
     """
-    agents, time, rows, _ = inputs.shape
+    agents, time, rows, _ = inputs[0].shape
     count = len(trunks)
     if trunks[0].share_parameters:
         # The agents become additional batch entries of the single network.
-        one_hot = torch.eye(agents, device=inputs.device, dtype=inputs.dtype)[:, None, None].expand(-1, time, rows, -1)
-        inputs = torch.cat([inputs, one_hot], -1).transpose(0, 1).reshape(1, time, agents * rows, -1)
+        one_hot = torch.eye(agents, device=keep.device, dtype=inputs[0].dtype)[:, None, None].expand(-1, time, rows, -1)
+        inputs = [torch.cat([x, one_hot], -1).transpose(0, 1).reshape(1, time, agents * rows, -1) for x in inputs]
         keep = keep.repeat(1, agents)
         h = None if h is None else h.reshape(count, agents * rows, -1)
-    features = [torch.relu(trunk.linear(inputs)) for trunk in trunks]
+    features = [torch.relu(trunk.linear(x)) for trunk, x in zip(trunks, inputs, strict=True)]
     if grus := [trunk.gru for trunk in trunks if trunk.gru is not None]:
         gates = [gru.input(feature) for gru, feature in zip(grus, features, strict=True)]
         hidden_states = list(run_grus(grus, gates, keep, h))

@@ -44,7 +44,9 @@ class ActorCriticModule(TeamPolicyModule):
         self.actor = TeamActor(self.spec, **sizes, **std)
         if self.hparams["ema_decay"]:
             self.averaged = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = TeamCritic(self.spec, mixer=self.hparams["mixer"], **sizes)
+        self.critic = TeamCritic(
+            self.spec, mixer=self.hparams["mixer"], observes=self.hparams["critic_observes"], **sizes
+        )
         self.register_buffer("entropy_weight", torch.tensor(float(self.hparams["entropy_coefficient"])))
         self.register_buffer("lr_factor", torch.tensor(1.0))
 

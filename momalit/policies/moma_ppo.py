@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from momalit.core.errors import UserError
 from momalit.core.records import Rollout, Sequence, Start
 from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
+from momalit.functional.uncertainty import ensemble_covariance_norm
 from momalit.policies.ppo import PPOModule
 from momalit.policies.rollout import collect_rollout, initial_start
 from momalit.policies.team_policy import load_policies
+from momalit.policies.value_errors import value_errors
+from momalit.training.batches import keyed_generator
 from momalit.training.checkpoints import load_module
 from momalit.training.hyperparameters import plain_arguments
 from momalit.world_model.calibration import UncertaintyLevels
@@ -27,6 +31,7 @@ from momalit.world_model.module import WorldModelModule
 logger = logging.getLogger(__name__)
 
 MANY_STOPS, ITERATIONS_BETWEEN_WARNINGS = 0.5, 50
+HELD_OUT_STEPS = 256  # a sample per iteration, from which λ_all is measured
 RESET_FALLS = 0.6  # part of the training in which the reset fraction falls
 _KEY = "world_model"
 
@@ -110,8 +115,12 @@ class MOMAPPOModule(PPOModule):
         super().setup(stage)
         if stage == "fit" and self.world_model is None:
             self.prepare(self.hparams["world_model"], self.hparams["warm_start"])
-            held_out = self.data.validation if len(self.data.validation) else self.data.train
-            self.levels.fit(self.model, held_out, self.pessimism.fixed_threshold)
+            self.levels.fit(self.model, self._held_out, self.pessimism.fixed_threshold)
+
+    @property
+    def _held_out(self) -> Any:
+        """The validation split; the training split if that is empty."""
+        return self.data.validation if len(self.data.validation) else self.data.train
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -190,6 +199,11 @@ class MOMAPPOModule(PPOModule):
             raise UserError("model.world_model: found none, expected a loaded one; call prepare() or fit() first")
         return self.world_model
 
+    def on_train_epoch_start(self) -> None:
+        if self.pessimism.lambda_all == "auto":
+            self._measure_slope()  # in full precision: errors are small differences of large values
+        super().on_train_epoch_start()
+
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
         """Imagines ``horizon`` steps from dataset states or from the last states of unfinished rollouts."""
         start = self._sample_start(rows, generator)
@@ -220,6 +234,20 @@ class MOMAPPOModule(PPOModule):
             index = torch.where(use_initial, initial, index)
         sequence = data.sequence(index.to(data.reward.device), self.burn_in)
         return self.start_from(sequence.to(self.device).floating(self.dtype))
+
+    def _measure_slope(self) -> None:
+        """Updates λ_all with the errors on random held-out steps, the same ones in every process."""
+        data = self._held_out
+        random = keyed_generator("cpu", torch.initial_seed(), self.current_epoch, 4)
+        index = torch.randint(len(data), (HELD_OUT_STEPS,), generator=random).to(data.reward.device)
+        past = data.sequence(index, self.burn_in).to(self.device).floating(self.dtype)
+        batch = data.transitions(index).to(self.device).floating(self.dtype)
+        start = self.start_from(past)
+        if start.hidden_state is not None:
+            start = replace(start, hidden_state=start.hidden_state[self.spec.n_agents :])
+        error, mean = value_errors(self.model, self.critic, start, batch, self.hparams["discount"])
+        self.levels.update_slope(ensemble_covariance_norm(mean), error)
+        self.record({"imagined/lambda_all": self.levels.slope()})
 
     def _continue_rollouts(self, start: Start, elite: Tensor, generator: torch.Generator) -> tuple[Start, Tensor]:
         """Replaces starts by unfinished rollouts that are not reset; these keep their hidden states and elite."""

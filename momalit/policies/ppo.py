@@ -49,6 +49,7 @@ class PPOModule(ActorCriticModule):
         width: units of the linear layers.
         gru_size: hidden units of the GRUs.
         mixer: ``qmix``, ``vdn``, ``linear`` or ``none``.
+        critic_observes: what the critic's networks read: ``observations`` for those of their agents, or ``state``.
         share_parameters: one network for all agents.
         lr: learning rate of the actors.
         critic_lr: learning rate of the critic; None for the same.
@@ -80,6 +81,7 @@ class PPOModule(ActorCriticModule):
         width: int = 256,
         gru_size: int = 128,
         mixer: str = "qmix",
+        critic_observes: str = "observations",
         share_parameters: bool = False,
         lr: float = 5e-4,
         critic_lr: float | None = None,
@@ -285,8 +287,11 @@ class PPOModule(ActorCriticModule):
 
         Both networks run as one batched computation.
         """
-        trunks = [self.actor.trunk] if self.critic.trunk is None else [self.actor.trunk, self.critic.trunk]
-        inputs = self.actor.inputs(sequence.state, sequence.previous_action)
+        state, previous_action = sequence.state, sequence.previous_action
+        trunks, inputs = [self.actor.trunk], [self.actor.inputs(state, previous_action)]
+        if self.critic.trunk is not None:
+            trunks.append(self.critic.trunk)
+            inputs.append(self.critic.inputs(state, previous_action))
         return run_trunks(trunks, inputs, sequence.keep, hidden_state)
 
     def on_train_epoch_end(self) -> None:

@@ -1,4 +1,4 @@
-"""UncertaintyLevels: how uncertain the ensemble is on held-out data, from which pessimism takes its scale."""
+"""UncertaintyLevels: what uncertainty means on held-out data, from which pessimism takes its scale."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from momalit.core.trajectories import Trajectories
 from momalit.functional import uncertainty
 from momalit.world_model.dynamics import WorldModel
 
-STOP_QUANTILE = 0.999
+STOP_QUANTILE = 0.99
+SLOPE_DECAY = 0.95  # of the running moments: the slope covers the last 20 or so updates
 MIN_LIMIT = 0.01  # smaller disagreement (a variance of 1 % of the targets') does not matter, however exact the model is
 
 
 class UncertaintyLevels(nn.Module):
-    """The uncertainties on held-out steps: their mean ū, above which a penalty counts, and τ, which limits them.
+    """The scales of pessimism, measured on held-out steps.
+
+    These are the mean uncertainties ū, above which a penalty counts; τ, which limits them; and the slope with which
+    errors grow with the disagreement ``u_all``, which is the λ_all of ``auto``. An error is what a step adds to an
+    imagined return by mistake, through its reward and the value of the next state. Values change with the team, so the
+    slope is a running one.
 
     If every step cost its whole penalty, a terminal state, which costs nothing more, would be worth more than a life
     within the data. And if certainty beyond the data's paid, teams would seek it: on Ant they slow down to a gait that
     the ensemble knows best.
 
-    Until ``fit``, the means are 0.
+    Until ``fit``, the means are 0; until ``update_slope``, the slope is 0.
 
     Args:
         limit: τ until ``fit``; None for infinity.
@@ -28,11 +34,13 @@ class UncertaintyLevels(nn.Module):
 
     limit: Tensor
     typical: Tensor
+    moments: Tensor
 
     def __init__(self, limit: float | None = None) -> None:
         super().__init__()
         self.register_buffer("limit", torch.tensor(torch.inf if limit is None else float(limit)))
         self.register_buffer("typical", torch.zeros(3))
+        self.register_buffer("moments", torch.zeros(2))  # of u_all: covariance with the error, and variance
 
     @torch.no_grad()
     def fit(self, model: WorldModel, data: Trajectories, limit: float | None = None, chunk: int = 4096) -> None:
@@ -56,3 +64,22 @@ class UncertaintyLevels(nn.Module):
         else:
             self.limit.fill_(limit)
         self.typical.copy_(measured.clamp(max=self.limit).mean(1))
+
+    def update_slope(self, u_all: Tensor, error: Tensor) -> None:
+        """Adds a random sample of held-out steps to the running slope.
+
+        Args:
+            u_all: disagreement ``(B,)``, B at least 2.
+            error: absolute error of reward and next value, in standard deviations of the reward, ``(B,)``.
+        """
+        u = u_all.clamp(max=self.limit)
+        samples = torch.stack([error, u]).to(self.moments.dtype)
+        covariances = (samples * (samples[1] - samples[1].mean())).sum(1) / (len(u) - 1)
+        self.moments.lerp_(covariances, 1 - SLOPE_DECAY)
+
+    def slope(self) -> Tensor:
+        """The least-squares slope of the error over ``min(u_all, τ)``, at least 0; 0 before the first sample."""
+        covariance, variance = self.moments
+        return torch.where(variance > 0, covariance / variance.clamp(min=torch.finfo(variance.dtype).tiny), 0.0).clamp(
+            min=0
+        )

@@ -25,10 +25,11 @@ class Pessimism:
     what exceeds the mean uncertainty on held-out data (see ``UncertaintyLevels``).
 
     Args:
-        lambda_all: λ_all, coefficient of the ensemble's disagreement on state and reward.
+        lambda_all: λ_all, coefficient of the ensemble's disagreement on state and reward; ``auto`` for the slope with
+            which the errors of reward and value grow with it on held-out data (see ``UncertaintyLevels``).
         lambda_reward: λ_reward, coefficient of the ensemble's disagreement on the reward.
         lambda_aleatoric: λ_aleatoric, coefficient of the largest predicted noise.
-        threshold: τ, the cap of each uncertainty and the limit of the adaptive horizon; ``auto`` for the 99.9 %
+        threshold: τ, the cap of each uncertainty and the limit of the adaptive horizon; ``auto`` for the 99 %
             quantile of the disagreement on held-out data.
         clip_to_data: clip predicted states and rewards to the dataset's bounding box.
         adaptive_horizon: stop a rollout when the disagreement on state and reward exceeds τ.
@@ -36,7 +37,7 @@ class Pessimism:
             where a time limit ended them) or ``bootstrap``.
     """
 
-    lambda_all: float = 1.0
+    lambda_all: float | Literal["auto"] = "auto"
     lambda_reward: float = 1.0
     lambda_aleatoric: float = 0.0
     threshold: float | Literal["auto"] = "auto"
@@ -50,8 +51,9 @@ class Pessimism:
                 f"pessimism.stop_value: found {self.stop_value!r}, expected one of {', '.join(STOP_VALUES)}"
             )
         for name in ("lambda_all", "lambda_reward", "lambda_aleatoric"):
-            if getattr(self, name) < 0:
-                raise UserError(f"pessimism.{name}: found {getattr(self, name)}, expected a number of at least 0")
+            value = getattr(self, name)
+            if value != "auto" and value < 0:
+                raise UserError(f"pessimism.{name}: found {value}, expected a number of at least 0")
         if self.fixed_threshold is not None and self.fixed_threshold <= 0:
             raise UserError(f"pessimism.threshold: found {self.threshold}, expected a number above 0")
 
@@ -60,10 +62,9 @@ class Pessimism:
         """τ, or None if it comes from the data."""
         return None if self.threshold == "auto" else self.threshold
 
-    @property
-    def coefficients(self) -> tuple[float, float, float]:
-        """λ_all, λ_reward and λ_aleatoric."""
-        return self.lambda_all, self.lambda_reward, self.lambda_aleatoric
+    def coefficients(self, slope: Tensor) -> tuple[float | Tensor, float, float]:
+        """λ_all, λ_reward and λ_aleatoric, where ``slope`` is λ_all if it comes from the data."""
+        return slope if self.lambda_all == "auto" else self.lambda_all, self.lambda_reward, self.lambda_aleatoric
 
     @classmethod
     def none(cls) -> Pessimism:
@@ -83,7 +84,8 @@ class ImaginedEnv:
         sample_predictions: add the predicted noise to the elite's mean.
         generator: random number generator on the model's device.
         elite_per_rollout: use one elite for a whole rollout.
-        levels: the uncertainties on held-out data; None for penalties from zero and the τ of ``pessimism``.
+        levels: what was measured on held-out data; None for penalties from zero, the τ of ``pessimism``, and a λ_all of
+            0 where it is ``auto``.
     """
 
     def __init__(
@@ -145,7 +147,7 @@ class ImaginedEnv:
         )
         u_all = uncertainties[0]
         penalty = space.reward_scale * uncertainty.penalty(
-            uncertainties, pessimism.coefficients, self.levels.limit, self.levels.typical
+            uncertainties, pessimism.coefficients(self.levels.slope()), self.levels.limit, self.levels.typical
         )
         valid = self.active
         false = torch.zeros_like(valid)

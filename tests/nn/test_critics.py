@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from momalit.core.errors import UserError
 from momalit.core.records import Sequence
-from momalit.nn.critics import TeamCritic
+from momalit.nn.critics import OBSERVES, TeamCritic
 from momalit.nn.mixers import MIXERS, NO_MIXER
 
 TIME, BATCH = 4, 5
@@ -48,3 +49,19 @@ def test_states_are_standardised(mixed_team, mixer):
     critic.inputs.standardizer.mean.fill_(7.0)
     critic.inputs.standardizer.std.fill_(3.0)
     torch.testing.assert_close(critic(dataclasses.replace(sequence, state=sequence.state * 3 + 7)), first)
+
+
+@pytest.mark.parametrize("observes", OBSERVES)
+def test_value_networks_read_observations_or_the_state(mixed_team, observes):
+    critic = TeamCritic(mixed_team, 8, 4, "vdn", observes=observes)
+    sequence = make_sequence(mixed_team)
+    changed = dataclasses.replace(sequence, state=sequence.state.clone())
+    hidden = set(range(mixed_team.state_size)) - set(mixed_team.agents[0].observes)
+    changed.state[..., sorted(hidden)] += 1
+    same = torch.equal(critic.hidden_states(sequence)[0], critic.hidden_states(changed)[0])
+    assert hidden and same == (observes == "observations")
+
+
+def test_unknown_observations_are_named(mixed_team):
+    with pytest.raises(UserError, match=r"^model\.critic_observes: found 'all', expected one of observations, state$"):
+        TeamCritic(mixed_team, observes="all")

@@ -57,6 +57,13 @@ def test_imagined_return_predicts_real_return(trained):
     assert metrics["eval/normalized"] == 1.0
 
 
+def test_the_penalty_is_measured_on_held_out_steps(trained):
+    module, trainer = trained
+    assert module.pessimism.lambda_all == "auto"
+    assert float(trainer.callback_metrics["imagined/lambda_all"]) > 0
+    assert float(module.levels.slope()) > 0
+
+
 def test_cloned_team_coordinates_only_by_chance(cloned_team):
     # Each of two agents independently chooses one of two conventions and keeps it: half of the episodes are rewarded.
     returns = Evaluation(deterministic=False).episode_returns(cloned_team[0], "test", 300)

@@ -117,7 +117,7 @@ def test_levels_are_the_mean_and_a_quantile_of_held_out_steps(spec):
     levels.fit(model, data, chunk=999)
     batch = data.transitions(torch.arange(len(data)))
     u = measures(*model(batch.state, batch.action)[:2])
-    assert float(levels.limit) == float(u[0].sort().values[round(0.999 * len(data)) - 1])
+    assert float(levels.limit) == float(u[0].sort().values[round(0.99 * len(data)) - 1])
     torch.testing.assert_close(levels.typical, u.clamp(max=levels.limit).mean(1))
     levels.fit(model, data, 0.1)
     assert float(levels.limit) == pytest.approx(0.1)
@@ -146,3 +146,28 @@ def test_steps_up_to_the_typical_uncertainty_cost_nothing(spec):
     assert 0 < certain.sum() < len(data)
     assert penalties[certain].abs().max() == 0
     assert (penalties[~certain] > 0).all()
+
+
+def test_the_slope_is_how_errors_grow_with_disagreement():
+    levels = UncertaintyLevels(0.5)
+    assert float(levels.slope()) == 0
+    random = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        u = torch.rand(256, generator=random)
+        error = 2 + 3 * u.clamp(max=0.5) + torch.randn(256, generator=random) / 10  # beyond τ it grows no more
+        levels.update_slope(u, error)
+    assert float(levels.slope()) == pytest.approx(3, rel=0.05)
+    for _ in range(200):  # values change with the team
+        u = torch.rand(256, generator=random)
+        levels.update_slope(u, 7 * u.clamp(max=0.5))
+    assert float(levels.slope()) == pytest.approx(7, rel=0.01)
+
+
+def test_errors_that_shrink_with_disagreement_cost_nothing():
+    levels = UncertaintyLevels(0.5)
+    u = torch.linspace(0, 0.5, 9)
+    levels.update_slope(u, 1 - u)
+    assert float(levels.slope()) == 0
+    constant = UncertaintyLevels(0.5)
+    constant.update_slope(torch.full((9,), 0.1), u)
+    assert float(constant.slope()) == 0
