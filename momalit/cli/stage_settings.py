@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import field, make_dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import lightning.pytorch as pl
 from jsonargparse import Namespace
@@ -19,14 +19,18 @@ from momalit.cli.trainer_defaults import stage_trainer
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.training.checkpoints import read_checkpoint
 from momalit.training.run_directory import RunDirectory
-from momalit.training.stages import Stage, find_or_train, settings_of
+from momalit.training.stages import Stage, epochs_for, find_or_train, settings_of
 from momalit.world_model.module import WorldModelModule
 
 logger = logging.getLogger(__name__)
 
-WORLD_MODEL = Stage("world_model", "world model", WorldModelModule, inherits=("discount",))
+WORLD_MODEL = Stage("world_model", "world model", WorldModelModule, inherits=("discount",), gradient_steps=15_000)
 WARM_START = Stage(
-    "warm_start", "warm start", BCModule, inherits=("width", "gru_size", "share_parameters", "initial_std", "min_std")
+    "warm_start",
+    "warm start",
+    BCModule,
+    inherits=("width", "gru_size", "share_parameters", "initial_std", "min_std"),
+    gradient_steps=1_000,
 )
 
 
@@ -44,8 +48,9 @@ def _settings_type(name: str, stage: Stage, max_epochs: int) -> Any:
         for key, parameter in inspect.signature(stage.kind).parameters.items()
         if key != "spec" and key not in stage.inherits
     ]
-    settings_type = make_dataclass(name, [*fields, ("max_epochs", int, field(default=max_epochs))])
-    settings_type.__doc__ = f"{inspect.getdoc(stage.kind)}\n    max_epochs: maximum number of epochs.\n"
+    settings_type = make_dataclass(name, [*fields, ("max_epochs", int | Literal["auto"], field(default=max_epochs))])
+    epochs = f"maximum number of epochs; auto for about {stage.gradient_steps:,} gradient steps"
+    settings_type.__doc__ = f"{inspect.getdoc(stage.kind)}\n    max_epochs: {epochs}.\n"
     settings_type.__module__ = __name__
     return settings_type
 
@@ -83,6 +88,12 @@ def run_stages(
             settings = settings_of(stage, _plain(group), model.hparams)
             if config["trainer"]["fast_dev_run"]:
                 settings["max_epochs"] = 1
+            if settings["max_epochs"] == "auto":
+                settings["max_epochs"] = epochs_for(stage, settings, len(datamodule.train))
+                logger.info(
+                    "%s: %d epochs, for about %d gradient steps",
+                    stage.title, settings["max_epochs"], stage.gradient_steps,
+                )  # fmt: skip
 
             def make_trainer(
                 stage_run: RunDirectory, stage: Stage, module: pl.LightningModule, n: int = settings["max_epochs"]

@@ -18,6 +18,7 @@ from momalit.functional.surrogate import masked_mean
 from momalit.functional.uncertainty import ensemble_covariance_norm
 from momalit.policies.ppo import PPOModule
 from momalit.policies.rollout import collect_rollout, initial_start
+from momalit.policies.rollout_settings import Auto, rollout_settings
 from momalit.policies.team_policy import load_policies
 from momalit.policies.value_errors import value_errors
 from momalit.training.batches import keyed_generator
@@ -47,6 +48,8 @@ class MOMAPPOModule(PPOModule):
         world_model: checkpoint of a trained ``WorldModelModule``; the command line trains or finds one if None.
         warm_start: checkpoint of any team with one policy per agent (behaviour cloning, MOMA-PPO, MAPPO, most
             baselines) whose policies initialise the training; None starts from random weights.
+        horizon: k, steps per rollout; ``auto`` for whole episodes of up to 50 steps, and 25 steps of longer ones.
+        n_rollouts: rollouts per iteration, in all processes together; ``auto`` for about 4,000 steps.
         warm_start_std: initial standard deviation of the actions after a warm start, as a fraction of half the action
             range. None keeps that of the checkpoint; after cloning it contains the cloning error as well as the
             exploration in the data.
@@ -57,10 +60,12 @@ class MOMAPPOModule(PPOModule):
         burn_in: real steps before a start state, from which the hidden states are computed.
         reset_fraction: fraction of rollouts that restart from dataset states in each iteration. The others continue
             until the model terminates or stops them, with their hidden states, so that the team also trains on the
-            states that it reaches. With 1 every rollout starts from the dataset.
+            states that it reaches. With 1 every rollout starts from the dataset. ``auto``: 1 if rollouts are whole
+            episodes, else 0.5.
         final_reset_fraction: to this ``reset_fraction`` falls geometrically in the first 60 % of ``max_epochs``; None
             keeps it constant. Short rollouts first stay where the dataset shows what pays; the long ones in the end
-            practise whole episodes if the fraction is about ``horizon`` divided by the length of an episode.
+            practise whole episodes if the fraction is about ``horizon`` divided by the length of an episode, as with
+            ``auto``.
         start_top_fraction: fraction of the training episodes in which rollouts start, those with the highest returns.
             First steps (``initial_state_fraction``) are those of all episodes.
         initial_state_fraction: fraction of start states that are the first step of an episode; the others are any step
@@ -74,30 +79,33 @@ class MOMAPPOModule(PPOModule):
         spec: TeamSpec | Mapping[str, Any],
         world_model: str | None = None,
         warm_start: str | None = None,
+        horizon: int | Auto = 50,
+        n_rollouts: int | Auto = 64,
         warm_start_std: float | None = None,
         pessimism: Pessimism | None = None,
         sample_predictions: bool = False,
         elite_per_rollout: bool = False,
         burn_in: int = 10,
-        reset_fraction: float = 1.0,
-        final_reset_fraction: float | None = None,
+        reset_fraction: float | Auto = 1.0,
+        final_reset_fraction: float | Auto | None = None,
         start_top_fraction: float = 1.0,
         initial_state_fraction: float = 0.0,
         compiled: bool = False,
         **kwargs: Any,
     ) -> None:
         arguments = plain_arguments(locals())
-        super().__init__(spec, **kwargs)
-        self.save_hyperparameters(arguments)
+        team = spec if isinstance(spec, TeamSpec) else TeamSpec.from_dict(spec)
+        rollouts = rollout_settings(team.horizon, horizon, n_rollouts, reset_fraction, final_reset_fraction)
+        self._derived = {name: value for name, value in rollouts._asdict().items() if arguments[name] == "auto"}
+        super().__init__(team, horizon=rollouts.horizon, n_rollouts=rollouts.n_rollouts, **kwargs)
+        self.save_hyperparameters({**arguments, **rollouts._asdict()})
         self.pessimism = Pessimism(**pessimism) if isinstance(pessimism, Mapping) else pessimism or Pessimism()
         if burn_in < 0:
             raise UserError(f"model.burn_in: found {burn_in}, expected at least 0")
         self.burn_in = burn_in
-        fractions = {"reset_fraction": reset_fraction, "start_top_fraction": start_top_fraction}
-        if final_reset_fraction is not None:
-            fractions["final_reset_fraction"] = final_reset_fraction
-        for name, fraction in fractions.items():
-            if not 0 < fraction <= 1:
+        for name in ("reset_fraction", "final_reset_fraction", "start_top_fraction"):
+            fraction = self.hparams[name]
+            if fraction is not None and not 0 < fraction <= 1:
                 raise UserError(f"model.{name}: found {fraction}, expected a number above 0 and up to 1")
         if not 0 <= initial_state_fraction <= 1:
             raise UserError(
@@ -113,6 +121,9 @@ class MOMAPPOModule(PPOModule):
     def setup(self, stage: str) -> None:
         """Loads the world model and the initial policies."""
         super().setup(stage)
+        if stage == "fit" and self._derived:
+            values = ", ".join(f"{name} {value:g}" for name, value in self._derived.items())
+            logger.info("model: %s, for episodes of %d steps", values, self.spec.horizon)
         if stage == "fit" and self.world_model is None:
             self.prepare(self.hparams["world_model"], self.hparams["warm_start"])
             self.levels.fit(self.model, self._held_out, self.pessimism.fixed_threshold)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -20,6 +21,8 @@ from momalit.training.run_directory import RunDirectory, library_version
 
 logger = logging.getLogger(__name__)
 
+MOST_EPOCHS = 100  # with max_epochs: auto
+
 TrainerFactory = Callable[[RunDirectory, "Stage", pl.LightningModule], pl.Trainer]
 
 
@@ -33,12 +36,14 @@ class Stage:
         title: name in messages.
         kind: class of the trained module.
         inherits: settings that are taken from the policies because both must agree.
+        gradient_steps: about how many steps ``max_epochs: auto`` takes.
     """
 
     key: str
     title: str
     kind: type[pl.LightningModule]
     inherits: tuple[str, ...]
+    gradient_steps: int
 
     @property
     def folder(self) -> str:
@@ -49,6 +54,18 @@ class Stage:
 def settings_of(stage: Stage, group: Mapping[str, Any], policies: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the stage's settings: its group in the configuration and those it inherits from the policies."""
     return {**group, **{name: policies[name] for name in stage.inherits if name in policies}}
+
+
+def epochs_for(stage: Stage, settings: Mapping[str, Any], transitions: int) -> int:
+    """Returns the number of epochs after which a stage has taken its ``gradient_steps``, at most 100.
+
+    Args:
+        stage: the stage.
+        settings: arguments of the stage's module.
+        transitions: number of transitions in the training split.
+    """
+    samples = transitions * settings.get("top_fraction", 1.0) / settings.get("window", 1)
+    return math.ceil(min(stage.gradient_steps / max(samples / settings["batch_size"], 1.0), MOST_EPOCHS))
 
 
 def cache_key(stage: Stage, fingerprint: str, settings: Mapping[str, Any], seed: int | None, precision: str) -> str:

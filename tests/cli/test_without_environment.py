@@ -68,3 +68,11 @@ def test_the_environment_is_not_played_if_it_is_switched_off(momalit, monkeypatc
     assert results()["env"] is not None
     assert results()["return_last"] is None
     assert results()["imagined_last"] is not None
+
+
+def test_one_configuration_for_any_dataset_derives_its_settings(momalit, nameless, caplog):
+    small = ("--config", "own.yaml", "--config", "overlays/quick.yaml", "--model.n_rollouts", "16")
+    arguments = ("--data.dataset", nameless, "--evaluation.imagined_episodes", "4", "--world_model.width", "8")
+    assert momalit("fit", *small, *arguments, "--world_model.max_epochs", "auto", "--run_dir", "run").code == 0
+    assert "model: horizon 10, reset_fraction 1, final_reset_fraction 1, for episodes of 10 steps" in caplog.messages
+    assert "world model: 100 epochs, for about 15000 gradient steps" in caplog.messages
