@@ -38,7 +38,7 @@ NON_TRAINING_COMMANDS = {  # command -> module and function in ``momalit.cli.com
 EXAMPLES = """\
   python main.py fit --config icg.yaml
   python main.py fit --config reacher.yaml --config overlays/quick.yaml --seed_everything 1
-  python main.py fit --config reacher.yaml --data.dataset my.hdf5 --model.lr 3e-4 --trainer.max_epochs 5
+  python main.py fit --config own.yaml --data.dataset my.hdf5 --model.lr 3e-4 --trainer.max_epochs 5
   python main.py fit --run_dir runs/reacher/20260102-030405-0 --ckpt_path last
   python main.py test --run_dir runs/reacher/20260102-030405-0 --ckpt_path best
   python main.py collect reacher/expert-mix --env.observability independent --transitions 100000 --output data/mine
