@@ -71,7 +71,7 @@ class OfflineDataModule(ModuleLoaders):
         if not is_name(self.dataset):
             return read_dataset(self.dataset, self.env, self._memory_order)
         directory = collect(self.dataset, self.env, self.transitions, self.dataset_seed)
-        return read_dataset(directory, episode_order=self._memory_order)
+        return read_dataset(directory, episode_order=self._memory_order, may_import=True)
 
     @property
     def spec(self) -> TeamSpec:

@@ -66,6 +66,8 @@ if __name__ == "__main__":
     name, data = "own_environment:parallel_env", "runs/meeting/data"
     code = main(["collect", f"{name}/random", "--transitions", "5000", "--output", data])
     settings = [
+        "--data.env.name",
+        name,
         "--model.horizon",
         "20",
         "--trainer.max_epochs",

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def read_dataset(
     path: str | Path,
     env: Mapping[str, Any] | None = None,
     episode_order: Callable[[int], Sequence[int]] | None = None,
+    may_import: bool = False,
 ) -> Dataset:
     """Reads and checks a dataset.
 
@@ -82,6 +83,8 @@ def read_dataset(
         env: ``name`` and settings of an environment that fits the dataset, or new settings of the one it names.
         episode_order: maps the number of episodes E to their order in memory, a permutation of 0 to E - 1; None for the
             order of their numbers. It does not affect the digest.
+        may_import: whether the dataset may name a module from which its environment is imported. A file that someone
+            else wrote could run any code that way, so that ``env`` must name the same module otherwise.
 
     Raises:
         UserError: the dataset is invalid. The message names the file, the key, what was found and what was expected.
@@ -112,6 +115,11 @@ def read_dataset(
     digest = contents_hash(spec, trajectories, episodes.order)
     if provenance.get("sha256", digest) != digest:
         raise UserError(f"{path}: contents have SHA-256 {digest}, expected {provenance['sha256']} from the metadata")
+    named = str((spec.env or {}).get("name", ""))
+    if ":" in named and not may_import and (env or {}).get("name") != named:
+        logger.info("%s names the environment %s, which is code; data.env.name %s uses it", path, named, named)
+        spec = replace(spec, env=None)
+        digest = contents_hash(spec, trajectories, episodes.order)
     if env:
         spec = with_env(spec, env, path)
         digest = contents_hash(spec, trajectories, episodes.order)

@@ -178,11 +178,12 @@ class TrainingCLI(LightningCLI):
     def _drop_env_of_other_dataset(self, data: Any) -> None:
         """Drops the configuration's ``data.env`` if the command line names a dataset file, which has its own."""
         given = checkpoint_settings.given_on_command_line(self.arguments, "data")
-        other_dataset = "dataset" in given and not any(name.partition(".")[0] == "env" for name in given)
-        if other_dataset and data.get("env") and not is_name(data["dataset"]):
-            if Path(data["dataset"]).expanduser().exists():  # else an error follows
-                logger.info("data.env: ignoring %s; %s has its own settings", dict(data["env"]), data["dataset"])
-            data["env"] = None
+        if "dataset" not in given or "env" in given or not data.get("env") or is_name(data["dataset"]):
+            return
+        dropped = {name: value for name, value in data["env"].items() if f"env.{name}" not in given}
+        if dropped and Path(data["dataset"]).expanduser().exists():  # else an error follows
+            logger.info("data.env: ignoring %s; %s has its own settings", dropped, data["dataset"])
+        data["env"] = {name: value for name, value in data["env"].items() if name not in dropped} or None
 
     def instantiate_classes(self) -> None:
         """Makes data module, model and trainer.

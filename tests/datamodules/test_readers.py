@@ -278,8 +278,9 @@ def test_environment_that_does_not_fit_the_dataset_is_reported(continuous, tmp_p
 def test_dataset_of_a_users_environment_without_momalit_metadata_lacks_masks(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
     directory = collect("stock:Stock/random", {"horizon": 8}, 400, 0, tmp_path / "stock")
-    data = read_dataset(directory)
+    data = read_dataset(directory, may_import=True)
     assert (data.spec.task, data.spec.horizon, len(data.trajectories)) == ("stock:Stock", 8, 400)
+    assert read_dataset(directory, {"name": "stock:Stock"}).spec == data.spec
     legal = data.spec.legal_index()
     state = data.trajectories.state[data.trajectories.row]
     for i in range(2):
@@ -294,6 +295,26 @@ def test_dataset_of_a_users_environment_without_momalit_metadata_lacks_masks(tmp
     ):
         # momalit's own files store masks in the state only.
         read_dataset(directory, {"name": "stock:Stock", "horizon": 8})
+
+
+def test_a_dataset_runs_no_code_that_the_user_does_not_name(icg, tmp_path, monkeypatch, caplog):
+    copy = tmp_path / "copy"
+    shutil.copytree(icg.path.parent.parent, copy)
+    file = copy / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    metadata["momalit"]["team"]["env"] = {"name": "evil:make"}
+    del metadata["momalit"]["provenance"]["sha256"]
+    file.write_text(json.dumps(metadata))
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with caplog.at_level("INFO"):
+        assert read_dataset(copy).spec.env is None
+    assert caplog.messages == [f"{file.with_name('main_data.hdf5')} names the environment evil:make, which is code;"
+                               " data.env.name evil:make uses it"]  # fmt: skip
+    with pytest.raises(UserError, match=r"names no environment, expected env\.name too"):
+        read_dataset(copy, {"size": 3})
+    with pytest.raises(SystemExit, match="imported"):
+        read_dataset(copy, {"name": "evil:make", "size": 3})
 
 
 def test_users_file_with_action_masks_fits_its_environment(tmp_path, monkeypatch):
