@@ -116,6 +116,7 @@ class ImaginedEnv:
             elite: with ``elite_per_rollout``, the elites to use ``(B,)``; None to sample them.
         """
         self.state = state
+        self.coefficients = self.pessimism.coefficients(self.levels.slope())
         if elite is None and self.elite_per_rollout:
             elite = self.sample_elites(state.shape[0])
         self.elite = torch.zeros(state.shape[0], dtype=torch.long, device=state.device) if elite is None else elite
@@ -147,7 +148,7 @@ class ImaginedEnv:
         )
         u_all = uncertainties[0]
         penalty = space.reward_scale * uncertainty.penalty(
-            uncertainties, pessimism.coefficients(self.levels.slope()), self.levels.limit, self.levels.typical
+            uncertainties, self.coefficients, self.levels.limit, self.levels.typical
         )
         valid = self.active
         false = torch.zeros_like(valid)
