@@ -20,7 +20,8 @@ def generalized_advantage(
     """Advantages and λ-returns (Schulman et al., 2016, eq. 16).
 
     A step bootstraps from the value of the next state. There are two exceptions: a terminal state has the value 0, and
-    ``stop_value`` (if given) replaces the value where the rollout stopped because the model was too uncertain. The
+    ``stop_value`` (if given) limits the value where the rollout stopped because the model was too uncertain. It only
+    limits it, because a critic that still values everything below it would make a stop the best that can happen. The
     trace does not cross the end of an episode.
 
     Args:
@@ -32,7 +33,7 @@ def generalized_advantage(
         valid: ``(T, B)`` bool; the advantage of invalid steps is 0.
         discount: γ.
         gae_lambda: λ.
-        stop_value: the value after a stop; None bootstraps from the next state, as after a time limit.
+        stop_value: the highest value after a stop; None bootstraps from the next state, as after a time limit.
 
     Returns:
         advantages and targets ``advantage + value``, both ``(T, B)``.
@@ -40,7 +41,7 @@ def generalized_advantage(
     next_value = value[1:]
     if stop_value is not None:
         pessimistic = torch.as_tensor(stop_value, dtype=value.dtype, device=value.device)
-        next_value = torch.where(stopped, pessimistic, next_value)
+        next_value = torch.where(stopped, torch.minimum(pessimistic, next_value), next_value)
     next_value = next_value * ~terminated
     delta = (reward + discount * next_value - value[:-1]) * valid
     carry = (discount * gae_lambda) * (valid & ~(terminated | truncated | stopped)).to(value.dtype)

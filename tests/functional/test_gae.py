@@ -57,6 +57,12 @@ def test_a_stop_bootstraps_from_the_given_value():
     assert target[1] == -48.0  # r + γ * stop value = 2 - 50
 
 
+def test_a_stop_is_never_worth_more_than_the_critic_says():
+    """A critic that has learnt little values everything near 0, so that a higher value would make every stop pay."""
+    stopped = advantages(REWARD, VALUE, stopped=flags(0, 1, 0), stop_value=1e6)
+    assert stopped == advantages(REWARD, VALUE, truncated=flags(0, 1, 0))
+
+
 def test_a_stop_value_may_be_a_tensor():
     given = advantages(REWARD, VALUE, stopped=flags(0, 1, 0), stop_value=torch.tensor(-100.0, dtype=torch.float64))
     assert given == advantages(REWARD, VALUE, stopped=flags(0, 1, 0), stop_value=-100.0)
@@ -111,7 +117,7 @@ def test_equals_a_simple_recursion(stop_value):
             if terminated[t, b]:
                 after = 0.0
             elif stopped[t, b] and stop_value is not None:
-                after = stop_value
+                after = min(stop_value, value[t + 1, b])
             if kind[t, b] <= 2:
                 following = 0.0
             following = float(reward[t, b]) + discount * after - float(value[t, b]) + discount * gae_lambda * following
