@@ -2,6 +2,7 @@
 PYTHON ?= python3
 CONFIG ?= ant.yaml
 ARGS ?=
+THREADS ?= 1
 BENCH ?=
 
 BIN := .venv/bin
@@ -24,8 +25,8 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(STAMP) ## train four-agent Ant on two threads; CONFIG=icg.yaml, ARGS="--trainer.max_epochs 5", THREADS=1
-	OMP_NUM_THREADS=$(or $(THREADS),$(OMP_NUM_THREADS),2) $(BIN)/python main.py fit --config $(CONFIG) $(ARGS)
+run: $(STAMP) ## train; four-agent Ant, or what CONFIG=icg.yaml says, ARGS="--trainer.max_epochs 5" adds options
+	$(BIN)/python main.py fit --config $(CONFIG) $(ARGS)
 
 test: $(STAMP) ## the fast tests
 	$(BIN)/python -m pytest $(TESTS)
@@ -34,7 +35,7 @@ test-slow: $(STAMP) ## the tests that learn something
 	$(BIN)/python -m pytest -m "slow and not benchmark" $(TESTS)
 
 bench: $(STAMP) ## the speed of every stage on one thread, or THREADS=2; BENCH=NAME picks some
-	BENCHMARK_THREADS=$(or $(THREADS),1) $(BIN)/python -m pytest -q -m benchmark --benchmark-only --benchmark-quiet \
+	BENCHMARK_THREADS=$(THREADS) $(BIN)/python -m pytest -q -m benchmark --benchmark-only --benchmark-quiet \
 		--benchmark-json=benchmark.json -k "$(BENCH)" $(TESTS)/benchmarks
 	@$(BIN)/python -m tests.benchmarks.table benchmark.json
 

@@ -113,18 +113,8 @@ def _require_packages() -> None:
         )
 
 
-def _let_waiting_threads_sleep() -> None:
-    """Makes several threads usable on a busy machine. It has no effect once PyTorch is imported.
-
-    OpenMP's threads otherwise spin while they wait for each other, and take the processor from the one that works: with
-    two other jobs on two cores, two threads trained ``icg.yaml`` six times as slowly as one; sleeping, 1.4 times.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def _dispatch(command: str, arguments: list[str]) -> int:
     _require_packages()
-    _let_waiting_threads_sleep()
     from momalit.cli.console import console_logging
 
     if command not in COMMANDS:
