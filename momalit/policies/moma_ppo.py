@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,10 +252,7 @@ class MOMAPPOModule(PPOModule):
         index = torch.randint(len(data), (HELD_OUT_STEPS,), generator=random).to(data.reward.device)
         past = data.sequence(index, self.burn_in).to(self.device).floating(self.dtype)
         batch = data.transitions(index).to(self.device).floating(self.dtype)
-        start = self.start_from(past)
-        if start.hidden_state is not None:
-            start = replace(start, hidden_state=start.hidden_state[self.spec.n_agents :])
-        error, mean = value_errors(self.model, self.critic, start, batch, self.hparams["discount"])
+        error, mean = value_errors(self.model, self.critic, past, batch, self.hparams["discount"])
         self.levels.update_slope(ensemble_covariance_norm(mean), error)
         self.record({"imagined/lambda_all": self.levels.slope()})
 

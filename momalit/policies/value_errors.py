@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from momalit.core.records import Sequence, Start, Transitions
+from momalit.core.records import Sequence, Transitions
 from momalit.nn.critics import TeamCritic
 from momalit.world_model.dynamics import WorldModel
 
 
 @torch.no_grad()
 def value_errors(
-    model: WorldModel, critic: TeamCritic, start: Start, happened: Transitions, discount: float
+    model: WorldModel, critic: TeamCritic, past: Sequence, happened: Transitions, discount: float
 ) -> tuple[Tensor, Tensor]:
     """What one step of the world model adds to an imagined return by mistake.
 
@@ -22,8 +22,8 @@ def value_errors(
     Args:
         model: the world model.
         critic: the team's value.
-        start: the steps of the log, with the hidden states of the critic before them (None for zeros).
-        happened: the transitions from there, ``(B,)``.
+        past: H + 1 time steps of the log: the burn-in and the current time step.
+        happened: the transitions from the current time step, ``(B,)``.
         discount: γ.
 
     Returns:
@@ -33,7 +33,7 @@ def value_errors(
     mean, space, rows = model(happened.state, happened.action).mean, model.space, happened.reward.shape[0]
     outcome = space.target.inverse(mean)
     imagined = (happened.state + outcome[..., :-1]).clamp(space.state_low, space.state_high)
-    hidden_state = critic.hidden_states(start.now, start.hidden_state)
+    hidden_state = critic.hidden_states(past)
     before = None if hidden_state is None else hidden_state[:, -1]
     # The elites and, last, what happened are rows of one batch with the same history.
     copies = len(mean) + 1

@@ -72,14 +72,12 @@ class UncertaintyLevels(nn.Module):
             u_all: disagreement ``(B,)``, B at least 2.
             error: absolute error of reward and next value, in standard deviations of the reward, ``(B,)``.
         """
-        u = u_all.clamp(max=self.limit)
-        samples = torch.stack([error, u]).to(self.moments.dtype)
-        covariances = (samples * (samples[1] - samples[1].mean())).sum(1) / (len(u) - 1)
-        self.moments.lerp_(covariances, 1 - SLOPE_DECAY)
+        samples = torch.stack([error, u_all.clamp(max=self.limit)]).double()  # constants then have no variance at all
+        centred = samples - samples.mean(1, keepdim=True)
+        covariances = (centred * centred[1]).sum(1) / (len(u_all) - 1)
+        self.moments.lerp_(covariances.to(self.moments.dtype), 1 - SLOPE_DECAY)
 
     def slope(self) -> Tensor:
         """The least-squares slope of the error over ``min(u_all, τ)``, at least 0; 0 before the first sample."""
         covariance, variance = self.moments
-        return torch.where(variance > 0, covariance / variance.clamp(min=torch.finfo(variance.dtype).tiny), 0.0).clamp(
-            min=0
-        )
+        return (covariance / variance).nan_to_num(0.0).clamp(min=0)  # 0 / 0 before the first sample

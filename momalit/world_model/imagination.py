@@ -33,8 +33,8 @@ class Pessimism:
             quantile of the disagreement on held-out data.
         clip_to_data: clip predicted states and rewards to the dataset's bounding box.
         adaptive_horizon: stop a rollout when the disagreement on state and reward exceeds τ.
-        stop_value: value after such a stop: ``pessimistic`` (the lowest return in the dataset, if its episodes went on
-            where a time limit ended them) or ``bootstrap``.
+        stop_value: highest value after such a stop: ``pessimistic`` (the lowest return in the dataset, if its episodes
+            went on where a time limit ended them) or ``bootstrap``.
     """
 
     lambda_all: float | Literal["auto"] = "auto"

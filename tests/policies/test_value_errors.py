@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from momalit.core.records import Sequence, Start, Transitions
+from momalit.core.records import Sequence, Transitions
 from momalit.core.team import AgentSpec, TeamSpec
 from momalit.nn.critics import TeamCritic
 from momalit.nn.ensemble import Prediction
@@ -49,7 +49,7 @@ def test_an_error_is_that_of_the_reward_and_of_the_next_value(spec, gru):
     happened = Transitions(state, action, torch.zeros(ROWS), state, terminated)
     now = Sequence(state[None], action[None], torch.ones(1, ROWS, dtype=torch.bool))
     critic = Tripled(spec, 8, 4, "qmix" if gru else "none")
-    error, mean = value_errors(Biased(spec), critic, Start(now), happened, DISCOUNT)
+    error, mean = value_errors(Biased(spec), critic, now, happened, DISCOUNT)
     # -2 + 0.9 * 3 * 0.5 = -0.65 and -2 + 0.9 * 3 * 1.5 = 2.05, in units of 4; a terminal state has no value.
     expected = torch.tensor([2.0] + [(0.65 + 2.05) / 2] * (ROWS - 1)) / 4
     torch.testing.assert_close(error, expected)
