@@ -18,6 +18,7 @@ from momalit.functional.uncertainty import ensemble_covariance_norm
 from momalit.policies.ppo import PPOModule
 from momalit.policies.rollout import collect_rollout, initial_start
 from momalit.policies.rollout_settings import Auto, rollout_settings
+from momalit.policies.start_states import StartStates
 from momalit.policies.team_policy import load_policies
 from momalit.policies.value_errors import value_errors
 from momalit.training.batches import keyed_generator
@@ -113,7 +114,7 @@ class MOMAPPOModule(PPOModule):
         self.world_model: WorldModel | None = None
         self.levels = UncertaintyLevels(self.pessimism.fixed_threshold)
         self._next_warning = 0
-        self._starts: Tensor | None = None  # the transitions that rollouts start from, if not all
+        self._start_states: StartStates | None = None
         self._continuing: tuple[Tensor, Tensor] | None = None  # which rollouts may continue, and their elites
 
     # --- world model and warm start --------------------------------------------------------------------------------
@@ -230,18 +231,10 @@ class MOMAPPOModule(PPOModule):
     def _sample_start(self, rows: int, generator: torch.Generator) -> Start:
         """Samples dataset states, with the hidden states after the real steps before them."""
         data = self.data.train
-        if self.hparams["start_top_fraction"] < 1 and self._starts is None:
-            self._starts = data.indices_of(data.best_episodes(self.hparams["start_top_fraction"])).to(self.device)
-        count = len(data) if self._starts is None else len(self._starts)
-        index = torch.randint(count, (rows,), generator=generator, device=self.device)
-        index = index if self._starts is None else self._starts[index]
-        if self.hparams["initial_state_fraction"]:
-            first = data.first.to(self.device)
-            initial = first[torch.randint(len(first), (rows,), generator=generator, device=self.device)]
-            use_initial = (
-                torch.rand(rows, generator=generator, device=self.device) < self.hparams["initial_state_fraction"]
-            )
-            index = torch.where(use_initial, initial, index)
+        if self._start_states is None:
+            fractions = self.hparams["start_top_fraction"], self.hparams["initial_state_fraction"]
+            self._start_states = StartStates(data, *fractions, self.device)
+        index = self._start_states.sample(rows, generator)
         sequence = data.sequence(index.to(data.reward.device), self.burn_in)
         return self.start_from(sequence.to(self.device).floating(self.dtype))
 
