@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules.builders.collect import collect
 from datamodules.module_loaders import ModuleLoaders
 from datamodules.names import is_name
-from datamodules.readers.team_dataset import Dataset, read_dataset
+from datamodules.readers.team_dataset import Dataset, contents_hash, read_dataset
 from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
@@ -101,8 +101,17 @@ class OfflineDataModule(ModuleLoaders):
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the contents and the split settings."""
+        return self._with_split(self.contents.sha256)
+
+    @cached_property
+    def dynamics_fingerprint(self) -> str:
+        """The same without who observes what, which world models do not depend on."""
+        data = self.contents
+        return self._with_split(contents_hash(data.spec.dynamics(), data.trajectories, data.order))
+
+    def _with_split(self, digest: str) -> str:
         split = [self.validation_fraction, self.test_fraction, self.split_seed]
-        return hashlib.sha256(json.dumps([self.contents.sha256, split]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([digest, split]).encode()).hexdigest()
 
     @cached_property
     def train(self) -> Trajectories:

@@ -24,7 +24,14 @@ from momalit.world_model.module import WorldModelModule
 
 logger = logging.getLogger(__name__)
 
-WORLD_MODEL = Stage("world_model", "world model", WorldModelModule, inherits=("discount",), gradient_steps=15_000)
+WORLD_MODEL = Stage(
+    "world_model",
+    "world model",
+    WorldModelModule,
+    inherits=("discount",),
+    gradient_steps=15_000,
+    fingerprint="dynamics_fingerprint",
+)
 WARM_START = Stage(
     "warm_start",
     "warm start",

@@ -114,6 +114,10 @@ class TeamSpec:
         everything = tuple(range(self.state_size))
         return replace(self, agents=tuple(replace(agent, observes=everything) for agent in self.agents))
 
+    def dynamics(self) -> TeamSpec:
+        """Returns what a world model depends on: the same team, without who observes what and without environment."""
+        return replace(self.fully_observed(), env=None)
+
     # --- index maps and masks as tensors ---------------------------------------------------------------------------
     def observation_index(self) -> Tensor:
         """State column of each observation component, long ``(A, O)``; 0 in padding."""

@@ -148,7 +148,7 @@ class MOMAPPOModule(PPOModule):
         if world_model is None:
             raise UserError("model.world_model: found none, expected the checkpoint of a trained WorldModelModule")
         trained = load_module(world_model, WorldModelModule)
-        self.spec.require_same(trained.spec, "the dataset", f"world model {world_model}")
+        self.spec.dynamics().require_same(trained.spec.dynamics(), "the dataset", f"world model {world_model}")
         self.world_model = trained.world_model().to(self.device)
         statistics = self.world_model.space.input
         for inputs in (self.actor.inputs, self.critic.inputs):

@@ -37,6 +37,7 @@ class Stage:
         kind: class of the trained module.
         inherits: settings that are taken from the policies because both must agree.
         gradient_steps: about how many steps ``max_epochs: auto`` takes.
+        fingerprint: attribute of the datamodule with a hash of everything in the data that the stage depends on.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Stage:
     kind: type[pl.LightningModule]
     inherits: tuple[str, ...]
     gradient_steps: int
+    fingerprint: str = "fingerprint"
 
     @property
     def folder(self) -> str:
@@ -96,7 +98,7 @@ def find_or_train(
     Args:
         stage: the stage.
         settings: arguments of the stage's module, and ``max_epochs``.
-        datamodule: the data, with ``spec`` and ``fingerprint``.
+        datamodule: the data, with ``spec`` and the stage's fingerprint.
         seed: seed of the training. Without a seed (None) the cache is not used.
         precision: the trainer's precision, e.g. ``32-true``.
         run: the run that needs the checkpoint. Training uses its subdirectory and continues there if it was
@@ -107,7 +109,7 @@ def find_or_train(
     Returns:
         ``path`` of the checkpoint, its ``key``, and ``from``, which is ``cache`` or ``training``.
     """
-    key = cache_key(stage, datamodule.fingerprint, settings, seed, precision)
+    key = cache_key(stage, getattr(datamodule, stage.fingerprint), settings, seed, precision)
     cached = cache / stage.folder / f"{key}.ckpt"
     if seed is not None and cached.is_file():
         logger.info("%s: found in the cache (same data, settings and seed): %s", stage.title, cached)

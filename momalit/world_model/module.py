@@ -115,7 +115,8 @@ class WorldModelModule(ResumableModule):
             UserError: the dataset is of another team, or its validation split is empty.
         """
         super().setup(stage)
-        self.spec.require_same(self._data.spec, "the configured model", f"dataset {self._data.dataset}")
+        dynamics = self._data.spec.dynamics()
+        self.spec.dynamics().require_same(dynamics, "the configured model", f"dataset {self._data.dataset}")
         if stage == "fit":
             if not len(self._data.validation):
                 raise UserError("data.validation_fraction: found 0 validation trajectories, expected at least 1")

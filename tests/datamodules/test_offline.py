@@ -71,6 +71,14 @@ def test_fingerprint_depends_on_split_seed_and_fractions(reacher):
     assert len(no_test.test) == 0
 
 
+def test_views_of_one_dataset_have_the_same_dynamics(reacher):
+    other_view = OfflineDataModule("reacher/expert-mix", env={"observability": "full"}, transitions=2000)
+    other_seed = OfflineDataModule("reacher/expert-mix", env={"observability": "full"}, transitions=2000, split_seed=1)
+    assert torch.equal(other_view.train.state, reacher.train.state)
+    assert other_view.fingerprint != reacher.fingerprint
+    assert other_view.dynamics_fingerprint == reacher.dynamics_fingerprint != other_seed.dynamics_fingerprint
+
+
 def test_writing_and_reading_is_exact(icg, reacher, tmp_path):
     for number, data in enumerate((icg, reacher)):
         target = tmp_path / str(number)

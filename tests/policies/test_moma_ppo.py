@@ -205,6 +205,11 @@ def test_world_model_is_required(data):
         make_trainer(1).fit(MOMAPPOModule(data.spec, **SMALL), datamodule=data)
 
 
+def test_a_world_model_serves_every_view_of_the_state(data, world_model):
+    agents = tuple(dataclasses.replace(agent, observes=(0, 1)) for agent in data.spec.agents)
+    MOMAPPOModule(dataclasses.replace(data.spec, agents=agents), **SMALL).prepare(world_model, None)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
