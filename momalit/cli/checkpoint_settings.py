@@ -14,12 +14,12 @@ from lightning.pytorch.callbacks import Callback
 
 from momalit.cli.error_messages import class_settings
 from momalit.core.errors import UserError
-from momalit.training.checkpoints import read_checkpoint
+from momalit.training.checkpoints import BEST, LAST, PREVIOUS, read_checkpoint
 from momalit.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_NAMES = ("last", "best")
+CHECKPOINT_NAMES = (LAST, BEST, PREVIOUS)
 IGNORED_SETTINGS = ("spec", "world_model", "warm_start")  # given by the data, and files that may be gone
 
 
@@ -38,7 +38,7 @@ def resolve_checkpoint(ckpt_path: str, run: RunDirectory | None, may_be_missing:
     """Returns the path of the checkpoint that ``--ckpt_path`` names.
 
     Args:
-        ckpt_path: a path, or ``last`` or ``best`` of the run.
+        ckpt_path: a path, or ``last``, ``best`` or ``previous`` (the one before ``last``) of the run.
         run: the run of ``--run_dir``.
         may_be_missing: whether to return None for a run that was interrupted before its first checkpoint.
 
@@ -56,7 +56,7 @@ def resolve_checkpoint(ckpt_path: str, run: RunDirectory | None, may_be_missing:
         raise UserError(f"--ckpt_path: found no {path}, expected the directory of a run that has saved a checkpoint")
     if not Path(ckpt_path).is_file():
         near = difflib.get_close_matches(ckpt_path, CHECKPOINT_NAMES, n=1)
-        hint = f"did you mean {near[0]}?" if near else "expected a checkpoint's path, last or best"
+        hint = f"did you mean {near[0]}?" if near else "expected a checkpoint's path, last, best or previous"
         raise UserError(f"--ckpt_path: found no file '{ckpt_path}', {hint}")
     return ckpt_path
 

@@ -11,7 +11,9 @@ DESCRIPTIONS = {  # replace those of Lightning
     "seed_everything": "random seed",
     "model": "the method: a class path; its settings are --model.NAME VALUE",
     "data": "the data module: a class path; its settings are --data.NAME VALUE",
-    "ckpt_path": "a checkpoint's path, or last or best in --run_dir; fit resumes from it, other commands evaluate it",
+    "ckpt_path": (
+        "a checkpoint's path, or last, best or previous in --run_dir; fit resumes from it, other commands evaluate it"
+    ),
     "weights_only": "load tensors and plain values only",
     "verbose": "ignored; the command always shows its results",
     "return_predictions": "ignored; the predictions are always saved",

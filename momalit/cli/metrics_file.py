@@ -12,6 +12,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from momalit.core.files import replacing
+
 EXCLUDED = ("time/", "speed/", "test/")  # times differ between equal runs; test metrics are in results.json
 
 
@@ -92,11 +94,9 @@ class MetricsFile(Logger):
 
     def _rewrite(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with replacing(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns, lineterminator="\n")
             writer.writeheader()
             for row in self._rows:
                 self._offset = file.tell()
                 writer.writerow(row)
-        partial.replace(self.path)

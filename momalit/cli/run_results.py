@@ -13,6 +13,7 @@ from rich.table import Table
 
 from momalit.cli.console import console
 from momalit.core.errors import UserError
+from momalit.core.files import replacing
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.run_directory import RunDirectory, versions, write_json
 
@@ -72,9 +73,8 @@ def save_predictions(outputs: Sequence[Mapping[str, torch.Tensor]], run: RunDire
     run.path.mkdir(parents=True, exist_ok=True)
     path = run.path / "predictions.npz"
     arrays = {name: torch.cat([part[name] for part in outputs]).float().cpu().numpy() for name in outputs[0]}
-    partial = path.with_name(f".{path.stem}.partial.npz")
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
-    partial.replace(path)
+    with replacing(path) as partial:
+        np.savez_compressed(partial, allow_pickle=False, **arrays)
     return path
 
 

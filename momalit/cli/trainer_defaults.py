@@ -18,6 +18,7 @@ from momalit.cli.progress_bar import EpochProgress
 from momalit.core.errors import UserError
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.team_policy import TeamPolicyModule
+from momalit.training.checkpoints import BEST, LAST, CheckpointFiles
 from momalit.training.run_directory import RunDirectory
 from momalit.training.trainer_checks import require_precision_on_device
 from momalit.world_model.module import WorldModelModule
@@ -76,9 +77,9 @@ def default_callbacks(
     """
     checkpoints = []
     if save and monitor:  # before "last", so that last.ckpt contains the up-to-date state of "best"
-        checkpoints.append(_checkpoint(run.checkpoints, "best", *monitor))
+        checkpoints.append(_checkpoint(run.checkpoints, BEST, *monitor))
     if save:
-        checkpoints.append(_checkpoint(run.checkpoints, "last", None, "min"))
+        checkpoints.append(_checkpoint(run.checkpoints, LAST, None, "min"))
     bar = [EpochProgress(title, *(monitor or (None, "min")))] if progress else []
     return [ResumeMetricsFile(), *bar, Preemption(), *checkpoints]
 
@@ -116,6 +117,7 @@ def stage_trainer(
     return pl.Trainer(
         **_shared_settings(trainer),
         default_root_dir=run.path,
+        plugins=[CheckpointFiles()],
         max_epochs=max_epochs,
         logger=default_loggers(run),
         callbacks=default_callbacks(run, title, monitor, progress),

@@ -6,8 +6,8 @@ import logging
 import os
 import time
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks import Evaluation
@@ -22,6 +23,7 @@ from datamodules.names import is_name
 from momalit.cli import COMMANDS, checkpoint_settings, configs
 from momalit.cli.error_messages import class_settings, one_line
 from momalit.cli.help_text import simplify_help
+from momalit.cli.run_record import recorded_run
 from momalit.cli.run_results import dataset_record, evaluate_and_save, save_metrics, save_predictions
 from momalit.cli.stage_settings import WARM_START, WORLD_MODEL, WarmStartSettings, WorldModelSettings, run_stages
 from momalit.cli.trainer_defaults import (
@@ -34,6 +36,7 @@ from momalit.cli.trainer_defaults import (
 from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
 from momalit.policies.team_policy import TeamPolicyModule
+from momalit.training.checkpoints import BEST, LAST, CheckpointFiles
 from momalit.training.cpu import configure_cpu
 from momalit.training.resumable import ResumableModule
 from momalit.training.run_directory import INHERITED, RunDirectory
@@ -135,7 +138,7 @@ class TrainingCLI(LightningCLI):
         if path is None and self.command != "fit":
             if run is None:
                 raise UserError(f"{self.command}: found no checkpoint, expected --ckpt_path PATH or --run_dir DIR")
-            path = "best" if run.checkpoint("best").is_file() else "last"
+            path = BEST if run.checkpoint(BEST).is_file() else LAST
         self.resuming, self.new_learning_rates = path is not None, {}
         if path is None:
             return
@@ -222,6 +225,10 @@ class TrainingCLI(LightningCLI):
             if self.new_learning_rates:
                 defaults.append(checkpoint_settings.ReplaceLearningRates(self.new_learning_rates))
             config["callbacks"] = [*configured, *drop_replaced(configured, defaults)]
+            plugins = config["plugins"] or []
+            plugins = plugins if isinstance(plugins, list) else [plugins]
+            if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+                config["plugins"] = [*plugins, CheckpointFiles()]
         elif config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = False
         try:
@@ -264,33 +271,18 @@ class TrainingCLI(LightningCLI):
             metrics = {name: value for part in per_dataloader for name, value in part.items()}
             logger.info("the results are in %s", save_metrics(command, metrics, kwargs["ckpt_path"], self.run))
 
-    @contextmanager
-    def _run_record(self, datamodule: Any) -> Iterator[None]:
-        """Creates the run directory and keeps the status in ``run.json`` up to date, on rank 0 only."""
+    def _run_record(self, datamodule: Any) -> AbstractContextManager[None]:
+        """The run's directory and record, which the first process keeps."""
         if not self.trainer.is_global_zero:
-            yield
-            return
-        run, config = self.run, self.config[self.command].clone()
+            return nullcontext()
+        config = self.config[self.command].clone()
         for key in ("config", "run_dir", "ckpt_path"):
             config.pop(key, None)
         command = [self.command, *(f"--config={path}" for path in self.files), *self.arguments]
         record: dict[str, Any] = {"command": command, "seed": self.seed, "threads": torch.get_num_threads()}
         record["dataset"] = dataset_record(datamodule)
-        run.begin({**run.record, **record}, self._parser(self.command).dump(config, skip_unset=False))
-        os.environ[INHERITED] = str(run.path.resolve())
-        try:
-            yield
-        except (KeyboardInterrupt, SystemExit):
-            run.update(status="interrupted")
-            logger.info("interrupted; resume with: fit --run_dir %s --ckpt_path last", run.path)
-            raise
-        except BaseException:
-            run.update(status="failed")
-            raise
-        finally:
-            del os.environ[INHERITED]
-        run.update(status="finished", seconds=round(time.time() - self.started, 1))
-        logger.info("run finished; its directory is %s", run.path)
+        config_text = self._parser(self.command).dump(config, skip_unset=False)
+        return recorded_run(self.run, record, config_text, self.resuming, self.started)
 
 
 def _class_path(setting: Any) -> str:

@@ -6,18 +6,20 @@ import hashlib
 import json
 import logging
 import math
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch import seed_everything
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from momalit.training.run_directory import RunDirectory, library_version
+from momalit.core.files import locked, replacing
+from momalit.training.checkpoints import LAST, damage_of
+from momalit.training.run_directory import RunDirectory, externally_launched, library_version
 
 logger = logging.getLogger(__name__)
 
@@ -110,32 +112,56 @@ def find_or_train(
         ``path`` of the checkpoint, its ``key``, and ``from``, which is ``cache`` or ``training``.
     """
     key = cache_key(stage, getattr(datamodule, stage.fingerprint), settings, seed, precision)
-    cached = cache / stage.folder / f"{key}.ckpt"
-    if seed is not None and cached.is_file():
-        logger.info("%s: found in the cache (same data, settings and seed): %s", stage.title, cached)
-        return {"path": str(cached), "key": key, "from": "cache"}
-    stage_run = RunDirectory(run.path / stage.key)
-    if seed is not None:
-        seed_everything(seed, workers=True, verbose=False)
-    module = stage.kind(datamodule.spec, **{name: value for name, value in settings.items() if name != "max_epochs"})
-    trainer = make_trainer(stage_run, stage, module)
-    last = stage_run.checkpoint("last")
-    logger.info("%s: %s in %s", stage.title, "continuing training" if last.is_file() else "training", stage_run.path)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=str(last) if last.is_file() else None)
-    if seed is not None and trainer.is_global_zero:
-        copy_atomically(last, cached)
-    return {"path": str(last.resolve()), "key": key, "from": "training"}
+    cached = None if seed is None else cache / stage.folder / f"{key}.ckpt"
+    with _alone(stage, cached):
+        if cached is not None and _is_whole(stage, cached):
+            logger.info("%s: found in the cache (same data, settings and seed): %s", stage.title, cached)
+            return {"path": str(cached), "key": key, "from": "cache"}
+        stage_run = RunDirectory(run.path / stage.key)
+        if seed is not None:
+            seed_everything(seed, workers=True, verbose=False)
+        module = stage.kind(
+            datamodule.spec, **{name: value for name, value in settings.items() if name != "max_epochs"}
+        )
+        trainer = make_trainer(stage_run, stage, module)
+        last = stage_run.checkpoint(LAST)
+        logger.info(
+            "%s: %s in %s", stage.title, "continuing training" if last.is_file() else "training", stage_run.path
+        )
+        trainer.fit(module, datamodule=datamodule, ckpt_path=str(last) if last.is_file() else None)
+        if cached is not None and trainer.is_global_zero:
+            _keep(stage, last, cached)
+        return {"path": str(last.resolve()), "key": key, "from": "training"}
 
 
-def copy_atomically(source: Path, target: Path) -> None:
-    """Copies a file so that other processes see either the complete file or none."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=".partial-", dir=target.parent)
-    os.close(handle)
+@contextmanager
+def _alone(stage: Stage, cached: Path | None) -> Iterator[None]:
+    """Waits while another run trains the same stage. Of several processes of one run, the first one waits."""
+    with ExitStack() as stack:
+        if cached is not None and getattr(rank_zero_only, "rank", 0) == 0 and not externally_launched():
+            try:
+                stack.enter_context(
+                    locked(cached, f"{stage.title}: another run is training the same one; waiting for it")
+                )
+            except OSError as error:
+                logger.warning("%s: not cached, %s cannot be written (%s)", stage.title, cached.parent, error.strerror)
+        yield
+
+
+def _is_whole(stage: Stage, cached: Path) -> bool:
+    """Whether the cache has the checkpoint. A damaged one is trained again."""
+    if not cached.is_file():
+        return False
+    if damage := damage_of(cached):
+        logger.warning("%s: %s in the cache is damaged (%s) and is trained again", stage.title, cached, damage)
+    return damage is None
+
+
+def _keep(stage: Stage, checkpoint: Path, cached: Path) -> None:
+    """Copies a checkpoint to the cache. If that fails, the run goes on."""
     try:
-        shutil.copyfile(source, partial)
-        os.chmod(partial, 0o644)  # mkstemp creates files that only their owner can read
-        os.replace(partial, target)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(cached) as partial:
+            shutil.copyfile(checkpoint, partial)
+    except OSError as error:
+        logger.warning("%s: cannot be kept in %s (%s)", stage.title, cached.parent, error.strerror)

@@ -1,0 +1,74 @@
+"""The record of a run: its directory belongs to one process, and ``run.json`` says what became of the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from momalit.core.errors import UserError
+from momalit.core.files import locked, remove_partial
+from momalit.training.run_directory import INHERITED, RunDirectory
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def recorded_run(
+    run: RunDirectory, record: Mapping[str, Any], config: str, resuming: bool, started: float
+) -> Iterator[None]:
+    """Creates the run directory and keeps the status in ``run.json`` up to date. Only the first process calls it.
+
+    Args:
+        run: the run's directory.
+        record: entries of ``run.json``.
+        config: content of ``config.yaml``.
+        resuming: whether the directory may contain a run already.
+        started: time at which the command started, in seconds since the epoch.
+
+    Raises:
+        UserError: another process is using the directory, or it cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            alone = stack.enter_context(locked(run.path / "run"))
+        except OSError as error:
+            raise UserError(f"run_dir: {run.path} cannot be written ({error.strerror})") from error
+        if not alone:
+            raise UserError(f"run_dir: {run.path} is in use by another process, expected a directory of its own")
+        if not resuming:
+            run.require_free()  # again: another run may have ended since the command started
+        remove_partial(run.checkpoints)
+        run.begin({**run.record, **record}, config)
+        stack.enter_context(_inherited(run))
+        stack.enter_context(_status(run, started))
+        yield
+
+
+@contextmanager
+def _inherited(run: RunDirectory) -> Iterator[None]:
+    """Tells the processes that Lightning starts which directory was chosen."""
+    os.environ[INHERITED] = str(run.path.resolve())
+    try:
+        yield
+    finally:
+        del os.environ[INHERITED]
+
+
+@contextmanager
+def _status(run: RunDirectory, started: float) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        run.update(status="interrupted")
+        logger.info("interrupted; resume with: fit --run_dir %s --ckpt_path last", run.path)
+        raise
+    except BaseException:
+        run.update(status="failed")
+        raise
+    run.update(status="finished", seconds=round(time.time() - started, 1))
+    logger.info("run finished; its directory is %s", run.path)

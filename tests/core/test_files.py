@@ -1,0 +1,85 @@
+"""Files that are whole or absent, and locks that die with their process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from momalit.core.files import locked, remove_partial, replacing
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from momalit.core.files import locked
+with locked(Path(sys.argv[1])) as alone:
+    print(alone, flush=True)
+    time.sleep(60)
+"""
+WRITE = """
+import sys
+from pathlib import Path
+from momalit.core.files import replacing
+number = 0
+while True:
+    with replacing(Path(sys.argv[1])) as partial, partial.open("w") as file:
+        for _ in range(1000):
+            file.write(f"{number}\\n")
+    number += 1
+"""
+
+
+def test_replacing_leaves_the_old_file_if_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.csv"
+    with replacing(path) as partial:
+        assert partial.suffix == ".csv"
+        partial.write_text("old")
+    with pytest.raises(UnicodeEncodeError), replacing(path) as partial:
+        partial.write_text("half of the n\u00e9w", encoding="ascii")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["numbers.csv"]
+
+
+def test_kills_never_leave_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.csv"
+    seen = set()
+    for number in range(12):
+        writer = subprocess.Popen([sys.executable, "-c", WRITE, str(path)])
+        while not path.is_file():
+            time.sleep(0.01)
+        time.sleep(0.2 + 0.013 * number)
+        writer.kill()
+        writer.wait()
+        lines = path.read_text().splitlines()
+        assert len(lines) == 1000
+        assert len(set(lines)) == 1
+        seen.add(lines[0])
+    assert len(seen) > 1
+    remove_partial(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["numbers.csv"]
+
+
+def test_a_lock_is_held_by_one_process_and_dies_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        with locked(path) as alone:
+            assert not alone
+        holder.kill()
+    with locked(path) as alone:
+        assert alone
+
+
+def test_who_waits_for_a_lock_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    command = [sys.executable, "-c", HOLD.replace("60", "1"), str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        with caplog.at_level("INFO"), locked(tmp_path / "run", "waiting for the other run") as alone:
+            assert alone
+            assert holder.wait() == 0
+    assert "waiting for the other run" in caplog.text
