@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 from rich.progress import Progress
 
+from datamodules.readers.hdf5_file import require_plausible
 from momalit.core.errors import UserError
 
 BLOCK_ROWS = 2**16  # rows read at a time
@@ -31,6 +32,7 @@ class D4RLFile:
         for key in D4RL_KEYS:
             if not isinstance(file.get(key), h5py.Dataset):
                 raise UserError(f"{path}: {key} is missing, found {', '.join(file)}, expected {', '.join(D4RL_KEYS)}")
+            require_plausible(path, key, file[key].id)
         self.n_steps = int(file["rewards"].size)
         if self.n_steps == 0:
             raise UserError(f"{path}: rewards has shape {file['rewards'].shape}, expected at least one step")
@@ -62,6 +64,7 @@ class D4RLFile:
 
     def _read(self, key: str, shape: tuple[int, ...], columns: slice) -> np.ndarray:
         source = self._file[key]
+        require_plausible(self.path, key, source.id)
         if source.shape != shape:
             raise UserError(f"{self.path}: {key} has shape {source.shape}, expected {shape}")
         if source.dtype.kind not in "biuf":

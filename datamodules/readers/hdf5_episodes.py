@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from datamodules.readers.hdf5_file import require_memory, require_plausible
 from momalit.core.errors import UserError
 
 NAME = re.compile(r"episode_(\d+)")
@@ -105,7 +106,9 @@ class Episodes:
         n_columns = len(range(width)[columns])
         n_rows = self.n_steps + extra * len(self.names)
         if out is None:
-            out = np.empty((n_rows, n_columns), self._open(0, key).dtype if dtype is None else dtype)
+            type_ = np.dtype(self._open(0, key).dtype if dtype is None else dtype)
+            require_memory(self.path, key, n_rows * n_columns * type_.itemsize)
+            out = np.empty((n_rows, n_columns), type_)
         array = out
         invalid = np.zeros(n_rows, bool)
         end = 0
@@ -158,6 +161,7 @@ class Episodes:
             raise UserError(f"{self.path}: {self.names[i]}/{key} is missing, the episode has {present}") from None
         if not isinstance(found, h5py.h5d.DatasetID):
             raise UserError(f"{self.path}: {self.names[i]}/{key} is a group, expected an array")
+        require_plausible(self.path, f"{self.names[i]}/{key}", found)
         return found
 
 

@@ -20,6 +20,7 @@ from rich.progress import Progress
 
 from datamodules.readers.d4rl_file import D4RL_KEYS, D4RLFile
 from datamodules.readers.hdf5_episodes import Episodes
+from datamodules.readers.hdf5_file import open_hdf5
 from momalit.core.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -70,17 +71,13 @@ def read_recording(
     Raises:
         UserError: the file is invalid. The message names the file, the key, what was found and what was expected.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            if isinstance(file.get("observations"), h5py.Dataset):
-                return _read_d4rl(D4RLFile(path, file, progress), select_columns, n_actuators, horizon)
-            if any(name.startswith("episode_") for name in file):
-                progress.add_task(f"reading {path.name}", total=None)
-                return _read_minari(Episodes(path, file), select_columns, n_actuators)
-            found = ", ".join(list(file)[:8]) or "nothing"
-    except (OSError, RuntimeError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read as HDF5 ({line}), expected an intact file") from error
+    with open_hdf5(path) as file:
+        if isinstance(file.get("observations"), h5py.Dataset):
+            return _read_d4rl(D4RLFile(path, file, progress), select_columns, n_actuators, horizon)
+        if any(name.startswith("episode_") for name in file):
+            progress.add_task(f"reading {path.name}", total=None)
+            return _read_minari(Episodes(path, file), select_columns, n_actuators)
+        found = ", ".join(list(file)[:8]) or "nothing"
     raise UserError(
         f"{path}: found {found}, expected D4RL's layout ({', '.join(D4RL_KEYS)}) or Minari's (episode_0, ...)"
     )

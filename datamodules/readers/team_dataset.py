@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 
 from datamodules.readers.hdf5_episodes import Episodes
+from datamodules.readers.hdf5_file import open_hdf5, require_memory
 from datamodules.readers.spec_inference import action_starts, inferred_spec, state_columns, with_env
 from datamodules.writer import DATA_FILE, METADATA_FILE, MOMALIT_KEY
 from momalit.core.errors import UserError
@@ -92,20 +93,17 @@ def read_dataset(
     path = find_data_file(Path(path))
     metadata = _metadata(path)
     own_metadata = metadata.get(MOMALIT_KEY)
-    try:
-        with h5py.File(path, "r") as file:
-            episodes = Episodes(path, file, episode_order)
-            if own_metadata is not None:
-                spec = TeamSpec.from_dict(own_metadata["team"])
-                state = episodes.read(f"observations/{STATE}", extra=1, width=spec.state_size)
-            else:
-                spec, rows = inferred_spec(episodes, metadata)
-                state = state_columns(spec, rows)
-            action = _actions(episodes, spec, metadata if own_metadata is None else None)
-            reward = _team_reward(episodes.read("rewards"))
-            terminated, truncated = _checked_flags(episodes)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path}: cannot be read as HDF5 ({_one_line(error)}), expected an intact file") from error
+    with open_hdf5(path) as file:
+        episodes = Episodes(path, file, episode_order)
+        if own_metadata is not None:
+            spec = TeamSpec.from_dict(own_metadata["team"])
+            state = episodes.read(f"observations/{STATE}", extra=1, width=spec.state_size)
+        else:
+            spec, rows = inferred_spec(episodes, metadata)
+            state = state_columns(spec, rows)
+        action = _actions(episodes, spec, metadata if own_metadata is None else None)
+        reward = _team_reward(episodes.read("rewards"))
+        terminated, truncated = _checked_flags(episodes)
     lengths = torch.tensor(episodes.lengths)
     trajectories = Trajectories.from_lengths(
         torch.from_numpy(state), torch.from_numpy(action), torch.from_numpy(reward),
@@ -166,7 +164,9 @@ def _metadata(path: Path) -> dict[str, Any]:
 def _actions(episodes: Episodes, spec: TeamSpec, metadata: dict[str, Any] | None) -> np.ndarray:
     """Reads the joint actions ``(N, A, U)``, padded with zeros."""
     starts = action_starts(spec, metadata)
-    joint = np.zeros((episodes.n_steps, spec.n_agents, spec.action_size), np.float32)
+    shape = (episodes.n_steps, spec.n_agents, spec.action_size)
+    require_memory(episodes.path, "actions", 4 * math.prod(shape))
+    joint = np.zeros(shape, np.float32)
     for i, agent in enumerate(spec.agents):
         key = f"actions/{agent.name}"
         if spec.discrete:

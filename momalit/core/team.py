@@ -7,6 +7,7 @@ difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -70,6 +71,14 @@ class TeamSpec:
     def __post_init__(self) -> None:
         if not self.agents:
             raise UserError("team: found no agents, expected at least one")
+        if not isinstance(self.discrete, bool):
+            raise UserError(f"team.discrete: found {self.discrete!r}, expected true or false")
+        for name in ("state_size", "horizon"):
+            number = getattr(self, name)
+            if not isinstance(number, int) or number < 1:
+                raise UserError(f"team.{name}: found {number!r}, expected an integer of at least 1")
+        if len(set(self.names)) < len(self.names):
+            raise UserError(f"team.agents: found the names {', '.join(self.names)}, expected each once")
         if len(self.sources) != self.state_size:
             raise UserError(f"team.sources: found {len(self.sources)} entries, expected state_size = {self.state_size}")
         for agent in self.agents:
@@ -83,6 +92,11 @@ class TeamSpec:
                 raise UserError(
                     f"team.agents.{agent.name}: found {len(agent.low)} lower and {len(agent.high)} upper action bounds,"
                     f" expected {bounds} of each"
+                )
+            if not all(-math.inf < low < high < math.inf for low, high in zip(agent.low, agent.high, strict=True)):
+                raise UserError(
+                    f"team.agents.{agent.name}: found action bounds {agent.low} to {agent.high}, expected finite lower"
+                    " bounds below the upper ones"
                 )
 
     # --- sizes of the padded tensors -------------------------------------------------------------------------------
@@ -165,7 +179,9 @@ class TeamSpec:
             rest = {k: v for k, v in values.items() if k not in ("agents", "sources")}
             sources = tuple((str(key), int(column)) for key, column in values["sources"])
             return cls(agents=agents, sources=sources, **rest)
-        except (KeyError, TypeError) as error:
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"team specification: cannot be read ({error})") from error
 
     def require_same(self, other: TeamSpec, mine: str, theirs: str) -> None:

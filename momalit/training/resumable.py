@@ -62,7 +62,8 @@ class ResumableModule(pl.LightningModule):
         self._mean = None
         if isinstance(model := self.trainer.strategy.model, DistributedDataParallel):
             model.broadcast_buffers = False  # the buffers are already the same in all processes
-            self._mean = shared_memory_mean(model)
+            model.require_backward_grad_sync = self.averages_gradients
+            self._mean = shared_memory_mean(model) if self.averages_gradients else None
         # Without seed_everything each process has a different seed, but the order of the data must be the same in all.
         seed = gather_objects(torch.initial_seed())[0]
         if seed != torch.initial_seed():
@@ -70,6 +71,11 @@ class ResumableModule(pl.LightningModule):
         to_device = getattr(self.trainer.datamodule, "to_device", None)  # type: ignore[attr-defined]
         if to_device is not None:
             to_device(self.device)
+
+    @property
+    def averages_gradients(self) -> bool:
+        """Whether several processes average their gradients: they do unless each trains weights of its own."""
+        return True
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Computes gradients and averages them over processes, unless Lightning's strategy does so."""

@@ -24,6 +24,7 @@ from momalit.training.resumable import ResumableModule
 from momalit.training.trainer_checks import require_no_trainer_clipping
 from momalit.world_model.diagnostics import world_model_metrics
 from momalit.world_model.dynamics import TERMINATIONS, ModelSpace, WorldModel
+from momalit.world_model.member_share import MemberShare
 
 
 class WorldModelModule(ResumableModule):
@@ -104,6 +105,7 @@ class WorldModelModule(ResumableModule):
         self.epochs_without_improvement: Tensor
         self.register_buffer("best_error", torch.full((n_members,), torch.inf))
         self.register_buffer("epochs_without_improvement", torch.zeros(n_members, dtype=torch.long))
+        self._share: MemberShare | None = None
         self._epoch_loss: list[Tensor] = []
         self._validation_errors: list[Tensor] = []
 
@@ -131,7 +133,23 @@ class WorldModelModule(ResumableModule):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         if self.hparams["compiled"]:
-            self.network.compile()
+            self.share.network.compile()
+
+    @property
+    def share(self) -> MemberShare:
+        """The members that this process trains."""
+        if self._share is None:
+            self._share = MemberShare(self.network)
+        return self._share
+
+    @property
+    def averages_gradients(self) -> bool:
+        return not self.share.divided
+
+    @property
+    def _row_processes(self) -> int:
+        """Number of processes over which each batch is divided."""
+        return 1 if self.share.divided else self.trainer.world_size
 
     @property
     def _data(self) -> Any:
@@ -139,7 +157,7 @@ class WorldModelModule(ResumableModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches ``(M, B)``, in which every member iterates over the training split in its own order."""
-        length, _ = count_batches(len(self._data.train), self.hparams["batch_size"], self.trainer.world_size)
+        length, _ = count_batches(len(self._data.train), self.hparams["batch_size"], self._row_processes)
         return self.stream(length, self._training_batches)
 
     def val_dataloader(self) -> DataLoader:
@@ -155,12 +173,14 @@ class WorldModelModule(ResumableModule):
     def _training_batches(self) -> Iterator[Transitions]:
         data = self._data.train
         random = keyed_generator("cpu", torch.initial_seed(), self.current_epoch, 1)
-        # The order is the same in every process, and each takes its share of a batch. 32-bit indices save memory.
+        # The order is the same in every process, and each takes its share of it. 32-bit indices save memory.
         order = torch.empty(self.hparams["n_members"], len(data), dtype=torch.int32)
         for member in order:
             torch.randperm(len(data), generator=random, out=member)
-        for parts in process_chunks(order, self.hparams["batch_size"], self.trainer.world_size):
-            yield data.transitions(parts[..., self.global_rank, :].to(data.reward.device, torch.long))
+        order, processes = order[self.share.members], self._row_processes
+        for parts in process_chunks(order, self.hparams["batch_size"], processes):
+            part = parts[..., self.global_rank if processes > 1 else 0, :]
+            yield data.transitions(part.to(data.reward.device, torch.long))
 
     def _ordered_loader(self, data: Trajectories, world_size: int = 1, size: int = 4096) -> DataLoader:
         """Loads this process's share of the transitions in order; all processes have the same number of batches."""
@@ -170,21 +190,22 @@ class WorldModelModule(ResumableModule):
 
     # --- training --------------------------------------------------------------------------------------------------
     def training_step(self, batch: Transitions, _: int) -> Tensor:
-        """The summed loss of the members that are not frozen; batch tensors are ``(M, B, ...)``."""
+        """The summed loss of this process's members that are not frozen; batch tensors are ``(M, B, ...)``."""
         x = self.space.input(self.space.raw_input(batch.state, batch.action))
         y = self.space.target(self.space.raw_target(batch))
         loss = self.losses(x, y, batch.terminated)
         self._epoch_loss.append(loss.detach())
-        return (loss * self.training_members).sum()
+        return (loss * self.training_members[self.share.members]).sum()
 
     def losses(self, x: Tensor, y: Tensor, terminated: Tensor) -> Tensor:
-        """The loss of every member ``(M,)`` for standardised inputs ``(M, B, n_in)`` and targets ``(M, B, D)``."""
-        prediction = self.network(x)
+        """The loss of this process's members ``(M,)`` for standardised inputs ``(M, B, n_in)`` and targets."""
+        network = self.share.network
+        prediction = network(x)
         varies = self.space.target.varies
         error = (prediction.mean - y) ** 2 * torch.exp(-prediction.log_variance) + prediction.log_variance
         weight = torch.exp(self.hparams["beta"] * prediction.log_variance.detach())
         likelihood = 0.5 * (error * weight * varies).sum(-1).mean(-1) / varies.sum().clamp(min=1)
-        loss = likelihood + 0.01 * self.network.range_penalty()
+        loss = likelihood + 0.01 * network.range_penalty()
         if self.hparams["termination"] == "learned":
             logit, target = prediction.termination, terminated.to(x.dtype)
             loss = loss + F.binary_cross_entropy_with_logits(logit, target, reduction="none").mean(-1)
@@ -197,8 +218,12 @@ class WorldModelModule(ResumableModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with cosine annealing over ``max_epochs``."""
+        self._share = MemberShare(self.network)  # now that a checkpoint's weights are loaded
         optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.hparams["lr"], weight_decay=self.hparams["weight_decay"], fused=self.fused
+            self.share.network.parameters(),
+            self.hparams["lr"],
+            weight_decay=self.hparams["weight_decay"],
+            fused=self.fused,
         )
         epochs = self.trainer.max_epochs
         if not epochs or epochs < 1:
@@ -208,14 +233,34 @@ class WorldModelModule(ResumableModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips the gradient of every member separately, because the members are independent networks."""
-        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self.share.network.parameters() if parameter.grad is not None]
         norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
         factor = (self.hparams["max_grad_norm"] / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:  # before validation, and before the epoch's checkpoint
+            self.share.collect()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the optimiser's state of the other processes' members."""
+        super().on_save_checkpoint(checkpoint)
+        if self.share.divided and "optimizer_states" in checkpoint:
+            checkpoint["optimizer_states"] = [
+                self.share.whole_optimizer_state(s) for s in checkpoint["optimizer_states"]
+            ]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes this process's members from the optimiser's state."""
+        super().on_load_checkpoint(checkpoint)
+        if self.share.divided and "optimizer_states" in checkpoint:
+            checkpoint["optimizer_states"] = [self.share.own_optimizer_state(s) for s in checkpoint["optimizer_states"]]
+
     def on_train_epoch_end(self) -> None:
-        loss = gather_tensor(torch.stack(self._epoch_loss).mean(0)).mean(0)
+        loss = self.share.gather(torch.stack(self._epoch_loss).mean(0))
+        if not self.share.divided:
+            loss = gather_tensor(loss).mean(0)
         self._epoch_loss.clear()
         if not bool(torch.isfinite(loss).all()):
             raise FloatingPointError(f"world model: loss per member {loss.tolist()} in epoch {self.current_epoch}")

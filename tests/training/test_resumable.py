@@ -78,6 +78,17 @@ def test_two_processes(kind, tiny_world_model, tmp_path):
         assert_same(found)
 
 
+def test_a_world_model_of_two_processes_continues_in_one(momalit_home, tmp_path):
+    run_in_processes(uninterrupted_and_resumed, "world_model", None, tmp_path)
+    data, module = make_data_and_module("world_model", **SETTINGS["world_model"])
+    pl.seed_everything(0, verbose=False)
+    trainer = make_trainer(5)
+    trainer.fit(module, datamodule=data, ckpt_path=str(tmp_path / "uninterrupted" / "epoch=1.ckpt"))
+    whole = torch.load(tmp_path / "uninterrupted" / "epoch=4.ckpt", weights_only=True)["state_dict"]
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-4)
+
+
 def seeds_of_an_unseeded_run(path: str) -> list[int]:
     os.environ.pop("PL_GLOBAL_SEED", None)
     torch.seed()

@@ -33,12 +33,16 @@ def trained(kind: str, epochs: int, path: str | None, settings: dict[str, Any]) 
     return {"weights": flat_weights(module), "states": states, "steps": steps, "metrics": metrics}
 
 
-@pytest.mark.parametrize("kind", ["world_model", "warm_start"])
-def test_supervised_stages_give_the_weights_of_one_process(kind, momalit_home):
-    """Each batch of a single process is partitioned over the processes, so the weights must be the same."""
-    one, other = run_in_processes(trained, kind, 3, None, {})
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("world_model", {}), ("world_model", {"n_members": 1, "n_elites": 1}), ("warm_start", {})],
+    ids=["members divided", "batches of one member divided", "batches divided"],
+)
+def test_supervised_stages_give_the_weights_of_one_process(kind, settings, momalit_home):
+    """The processes divide the members or each batch of a single process, so the weights must be the same."""
+    one, other = run_in_processes(trained, kind, 3, None, settings)
     assert torch.equal(one["weights"], other["weights"])
-    alone = trained(kind, 3, None, {})
+    alone = trained(kind, 3, None, settings)
     torch.testing.assert_close(one["weights"], alone["weights"], rtol=1e-3, atol=1e-4)
     assert one["metrics"] == other["metrics"] == pytest.approx(alone["metrics"], rel=1e-3)
 

@@ -1,0 +1,76 @@
+"""Dividing an ensemble's members over processes: each trains its own, and they exchange weights once an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from momalit.core.distributed import count_on_rank, gather_tensor, is_distributed
+from momalit.nn.ensemble import EnsembleNetwork
+
+
+class MemberShare:
+    """The members that this process trains.
+
+    Members are independent networks, so a process that owns some of them needs no gradients from the others. Each
+    member sees the batches that it would see in a single process. With more processes than members, every process
+    trains all members, and batches are divided instead.
+
+    Args:
+        network: the whole ensemble. The trained network is this one, or a copy of some of its members.
+    """
+
+    def __init__(self, network: EnsembleNetwork) -> None:
+        self._whole = network
+        self._n = network.highest.shape[0]
+        self._world_size = dist.get_world_size() if is_distributed() else 1
+        self.divided = 1 < self._world_size <= self._n
+        self.members = slice(0, self._n)
+        self.network = network
+        if self.divided:
+            counts = [count_on_rank(self._n, rank, self._world_size) for rank in range(self._world_size)]
+            begin = sum(counts[: dist.get_rank()])
+            self.members = slice(begin, begin + counts[dist.get_rank()])
+            own = torch.arange(self._n, device=network.highest.device)[self.members]
+            self.network = network.subset(own).requires_grad_(True)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Combines every process's values of its own members, ``(share, ...)``, to those of all, ``(M, ...)``."""
+        if not self.divided:
+            return values
+        most = count_on_rank(self._n, 0, self._world_size)
+        padded = torch.cat([values, values.new_zeros(most - len(values), *values.shape[1:])])
+        everyones = gather_tensor(padded)
+        counts = (count_on_rank(self._n, rank, self._world_size) for rank in range(self._world_size))
+        return torch.cat([part[:count] for part, count in zip(everyones, counts, strict=True)])
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Copies the trained members of every process into the whole ensemble."""
+        if self.divided:
+            for target, own in zip(self._whole.parameters(), self.network.parameters(), strict=True):
+                target.copy_(self.gather(own.detach()))
+
+    def whole_optimizer_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the state dict of an optimiser of all members, given that of this process's optimiser."""
+        return _map_tensors(state, self.gather)
+
+    def own_optimizer_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Inverse of ``whole_optimizer_state``."""
+        return _map_tensors(state, lambda values: values[self.members])
+
+
+def _map_tensors(state: Mapping[str, Any], function: Any) -> dict[str, Any]:
+    """Applies a function to an optimiser's tensors that have the members' axis; step counters have none."""
+    entries = {
+        index: {
+            name: function(value) if isinstance(value, Tensor) and value.dim() > 0 else value
+            for name, value in entry.items()
+        }
+        for index, entry in state["state"].items()
+    }
+    return {**state, "state": entries}
