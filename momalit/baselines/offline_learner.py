@@ -95,12 +95,10 @@ class OfflineLearner(TeamPolicyModule):
         """Logs the epoch's means.
 
         Raises:
-            FloatingPointError: one of them is not finite.
+            DivergedError: one of them is not finite.
         """
         means = mean_over_processes(self._means.take())
-        for name, value in means.items():
-            if not bool(torch.isfinite(value)):
-                raise FloatingPointError(f"{self.title}: {name} is {float(value)} in epoch {self.current_epoch}")
+        self.require_finite(means)
         self.log_synced({f"train/{name}": value for name, value in means.items()})
 
 

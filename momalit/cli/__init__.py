@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
-from momalit.core.errors import UserError
+from momalit.core.errors import DivergedError, UserError
 
 COMMANDS = {
     "fit": "train a team; MOMA-PPO first trains its world model or loads it from the cache",
@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name. Default: ``sys.argv[1:]``.
 
     Returns:
-        the exit code: 0, or 2 after a user's mistake, which is explained in one line on standard error.
-        Any other failure raises an exception.
+        the exit code: 0, 2 after a user's mistake, or 1 after training that diverged. Both are explained in one line on
+        standard error. Any other failure raises an exception.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -73,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(arguments[0], arguments[1:])
     except UserError as error:
         line = str(error)
+    except DivergedError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     except ArgumentError as error:
         from momalit.cli.error_messages import one_line
 

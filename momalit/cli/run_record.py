@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from momalit.core.errors import UserError
+from momalit.core.errors import DivergedError, UserError
 from momalit.core.files import locked, remove_partial
+from momalit.training.checkpoints import LAST
 from momalit.training.run_directory import INHERITED, RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,11 @@ def _status(run: RunDirectory, started: float) -> Iterator[None]:
         run.update(status="interrupted")
         logger.info("interrupted; resume with: fit --run_dir %s --ckpt_path last", run.path)
         raise
-    except BaseException:
+    except BaseException as error:
         run.update(status="failed")
+        last = run.checkpoint(LAST)
+        if isinstance(error, DivergedError) and last.is_file():
+            logger.info("the checkpoint of the epoch before is kept: %s", last)
         raise
     run.update(status="finished", seconds=round(time.time() - started, 1))
     logger.info("run finished; its directory is %s", run.path)

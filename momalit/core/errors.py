@@ -1,8 +1,15 @@
-"""The exception for mistakes that the user can correct."""
+"""The exceptions for mistakes that the user can correct, and for training whose numbers are no longer finite."""
 
 
 class UserError(ValueError):
     """A mistake in the user's input. The one-line message has the key or file, what was found and what was expected.
 
     The command line prints only the message and exits with code 2. In Python it is an ordinary ``ValueError``.
+    """
+
+
+class DivergedError(FloatingPointError):
+    """Training computed a number that is not finite. The one-line message has its name, the epoch and a likely cause.
+
+    The command line prints the message and exits with code 1. The last checkpoint is from the epoch before.
     """

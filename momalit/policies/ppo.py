@@ -301,10 +301,8 @@ class PPOModule(ActorCriticModule):
         means = self.pop_means()
         means = mean_over_processes(means)
         means["train/reward"] = global_moments(rollout.reward, rollout.valid)[0].float()
-        for name, value in means.items():
-            # A gradient scaler (16-mixed) may try too large a scale; it then skips the step.
-            if not bool(torch.isfinite(value)) and (self.fused or not name.startswith("gradient/")):
-                raise FloatingPointError(f"{name} is {float(value)} in iteration {self.current_epoch}")
+        # A gradient scaler (16-mixed) may try too large a scale; it then skips the step.
+        self.require_finite({k: value for k, value in means.items() if self.fused or not k.startswith("gradient/")})
         self.adapt_coefficients(means)
         means["train/steps"] = self.steps_taken.float()
         means["policy/entropy_weight"] = self.entropy_weight.clone()

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from momalit.core.distributed import gather_objects
+from momalit.core.errors import DivergedError
 from momalit.core.records import TensorRecord
 from momalit.training.batches import loader
 from momalit.training.gradient_averaging import SharedMemoryMean, shared_memory_mean
@@ -98,6 +99,31 @@ class ResumableModule(pl.LightningModule):
     def _match_precision(self, batch: Any) -> Any:
         convert = self.dtype == torch.float64 and isinstance(batch, TensorRecord)
         return batch.floating(torch.float64) if convert else batch
+
+    def require_finite(self, values: Mapping[str, Tensor]) -> None:
+        """Stops training at numbers that are not finite.
+
+        Args:
+            values: this epoch's means, by name.
+
+        Raises:
+            DivergedError: one of them is not finite. The message names it, the epoch, and the first broken weights.
+        """
+        wrong = [name for name, value in values.items() if not bool(torch.isfinite(value).all())]
+        if not wrong:
+            return
+        found = values[wrong[0]]
+        number = float(found[~torch.isfinite(found)][0]) if found.dim() else float(found)
+        weights = [name for name, weight in self.named_parameters() if not bool(torch.isfinite(weight).all())]
+        title = type(self).__name__.removesuffix("Module")
+        rates = ", ".join(
+            f"{name} {value:g}" for name, value in self.hparams.items() if name.split("_")[-1] == "lr" and value
+        )
+        raise DivergedError(
+            f"{title}: {wrong[0]} is {number} in epoch {self.current_epoch}"
+            + (f", and so are the weights {weights[0]}" if weights else "")
+            + f"; the likely cause is a learning rate ({rates}) that is too high for this data"
+        )
 
     @property
     def fused(self) -> bool:

@@ -262,8 +262,7 @@ class WorldModelModule(ResumableModule):
         if not self.share.divided:
             loss = gather_tensor(loss).mean(0)
         self._epoch_loss.clear()
-        if not bool(torch.isfinite(loss).all()):
-            raise FloatingPointError(f"world model: loss per member {loss.tolist()} in epoch {self.current_epoch}")
+        self.require_finite({"loss": loss})
         self.log_synced({"train/loss": loss.mean()})
 
     # --- validation ------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_a_loaded_checkpoint_gives_the_same_policies(cloned, data, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(data):
     module = BCModule(data.spec, width=8, gru_size=4)
     module.actor.head.weight.data.fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match="behaviour cloning: loss is nan in epoch 0"):
+    with pytest.raises(FloatingPointError, match=r"BC: loss is nan in epoch 0, and so are the weights actor\."):
         make_trainer(2).fit(module, datamodule=data)
 
 

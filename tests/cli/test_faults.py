@@ -73,6 +73,27 @@ def test_a_damaged_world_model_in_the_cache_is_trained_again(momalit, tmp_path: 
     assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("option", "title"),
+    [("--world_model.lr", "WorldModel"), ("--model.critic_lr", "MOMAPPO")],
+)
+def test_a_learning_rate_that_is_too_high_is_named(option: str, title: str, momalit, tmp_path: Path) -> None:
+    outcome = momalit(*FIT, "--run_dir", "run", option, "1e30")
+    assert outcome.code == 1
+    assert f"error: {title}: loss" in outcome.stderr
+    assert f"{option.partition('.')[2]} 1e+30" in outcome.stderr
+    assert RunDirectory(tmp_path / "run").record["status"] == "failed"
+
+
+def test_the_checkpoint_before_numbers_went_wrong_is_kept_and_named(momalit, tmp_path: Path) -> None:
+    assert momalit(*FIT, "--run_dir", "run").code == 0
+    more = ("--ckpt_path", "last", "--trainer.max_epochs", "4", "--model.lr", "1e30")
+    outcome = momalit("fit", "--run_dir", "run", *more)
+    assert outcome.code == 1
+    assert "the checkpoint of the epoch before is kept: run/checkpoints/last.ckpt" in outcome.stderr
+    assert momalit("fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "4").code == 0
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write everywhere")
 def test_a_run_goes_on_without_a_cache(momalit, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "home"))

@@ -212,7 +212,7 @@ def test_non_finite_loss_stops_training():
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, limit_val_batches=0,
     )  # fmt: skip
-    with pytest.raises(FloatingPointError, match=r"loss/policy is nan in iteration 0"):
+    with pytest.raises(FloatingPointError, match=r"loss/policy is nan in epoch 0"):
         trainer.fit(module)
 
 

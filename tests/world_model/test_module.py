@@ -320,7 +320,10 @@ def test_a_world_model_without_validation_raises_an_error(data):
 def test_a_non_finite_loss_raises_an_error(data):
     module = WorldModelModule(data.spec, n_members=2, n_elites=1, width=4, n_blocks=1)
     module.network.layers.first.weight.data[1] = torch.nan
-    with pytest.raises(FloatingPointError, match=r"world model: loss per member \[.*, nan\] in epoch 0"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"WorldModel: loss is nan in epoch 0, and so are the weights network.layers.first.weight; .*lr 0.001",
+    ):
         make_trainer(2).fit(module, datamodule=data)
 
 
