@@ -2,6 +2,7 @@
 PYTHON ?= python3
 CONFIG ?= ant.yaml
 ARGS ?=
+PROCESSES ?=
 THREADS ?= 1
 BENCH ?=
 
@@ -25,8 +26,8 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(STAMP) ## train; four-agent Ant, or what CONFIG=icg.yaml says, ARGS="--trainer.max_epochs 5" adds options
-	$(BIN)/python main.py fit --config $(CONFIG) $(ARGS)
+run: $(STAMP) ## train; four-agent Ant, or what CONFIG=icg.yaml says; PROCESSES=2 uses two cores or GPUs, ARGS="..." adds options
+	$(BIN)/python main.py fit --config $(CONFIG) $(if $(PROCESSES),--trainer.devices $(PROCESSES)) $(ARGS)
 
 test: $(STAMP) ## the fast tests
 	$(BIN)/python -m pytest $(TESTS)

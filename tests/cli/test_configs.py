@@ -44,7 +44,11 @@ def test_configuration_is_accepted_by_fit(name, momalit, capsys):
 
 @pytest.mark.parametrize(
     ("overlay", "key", "value"),
-    [("paper", "world_model.width", 1024), ("full_view", "data.init_args.env.observability", "full")],
+    [
+        ("paper", "world_model.width", 1024),
+        ("full_view", "data.init_args.env.observability", "full"),
+        ("long", "trainer.max_epochs", 900),
+    ],
 )
 def test_overlay_of_ant_overrides_settings(overlay, key, value, momalit, capsys):
     from momalit.cli import main
