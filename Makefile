@@ -11,7 +11,7 @@ STAMP := .venv/.installed
 TESTS := tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format types bench docs clean
+.PHONY: help setup run test test-slow reliability lint format types bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ test: $(STAMP) ## the fast tests
 
 test-slow: $(STAMP) ## the tests that learn something
 	$(BIN)/python -m pytest -m "slow and not benchmark" $(TESTS)
+
+reliability: $(STAMP) ## inject every fault and write docs/reliability.md, about fifteen minutes
+	$(BIN)/python -m pytest -q -m fault --reliability docs/reliability.md $(TESTS)
 
 bench: $(STAMP) ## the speed of every stage on one thread, or THREADS=2; BENCH=NAME picks some
 	BENCHMARK_THREADS=$(THREADS) $(BIN)/python -m pytest -q -m benchmark --benchmark-only --benchmark-quiet \

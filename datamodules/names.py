@@ -23,8 +23,15 @@ ANY_TASK_KINDS = ("random",)  # kinds of dataset that any environment supports
 
 
 def home() -> Path:
-    """Directory that holds the datasets: ``$MOMALIT_HOME``, or ``~/.cache/momalit``."""
-    return Path(os.environ.get("MOMALIT_HOME") or Path.home() / ".cache" / "momalit").expanduser()
+    """Directory that holds the datasets: ``$MOMALIT_HOME``, or ``~/.cache/momalit``.
+
+    Raises:
+        UserError: neither variable nor home directory exists.
+    """
+    try:
+        return Path(os.environ.get("MOMALIT_HOME") or Path.home() / ".cache" / "momalit").expanduser()
+    except RuntimeError as error:
+        raise UserError(f"MOMALIT_HOME: found none and no home directory ({error}), expected a directory") from error
 
 
 def datasets_root() -> Path:

@@ -11,6 +11,8 @@ import torch
 from datamodules import OfflineDataModule
 from momalit.training.cpu import configure_cpu
 
+pytest_plugins = ["tests.reliability"]
+
 torch.set_num_threads(1)  # independent of environment variables
 configure_cpu()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from datamodules.names import DEFAULT_TRANSITIONS, dataset_id, datasets_root, sp
 from datamodules.readers.team_dataset import contents_hash
 from datamodules.writer import write_dataset
 from momalit.core.errors import UserError
+from momalit.core.files import locked
+from momalit.core.team import TeamSpec
+from momalit.core.trajectories import Trajectories
 from momalit.envs import make_env, team_spec
 from momalit.envs.factory import non_default_settings
 from momalit.training.run_directory import versions_of
@@ -54,34 +58,47 @@ def collect(
         raise UserError(f"data.transitions: found {transitions!r}, expected an integer of at least 1")
     name = dataset_id(task, kind, settings, transitions, seed)
     target = Path(output).expanduser() if output is not None else datasets_root() / name
-    if target.exists():
-        if output is not None:
-            raise UserError(f"output: {target} exists, expected a new directory")
-        logger.info("%s is already at %s", dataset, target)
-        return target
+    if output is not None and target.exists():
+        raise UserError(f"output: {target} exists, expected a new directory")
+    with ExitStack() as stack:
+        try:  # a dataset that exists is used from where nothing can be written, too
+            if output is None and not target.exists():
+                message = f"{dataset}: another process is collecting it; waiting for it"
+                stack.enter_context(locked(target, message))
+        except OSError as error:
+            raise UserError(f"dataset {target}: cannot be written ({error.strerror})") from error
+        if target.exists():
+            logger.info("%s is already at %s", dataset, target)
+            return target
+        logger.info("collecting %s: %d transitions, seed %d, into %s", dataset, transitions, seed, target)
+        spec, trajectories, generator = _play(dataset, settings, transitions, seed)
+        provenance = {
+            "dataset": dataset,
+            "settings": settings,
+            "transitions": transitions,
+            "seed": seed,
+            "generator": generator,
+            "versions": versions(),
+            "sha256": contents_hash(spec, trajectories),
+        }
+        write_dataset(target, name, spec, trajectories, provenance)
+    return target
+
+
+def _play(
+    dataset: str, settings: Mapping[str, Any], transitions: int, seed: int
+) -> tuple[TeamSpec, Trajectories, dict[str, Any]]:
+    """Plays the episodes of a dataset; also returns the team and what generated them."""
+    task, kind = split_name(dataset)
     instance = make_env(task, **settings)
     spec = team_spec(instance, task, settings)
     instance.close()
-    logger.info("collecting %s: %d transitions, seed %d, into %s", dataset, transitions, seed, target)
     if snapshots := select_snapshots(task, kind):
         trajectories = run_mixture(spec, snapshots, transitions, seed, dataset)
-        generator = {"snapshots": [snapshot.description() for snapshot in snapshots]}
-    else:
-        rng = np.random.default_rng(seed)
-        behaviour = make_behaviour(task, kind)(spec, -(-transitions // spec.horizon), rng)
-        trajectories = run_behaviour(spec, behaviour, transitions, rng, label=dataset)
-        generator = behaviour.settings()
-    provenance = {
-        "dataset": dataset,
-        "settings": settings,
-        "transitions": transitions,
-        "seed": seed,
-        "generator": generator,
-        "versions": versions(),
-        "sha256": contents_hash(spec, trajectories),
-    }
-    write_dataset(target, name, spec, trajectories, provenance)
-    return target
+        return spec, trajectories, {"snapshots": [snapshot.description() for snapshot in snapshots]}
+    rng = np.random.default_rng(seed)
+    behaviour = make_behaviour(task, kind)(spec, -(-transitions // spec.horizon), rng)
+    return spec, run_behaviour(spec, behaviour, transitions, rng, label=dataset), behaviour.settings()
 
 
 def versions() -> dict[str, str]:

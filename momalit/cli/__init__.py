@@ -6,6 +6,7 @@ This module imports quickly: only the commands that need PyTorch and Lightning i
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 from argparse import ArgumentError
@@ -26,6 +27,9 @@ COMMANDS = {
     "cross-play": "evaluate teams whose agents come from different runs",
     "report": "compare the runs of a study in tables and figures",
 }
+
+# No space, no quota, a file too large, a read-only file system, no permission.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 NON_TRAINING_COMMANDS = {  # command -> module and function in ``momalit.cli.commands``
     "collect": ("collect", "run_collect"),
@@ -55,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name. Default: ``sys.argv[1:]``.
 
     Returns:
-        the exit code: 0, 2 after a user's mistake, or 1 after training that diverged. Both are explained in one line on
-        standard error. Any other failure raises an exception.
+        the exit code: 0, 2 after a user's mistake, or 1 if training diverged or a file cannot be written. All are
+        explained in one line on standard error. Any other failure raises an exception.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -67,12 +71,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"momalit {library_version()}\n")
         return 0
-    if (working_directory := os.getcwd()) not in sys.path:
-        sys.path.append(working_directory)  # users' callbacks and environments can be imported from there
     try:
+        if (working_directory := _working_directory()) not in sys.path:
+            sys.path.append(working_directory)  # users' callbacks and environments can be imported from there
         return _dispatch(arguments[0], arguments[1:])
     except UserError as error:
         line = str(error)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {where}cannot be written ({error.strerror}); what was written before is whole\n")
+        return 1
     except DivergedError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -84,6 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     sys.stderr.write(f"error: {' '.join(line.split())}\n")
     return 2
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise UserError("working directory: found none, it was deleted; expected an existing one") from None
 
 
 def overview() -> str:

@@ -43,11 +43,24 @@ def recorded_run(
             raise UserError(f"run_dir: {run.path} is in use by another process, expected a directory of its own")
         if not resuming:
             run.require_free()  # again: another run may have ended since the command started
+        else:
+            _require_same_data(run, record)
         remove_partial(run.checkpoints)
         run.begin({**run.record, **record}, config)
         stack.enter_context(_inherited(run))
         stack.enter_context(_status(run, started))
         yield
+
+
+def _require_same_data(run: RunDirectory, record: Mapping[str, Any]) -> None:
+    """Checks that a resumed run continues with the data that it began with."""
+    before, now = (entries.get("dataset") or {} for entries in (run.record, record))
+    if before.get("fingerprint", now.get("fingerprint")) != now.get("fingerprint"):
+        raise UserError(
+            f"data: {now['dataset']} differs from the data with which {run.path} began (contents, split or"
+            f" environment; fingerprint {str(now['fingerprint'])[:12]}, expected {str(before['fingerprint'])[:12]});"
+            " continue with the same data, or give the checkpoint's path and a new --run_dir"
+        )
 
 
 @contextmanager

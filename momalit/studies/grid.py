@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from momalit.core.errors import UserError
+from momalit.studies.claims import read_claims
 
 AXES = ("task", "dataset", "method", "setting")  # if two set the same option, the later one overrides
 ORDER = ("task", "dataset", "setting", "method")  # of the runs and of the columns in results
-KEYS = ("title", "description", "budget", "config", "options", "seeds", "skip", "cross_play")
+KEYS = ("title", "description", "budget", "config", "options", "seeds", "skip", "cross_play", "claims")
 LEVEL_KEYS = ("config", "options")
 
 
@@ -92,6 +93,7 @@ def read_study(path: Path, content: Mapping[str, Any]) -> Study:
     - ``seeds``: the number of seeds, or a list of them.
     - ``skip``: a list of mappings from axes to names. Runs that match all entries of a mapping are left out.
     - ``cross_play``: a list of methods.
+    - ``claims``: a list of what the report checks, see ``momalit.studies.claims``.
 
     Args:
         path: path of the file.
@@ -117,6 +119,9 @@ def read_study(path: Path, content: Mapping[str, Any]) -> Study:
     if not isinstance(cross_play, list) or set(cross_play) - set(levels["method"]):
         methods = ", ".join(levels["method"])
         raise UserError(f"{path}: cross_play: found {_repr(cross_play)}, expected a list of methods from {methods}")
+    for number, claim in enumerate(read_claims(path, content.get("claims"), AXES)):
+        for axis, name in claim.where.items():
+            _require_level(path, f"claims[{number}].{axis}", name, levels[axis])
     cells = []
     for names in product(*(levels[axis] for axis in ORDER)):
         chosen = dict(zip(ORDER, names, strict=True))
@@ -163,9 +168,13 @@ def _skip(path: Path, i: int, entry: Any, levels: Mapping[str, Mapping[str, Any]
     skipped = {axis: [str(n) for n in (names if isinstance(names, list) else [names])] for axis, names in entry.items()}
     for axis, names in skipped.items():
         for name in names:
-            if name not in levels[axis]:
-                raise UserError(f"{path}: {key}.{axis}: found {name!r}, expected one of {', '.join(levels[axis])}")
+            _require_level(path, f"{key}.{axis}", name, levels[axis])
     return skipped
+
+
+def _require_level(path: Path, key: str, name: str, levels: Mapping[str, Any]) -> None:
+    if name not in levels:
+        raise UserError(f"{path}: {key}: found {name!r}, expected one of {', '.join(levels)}")
 
 
 def _arguments(parts: Sequence[Mapping[str, Any]], seed: int) -> Iterator[str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from momalit.studies.claims import read_claims
+from momalit.studies.grid import ORDER
 from momalit.studies.load_results import Group, Results, column_values, group_name
 from momalit.studies.statistics import (
     Scores,
@@ -18,6 +21,7 @@ from momalit.studies.statistics import (
     pooled_mean,
     probability_of_improvement,
 )
+from momalit.studies.write_results import STUDY
 
 OWN_METHOD = "MOMA-PPO"
 REFERENCES = (
@@ -160,8 +164,38 @@ def cross_play_table(results: Results) -> Table | None:
     return Table("Cross-play", header, rows) if rows else None
 
 
+def claims_table(results: Results) -> Table | None:
+    """Returns what the study's file claims and whether it holds; None if it claims nothing."""
+    claims = read_claims(Path(STUDY), results.study_file.get("claims"), ORDER)
+    rows = []
+    for claim in claims:
+        found = [row for row in results.runs if claim.fits(row)]
+        returns = column_values(found, "return_last")
+        asked = [None if value is None else _format(value) for value in (claim.mean, claim.every)]
+        within = None if claim.imagined_within is None else f"{claim.imagined_within:.0%}"
+        measured = ["", "", ""]
+        verdict = "not measured"
+        if found:
+            interval = _format_bootstrap([returns])
+            imagined = f"{claim.imagined_error(found):.0%}" if within else ""
+            mean = f"{_format(returns.mean())} ({interval})" if interval else _format(returns.mean())
+            measured = [mean, _format(returns.min()), imagined]
+            failed = claim.failures(found)
+            verdict = (
+                f"{'fails: ' + ', '.join(failed) if failed else 'holds'} ({len(found)} seed{'s' * (len(found) > 1)})"
+            )
+        pairs = zip((*asked, within), measured, strict=True)
+        name = ", ".join(claim.where[axis] for axis in ORDER if axis in claim.where)
+        rows.append([name, *(cell or "" for pair in pairs for cell in pair), verdict])
+    header = ["claim", "mean asked", "mean", "every run asked", "least run", "imagined within", "imagined", "verdict"]
+    return _drop_empty_columns(Table("Claims", header, rows)) if rows else None
+
+
 def all_tables(results: Results) -> Iterator[Table]:
-    """Yields all tables for which there are results, those of single groups first."""
+    """Yields all tables for which there are results: claims, then single groups, then comparisons."""
+    claims = claims_table(results)
+    if claims is not None:
+        yield claims
     for group in results.groups:
         yield group_table(results, group)
     for make in (pooled_table, improvement_table, cross_play_table):

@@ -35,11 +35,27 @@ class CheckpointFiles(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
-            torch.save(checkpoint, partial)
+            _write(checkpoint, partial)
             if path.name == f"{LAST}.ckpt" and path.is_file():
                 with replacing(path.with_name(f"{PREVIOUS}.ckpt")) as copy:
                     copy.unlink()
                     os.link(path, copy)
+
+
+def _write(checkpoint: dict[str, Any], path: Path) -> None:
+    """Saves to a new file.
+
+    Raises:
+        OSError: the file cannot be written. ``torch.save`` hides this behind a RuntimeError about positions.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(checkpoint, file)
+    except RuntimeError as error:
+        cause = error.__cause__ or error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
 def damage_of(path: Path) -> str | None:

@@ -26,6 +26,7 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+@pytest.mark.fault("two runs in one directory", "a second `fit`", "one line, exit code 2, nothing written")
 def test_a_directory_belongs_to_one_run_at_a_time(momalit, tmp_path: Path) -> None:
     with locked(tmp_path / "run/run"):
         outcome = momalit(*FIT, "--run_dir", "run")
@@ -35,6 +36,9 @@ def test_a_directory_belongs_to_one_run_at_a_time(momalit, tmp_path: Path) -> No
     assert momalit(*FIT, "--run_dir", "run").code == 0
 
 
+@pytest.mark.fault(
+    "two runs need the same dataset and world model", "two `fit` at once", "the second waits, one is made"
+)
 def test_two_runs_at_once_train_one_world_model(momalit, tmp_path: Path) -> None:
     environment = {**os.environ, "MOMALIT_HOME": str(tmp_path / "home")}
     runs = [
@@ -49,6 +53,9 @@ def test_two_runs_at_once_train_one_world_model(momalit, tmp_path: Path) -> None
     assert len(list((tmp_path / "home/world_models").glob("*.ckpt"))) == 1
 
 
+@pytest.mark.fault(
+    "`last.ckpt` of a run damaged", "one bit", "refused by name; `--ckpt_path previous` ends with the same metrics"
+)
 def test_a_damaged_last_checkpoint_is_named_and_the_one_before_continues(momalit, tmp_path: Path) -> None:
     assert momalit(*FIT, "--run_dir", "run").code == 0
     whole = (tmp_path / "run/metrics.csv").read_bytes()
@@ -62,6 +69,7 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_continues(momalit
     assert (tmp_path / "run/metrics.csv").read_bytes() == whole
 
 
+@pytest.mark.fault("world model in the cache damaged", "one bit", "trained again, with a warning")
 def test_a_damaged_world_model_in_the_cache_is_trained_again(momalit, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "home"))
     assert momalit(*FIT, "--run_dir", "a").code == 0
@@ -73,6 +81,7 @@ def test_a_damaged_world_model_in_the_cache_is_trained_again(momalit, tmp_path: 
     assert (tmp_path / "a/metrics.csv").read_bytes() == (tmp_path / "b/metrics.csv").read_bytes()
 
 
+@pytest.mark.fault("learning rate too high", "1e30, two modules", "one line with the rate, exit code 1")
 @pytest.mark.parametrize(
     ("option", "title"),
     [("--world_model.lr", "WorldModel"), ("--model.critic_lr", "MOMAPPO")],
@@ -85,6 +94,7 @@ def test_a_learning_rate_that_is_too_high_is_named(option: str, title: str, moma
     assert RunDirectory(tmp_path / "run").record["status"] == "failed"
 
 
+@pytest.mark.fault("numbers go wrong in a resumed run", "a rate of 1e30", "the checkpoint before is kept and resumes")
 def test_the_checkpoint_before_numbers_went_wrong_is_kept_and_named(momalit, tmp_path: Path) -> None:
     assert momalit(*FIT, "--run_dir", "run").code == 0
     more = ("--ckpt_path", "last", "--trainer.max_epochs", "4", "--model.lr", "1e30")
@@ -92,6 +102,55 @@ def test_the_checkpoint_before_numbers_went_wrong_is_kept_and_named(momalit, tmp
     assert outcome.code == 1
     assert "the checkpoint of the epoch before is kept: run/checkpoints/last.ckpt" in outcome.stderr
     assert momalit("fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "4").code == 0
+
+
+@pytest.mark.fault("resumed with other data", "another split, the dataset replaced", "one line, exit code 2")
+def test_a_run_continues_with_the_data_that_it_began_with(momalit, tmp_path: Path) -> None:
+    assert momalit("collect", "icg/unfavourable", "--transitions", "1000", "--output", "data").code == 0
+    assert momalit(*FIT, "--data.dataset", "data", "--run_dir", "run").code == 0
+    resume = ("fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "3")
+    outcome = momalit(*resume, "--data.split_seed", "1")
+    assert outcome.code == 2
+    assert "error: data: data differs from the data with which run began" in outcome.stderr
+    (tmp_path / "data").rename(tmp_path / "old")
+    assert momalit("collect", "icg/favourable", "--transitions", "1000", "--output", "data").code == 0
+    assert momalit(*resume).code == 2
+    elsewhere = ("--run_dir", "other", "--ckpt_path", "run/checkpoints/last.ckpt", "--trainer.max_epochs", "3")
+    assert momalit("fit", "--config", "run/config.yaml", *elsewhere).code == 0
+
+
+LIMITED = """
+import resource, sys
+from momalit.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+raise SystemExit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of file sizes are POSIX's")
+@pytest.mark.fault("no space", "a limit for files, at six sizes", "one line, exit code 1; resumes with space")
+@pytest.mark.parametrize("size", [500, 5_000, 20_000, 50_000, 100_000, 150_000])
+def test_no_space_ends_in_one_line_and_the_run_resumes(size: int, momalit, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LIMITED, str(size), *FIT, "--run_dir", "run"]
+    ended = subprocess.run(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode in (1, 2), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "cannot be written" in ended.stderr.splitlines()[-1]
+    resume = ("--ckpt_path", "last") if RunDirectory(tmp_path / "run").record else ()
+    assert momalit(*FIT, "--run_dir", "run", *resume).code == 0
+    assert momalit(*FIT, "--run_dir", "whole").code == 0
+    assert (tmp_path / "run/metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
+
+
+@pytest.mark.fault("working directory deleted", "`rmdir` before the command", "one line, exit code 2")
+def test_a_deleted_working_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    remove = "import os, sys; from momalit.cli import main; os.rmdir(os.getcwd()); sys.exit(main(['fit']))"
+    ended = subprocess.run(
+        [sys.executable, "-c", remove], cwd=tmp_path / "gone", stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == "error: working directory: found none, it was deleted; expected an existing one\n"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write everywhere")

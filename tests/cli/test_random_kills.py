@@ -32,6 +32,12 @@ def environment(folder: Path, home: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.fault(
+    "killed at random moments of all stages, then resumed",
+    "SIGKILL, SIGTERM, SIGINT",
+    "same weights and metrics",
+    times=50,
+)
 @pytest.mark.parametrize("kills", [50])
 def test_any_number_of_kills_changes_nothing(kills: int, momalit, tmp_path: Path) -> None:
     rng = random.Random(0)

@@ -32,6 +32,7 @@ while True:
 """
 
 
+@pytest.mark.fault("writing fails half way", "an exception while the file is written", "the old file stays, whole")
 def test_replacing_leaves_the_old_file_if_writing_fails(tmp_path: Path) -> None:
     path = tmp_path / "numbers.csv"
     with replacing(path) as partial:
@@ -43,6 +44,7 @@ def test_replacing_leaves_the_old_file_if_writing_fails(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["numbers.csv"]
 
 
+@pytest.mark.fault("killed while a file is replaced", "SIGKILL", "the old file or the new one, whole", times=12)
 def test_kills_never_leave_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "numbers.csv"
     seen = set()
@@ -62,6 +64,7 @@ def test_kills_never_leave_half_a_file(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["numbers.csv"]
 
 
+@pytest.mark.fault("the holder of a lock is killed", "SIGKILL", "the lock is free at once")
 def test_a_lock_is_held_by_one_process_and_dies_with_it(tmp_path: Path) -> None:
     path = tmp_path / "run"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as holder:

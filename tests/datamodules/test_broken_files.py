@@ -125,6 +125,7 @@ def refused(path: Path) -> str:
     return line
 
 
+@pytest.mark.fault("array of a dataset broken or hostile", "22 ways, 5 arrays", "one line with file and key")
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_array_is_refused(name: str, key: str, copy: Path) -> None:
@@ -138,6 +139,7 @@ def test_a_broken_array_is_refused(name: str, key: str, copy: Path) -> None:
     assert key.split("/")[0] in line or "is a link" in line or (key == "rewards" and "expected" in line)
 
 
+@pytest.mark.fault("dataset cut short", "truncated at random lengths", "one line with the file", times=34)
 def test_truncated_files_are_refused(copy: Path) -> None:
     whole, rng = (copy / DATA).read_bytes(), random.Random(0)
     for length in [0, 1, 8, 100, *(rng.randrange(len(whole)) for _ in range(30))]:
@@ -145,6 +147,7 @@ def test_truncated_files_are_refused(copy: Path) -> None:
         refused(copy)
 
 
+@pytest.mark.fault("bit flipped in a dataset", "one random bit", "refused, or harmless", times=60)
 def test_flipped_bits_are_refused_or_change_nothing(whole: Path, tmp_path: Path) -> None:
     expected = read_dataset(whole).trajectories
     shutil.copytree(whole, tmp_path / "copy")
@@ -164,6 +167,7 @@ def test_flipped_bits_are_refused_or_change_nothing(whole: Path, tmp_path: Path)
     assert n_refused > 10
 
 
+@pytest.mark.fault("not an HDF5 file", "directory, fifo, dangling link, text, ...", "one line with the file")
 @pytest.mark.parametrize("kind", ["directory", "fifo", "dangling link", "empty", "text", "NumPy archive"])
 def test_what_is_no_hdf5_file_is_refused(kind: str, copy: Path) -> None:
     file = copy / DATA
@@ -182,6 +186,7 @@ def test_what_is_no_hdf5_file_is_refused(kind: str, copy: Path) -> None:
     refused(copy)
 
 
+@pytest.mark.fault("metadata broken", "no JSON, other JSON", "one line")
 @pytest.mark.parametrize(
     "text",
     [
@@ -207,6 +212,7 @@ def agent_with(**changes: Any) -> Callable[[list[dict[str, Any]]], list[dict[str
     return lambda agents: [{**agents[0], **changes}, *agents[1:]]
 
 
+@pytest.mark.fault("metadata contradicts the arrays", "sizes, agents, columns, types", "one line")
 @pytest.mark.parametrize(
     ("key", "value"),
     [

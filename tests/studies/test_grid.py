@@ -81,6 +81,14 @@ def test_the_runs_of_a_group_differ_only_in_their_seed(tmp_path):
         ({"skip": [{"settings": "a"}]}, r"skip\[0\].settings: no such key; did you mean setting\?"),
         ({"skip": [{"task": "icg"}]}, r"skip: found no remaining runs"),
         ({"cross_play": ["BC"]}, r"cross_play: found \['BC'\], expected a list of methods from MOMA-PPO, ITD3\+BC"),
+        ({"claims": {"mean": 3}}, r"claims: found {'mean': 3}, expected a list"),
+        (
+            {"claims": [{"method": "MOMA-PPO"}]},
+            r"claims\[0\]: found .*, expected names of axes and at least one of mean",
+        ),
+        ({"claims": [{"method": "BC", "mean": 3}]}, r"claims\[0\].method: found 'BC', expected one of MOMA-PPO"),
+        ({"claims": [{"mean": "high"}]}, r"claims\[0\].mean: found 'high', expected a number"),
+        ({"claims": [{"least": 3, "mean": 3}]}, r"claims\[0\].least: no such key; expected one of task"),
         ({"settings": {"a b": None, "a-b": None}}, r"found two runs with the folder"),
     ],
 )

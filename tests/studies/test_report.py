@@ -7,7 +7,7 @@ import pytest
 
 from momalit.cli import main
 from momalit.studies.load_results import read_results
-from momalit.studies.tables import cross_play_table, group_table, improvement_table, pooled_table
+from momalit.studies.tables import claims_table, cross_play_table, group_table, improvement_table, pooled_table
 
 RUNS = """\
 study,task,dataset,setting,method,seed,return_last,return_best,imagined_last,normalized_last,distance,episodes,\
@@ -169,3 +169,19 @@ def test_a_missing_study_gives_an_error(tmp_path, capsys):
     assert "none/results.csv: no such file, expected a study's results (python main.py study FILE)" in (
         capsys.readouterr().err
     )
+
+
+def test_claims_are_checked_by_hand(study):
+    (study / "study.yaml").write_text(
+        STUDY + "claims:\n"
+        "  - {dataset: one, method: MOMA-PPO, mean: 9, every: 8, imagined_within: 0.125}\n"
+        "  - {dataset: one, method: MOMA-PPO, mean: 9.1, every: 8.1, imagined_within: 0.12}\n"
+        "  - {dataset: two, method: BC, mean: 1}\n"
+        "  - {dataset: two, method: IQL, every: 1}\n"
+    )
+    table = claims_table(read_results(study))
+    assert table.rows[0][:2] == ["one, MOMA-PPO", "9.00"]
+    assert table.rows[0][2:] == ["9.00 (8.00 to 10.00)", "8.00", "8.00", "12%", "12%", "holds (2 seeds)"]
+    assert [row[-1] for row in table.rows[1:]] == [
+        "fails: mean, every run, imagined (2 seeds)", "holds (1 seed)", "not measured",
+    ]  # fmt: skip
