@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from momalit.cli.own_runs import remember
 from momalit.core.errors import DivergedError, UserError
 from momalit.core.files import locked, remove_partial
 from momalit.training.checkpoints import LAST
@@ -47,6 +48,7 @@ def recorded_run(
             _require_same_data(run, record)
         remove_partial(run.checkpoints)
         run.begin({**run.record, **record}, config)
+        remember(run.config)
         stack.enter_context(_inherited(run))
         stack.enter_context(_status(run, started))
         yield

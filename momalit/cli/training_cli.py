@@ -23,6 +23,7 @@ from datamodules.names import is_name
 from momalit.cli import COMMANDS, checkpoint_settings, configs
 from momalit.cli.error_messages import class_settings, one_line
 from momalit.cli.help_text import simplify_help
+from momalit.cli.own_runs import require_own
 from momalit.cli.run_record import recorded_run
 from momalit.cli.run_results import dataset_record, evaluate_and_save, save_metrics, save_predictions
 from momalit.cli.stage_settings import WARM_START, WORLD_MODEL, WarmStartSettings, WorldModelSettings, run_stages
@@ -307,6 +308,7 @@ def _config_of_run(command: str, arguments: Sequence[str]) -> Path:
     ckpt_path = checkpoint_settings.option_value(arguments, "ckpt_path")
     run = RunDirectory(Path(run_dir).expanduser()) if run_dir else RunDirectory.around(ckpt_path) if ckpt_path else None
     if run is not None and run.config.is_file():
+        require_own(run.config)
         return run.config.resolve()
     if run_dir:
         raise UserError(f"--config: found none, and --run_dir {run_dir} contains no config.yaml of a run")
