@@ -24,6 +24,8 @@ from momalit.core.trajectories import Trajectories
 
 logger = logging.getLogger(__name__)
 
+SMALLEST_SPREAD, LARGEST_SPREAD = 1e-6, 1e15  # of the rewards
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -102,7 +104,7 @@ def read_dataset(
             spec, rows = inferred_spec(episodes, metadata)
             state = state_columns(spec, rows)
         action = _actions(episodes, spec, metadata if own_metadata is None else None)
-        reward = _team_reward(episodes.read("rewards"))
+        reward = _team_reward(path, episodes.read("rewards"))
         terminated, truncated = _checked_flags(episodes)
     lengths = torch.tensor(episodes.lengths)
     trajectories = Trajectories.from_lengths(
@@ -188,9 +190,20 @@ def _actions(episodes: Episodes, spec: TeamSpec, metadata: dict[str, Any] | None
     return joint
 
 
-def _team_reward(reward: np.ndarray) -> np.ndarray:
-    """Team reward ``(N,)``: the mean over agents of rewards ``(N, 1)`` or ``(N, n_agents)``."""
-    return reward[:, 0] if reward.shape[1] == 1 else reward.mean(1, dtype=np.float32)
+def _team_reward(path: Path, reward: np.ndarray) -> np.ndarray:
+    """Team reward ``(N,)``: the mean over agents of rewards ``(N, 1)`` or ``(N, n_agents)``.
+
+    Raises:
+        UserError: the rewards vary so little or so much that 32-bit floats cannot compute with their squares.
+    """
+    team = reward[:, 0] if reward.shape[1] == 1 else reward.mean(1, dtype=np.float32)
+    spread = float(team.std(dtype=np.float64))
+    if spread and not SMALLEST_SPREAD < spread < LARGEST_SPREAD:
+        raise UserError(
+            f"{path}: rewards have a standard deviation of {spread:.3g}, expected {SMALLEST_SPREAD:g} to"
+            f" {LARGEST_SPREAD:g}; give them in another unit"
+        )
+    return team
 
 
 def _checked_flags(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
