@@ -1,67 +1,113 @@
-"""A run that is killed at random moments, and resumed each time, ends like one that was never interrupted."""
+"""A command that is killed at random moments, and given again each time, ends like one that was never interrupted."""
 
 from __future__ import annotations
 
+import csv
 import os
 import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from datamodules import read_dataset
 from momalit.training.run_directory import RunDirectory
+from tests.cli.conftest import TINY
 
 MAIN = [sys.executable, str(Path(__file__).resolve().parents[2] / "main.py")]
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-EPOCHS = 400
+STUDY = "seeds: 3\ntasks:\n  game: {config: tiny.yaml}\nmethods:\n  MOMA-PPO: {}\n  BC: {config: baselines/bc.yaml}\n"
+Command = Callable[[Path], Sequence[str]]
 
 
-def command(run: str) -> list[str]:
+def fit(folder: Path) -> list[str]:
     """What a user types next: ``fit``, or how to continue it once the run has a record."""
-    if RunDirectory(Path(run)).record:
-        return [*MAIN, "fit", "--run_dir", run, "--ckpt_path", "last"]
-    longer = ["--trainer.max_epochs", str(EPOCHS), "--world_model.max_epochs", "30", "--warm_start.max_epochs", "20"]
-    return [*MAIN, "fit", "--config", "tiny.yaml", "--run_dir", run, *longer]
+    if RunDirectory(folder / "run").record:
+        return ["fit", "--run_dir", "run", "--ckpt_path", "last"]
+    longer = ["--trainer.max_epochs", "1500", "--world_model.max_epochs", "100", "--warm_start.max_epochs", "60"]
+    return ["fit", "--config", "tiny.yaml", "--run_dir", "run", *longer]
 
 
-def environment(folder: Path, home: str) -> dict[str, str]:
-    return {**os.environ, "MOMALIT_HOME": str(folder / home), "OMP_NUM_THREADS": "1"}
+def collect(folder: Path) -> list[str]:
+    return ["collect", "reacher/expert-mix", "--transitions", "20000"]
+
+
+def study(folder: Path) -> list[str]:
+    return ["study", "mine.yaml", "--output", "results", "--jobs", "1"]
+
+
+def run(command: Command, folder: Path, timeout: float | None, rng: random.Random) -> int | None:
+    """Runs a command; after ``timeout`` seconds it is sent a signal. Returns its exit code, or None if it was ended."""
+    environment = {**os.environ, "MOMALIT_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*MAIN, *command(folder)], cwd=folder, env=environment, stderr=subprocess.PIPE) as process:
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.send_signal(rng.choice(SIGNALS))
+        errors = process.communicate()[1].decode()
+    assert "error:" not in errors, errors
+    return process.returncode if process.returncode in (0, 1, 2) else None
+
+
+def killed_and_whole(
+    command: Command, folder: Path, kills: int, seconds: tuple[float, float]
+) -> tuple[Path, Path, int]:
+    """Runs a command twice, once with kills. Returns both folders and the number of kills before it was finished."""
+    rng = random.Random(0)
+    for name in ("killed", "whole"):
+        (folder / name).mkdir()
+        (folder / name / "tiny.yaml").write_text(TINY)
+        (folder / name / "mine.yaml").write_text(STUDY)
+    done = 0
+    while done < kills and run(command, folder / "killed", rng.uniform(*seconds), rng) is None:
+        done += 1
+    assert run(command, folder / "killed", None, rng) == 0 if done == kills else True
+    assert run(command, folder / "whole", None, rng) == 0
+    assert not list((folder / "killed").glob("home/**/.partial-*.ckpt"))
+    return folder / "killed", folder / "whole", done
 
 
 @pytest.mark.slow
 @pytest.mark.fault(
-    "killed at random moments of all stages, then resumed",
-    "SIGKILL, SIGTERM, SIGINT",
-    "same weights and metrics",
-    times=50,
-)
-@pytest.mark.parametrize("kills", [50])
-def test_any_number_of_kills_changes_nothing(kills: int, momalit, tmp_path: Path) -> None:
-    rng = random.Random(0)
-    for _ in range(kills):
-        with subprocess.Popen(
-            command("killed"), cwd=tmp_path, env=environment(tmp_path, "home"), stderr=subprocess.PIPE
-        ) as process:
-            try:
-                process.wait(rng.uniform(2, 14))
-            except subprocess.TimeoutExpired:
-                process.send_signal(rng.choice(SIGNALS))
-            errors = process.communicate()[1].decode()
-        assert "error:" not in errors, errors
-        if process.returncode == 0:
-            break
-    for run, home in (("killed", "home"), ("whole", "another_home")):
-        if RunDirectory(tmp_path / run).record.get("status") != "finished":
-            subprocess.run(command(run), cwd=tmp_path, env=environment(tmp_path, home), check=True)
-    assert (tmp_path / "killed/metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
-    killed, whole = (
-        torch.load(tmp_path / run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for run in ("killed", "whole")
+    "`fit` killed at random moments of all stages, resumed", "SIGKILL, SIGTERM, SIGINT", "same weights and metrics", times=50
+)  # fmt: skip
+def test_any_number_of_kills_of_a_fit_changes_nothing(tmp_path: Path) -> None:
+    killed, whole, kills = killed_and_whole(fit, tmp_path, 50, (3, 14))
+    assert kills == 50
+    assert (killed / "run/metrics.csv").read_bytes() == (whole / "run/metrics.csv").read_bytes()
+    one, other = (
+        torch.load(folder / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"] for folder in (killed, whole)
     )
-    assert killed.keys() == whole.keys()
-    assert all(torch.equal(killed[name], whole[name]) for name in whole)
-    leftovers = [path for path in (tmp_path / "killed").rglob(".partial-*") if path.parent.name == "checkpoints"]
-    assert not leftovers
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in other)
+    assert not list((killed / "run/checkpoints").glob(".partial-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "`collect` killed at random moments, repeated", "SIGKILL, SIGTERM, SIGINT", "the same dataset", times=15
+)
+def test_kills_of_collect_leave_no_half_dataset(tmp_path: Path) -> None:
+    killed, whole, kills = killed_and_whole(collect, tmp_path, 15, (3, 7))
+    assert kills > 5
+    datasets = [next(folder.glob("home/datasets/reacher/expert-mix/*-v0")) for folder in (killed, whole)]
+    one, other = (read_dataset(path, may_import=True) for path in datasets)
+    assert one.sha256 == other.sha256
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "`study` killed at random moments, repeated", "SIGKILL, SIGTERM, SIGINT", "the same results", times=15
+)
+def test_kills_of_a_study_leave_its_results_alone(tmp_path: Path) -> None:
+    killed, whole, kills = killed_and_whole(study, tmp_path, 15, (5, 20))
+    assert kills > 3
+    one, other = (list(csv.DictReader((folder / "results/results.csv").open())) for folder in (killed, whole))
+    for row in (*one, *other):
+        del row["wall_clock_seconds"]
+    assert len(other) == 6
+    assert one == other

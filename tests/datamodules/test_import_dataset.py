@@ -15,6 +15,7 @@ from datamodules import OfflineDataModule, read_dataset
 from datamodules.builders.import_dataset import import_dataset
 from momalit.core.errors import UserError
 from momalit.envs import make_env
+from tests.datamodules.broken import BREAKS
 
 LENGTHS = [6, 4, 1, 5]
 TERMINATED = [False, True, True, False]  # arbitrary flags, because an Ant does not fall this early
@@ -343,3 +344,36 @@ def test_output_must_be_new_and_interrupted_import_leaves_no_files(d4rl, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         import_dataset(d4rl, PARTIAL, output=tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["ant.hdf5"]
+
+
+OPTIONAL = ("timeouts", "next_observations")
+
+
+@pytest.mark.fault("array of a D4RL file broken or hostile", "22 ways, 6 arrays", "one line with file and key")
+@pytest.mark.parametrize("key", ["observations", "next_observations", "actions", "rewards", "terminals", "timeouts"])
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_d4rl_file_is_refused(name, key, d4rl, tmp_path):
+    with h5py.File(d4rl, "r+") as file:
+        array = file[key][()]
+        del file[key]
+        BREAKS[name](file, key, array)
+    if key in OPTIONAL and name in ("missing", "a group"):
+        assert import_dataset(d4rl, PARTIAL, output=tmp_path / "out").is_dir()
+        return
+    with pytest.raises(UserError) as error:
+        import_dataset(d4rl, PARTIAL, output=tmp_path / "out")
+    line = str(error.value)
+    assert "\n" not in line
+    assert str(d4rl) in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.fault("D4RL file cut short", "truncated at random lengths", "one line with the file", times=30)
+def test_a_truncated_d4rl_file_is_refused(d4rl, tmp_path):
+    whole, rng = d4rl.read_bytes(), np.random.default_rng(0)
+    for length in rng.integers(len(whole), size=30):
+        d4rl.write_bytes(whole[:length])
+        with pytest.raises(UserError) as error:
+            import_dataset(d4rl, PARTIAL, output=tmp_path / "out")
+        assert "\n" not in str(error.value)
+        assert str(d4rl) in str(error.value)
