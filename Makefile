@@ -5,13 +5,14 @@ ARGS ?=
 PROCESSES ?=
 THREADS ?= 1
 BENCH ?=
+PYTHONS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
 TESTS := tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow reliability lint format types bench docs clean
+.PHONY: help setup run test test-slow test-matrix reliability lint format types bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +35,9 @@ test: $(STAMP) ## the fast tests
 
 test-slow: $(STAMP) ## the tests that learn something
 	$(BIN)/python -m pytest -m "slow and not benchmark" $(TESTS)
+
+test-matrix: $(STAMP) ## the fast tests with other rounding; PYTHONS="python3.12" adds interpreters, TESTS=tests/nn selects
+	$(BIN)/python -m tests.matrix --pythons "$(PYTHONS)" $(TESTS)
 
 reliability: $(STAMP) ## inject every fault and write docs/reliability.md, about fifteen minutes
 	$(BIN)/python -m pytest -q -m fault --reliability docs/reliability.md $(TESTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from momalit.training.cpu import configure_cpu
 
 pytest_plugins = ["tests.reliability"]
 
-torch.set_num_threads(1)  # independent of environment variables
 configure_cpu()
+torch.set_num_threads(int(os.environ.get("MOMALIT_TEST_THREADS", "1")))  # whatever OMP_NUM_THREADS says
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -73,8 +73,8 @@ def killed_and_whole(
 
 @pytest.mark.slow
 @pytest.mark.fault(
-    "`fit` killed at random moments of all stages, resumed", "SIGKILL, SIGTERM, SIGINT", "same weights and metrics", times=50
-)  # fmt: skip
+    "`fit` killed at random moments, resumed", "SIGKILL, SIGTERM, SIGINT", "same weights and metrics", times=50
+)
 def test_any_number_of_kills_of_a_fit_changes_nothing(tmp_path: Path) -> None:
     killed, whole, kills = killed_and_whole(fit, tmp_path, 50, (3, 14))
     assert kills == 50
