@@ -22,7 +22,7 @@ COMMANDS = {
     "test": "evaluate a checkpoint on the test seeds",
     "predict": "write a checkpoint's predictions on the test trajectories to predictions.npz",
     "collect": "collect a dataset on a built-in task",
-    "import": "convert a single-agent dataset (D4RL or Minari) into a team's dataset",
+    "import": "convert a table (CSV, Parquet) or a single-agent dataset (D4RL, Minari) into a team's dataset",
     "study": "run a grid of tasks, datasets, methods and seeds",
     "cross-play": "evaluate teams whose agents come from different runs",
     "report": "compare the runs of a study in tables and figures",

@@ -1,8 +1,10 @@
-"""The command ``import``: converts a single-agent dataset into a team's dataset."""
+"""The command ``import``: converts a table of a team's steps, or a single-agent dataset, into a team's dataset."""
 
 from __future__ import annotations
 
 import logging
+from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -24,20 +26,76 @@ def run_import(arguments: list[str]) -> None:
         UserError: an argument is invalid, or the source cannot be imported.
     """
     options = parse_arguments(_parser(), _expand_env_name(arguments))
-    if "name" not in (options.env or {}):
-        raise UserError("env: missing, expected the team's task, e.g. --env ant")
-    from datamodules.builders.import_dataset import import_dataset
+    from datamodules.readers.table_file import is_table
 
-    path = import_dataset(options.source, dict(options.env), options.columns, options.output)
+    if is_table(options.source):
+        path = _import_table(options)
+    elif options.layout is not None:
+        raise UserError(f"--layout: found it with {options.source}, expected a table: .csv, .tsv, .csv.gz or .parquet")
+    elif "name" not in (options.env or {}):
+        raise UserError("env: missing, expected the team's task, e.g. --env ant")
+    else:
+        from datamodules.builders.import_dataset import import_dataset
+
+        path = import_dataset(options.source, dict(options.env), options.columns, options.output)
     logger.info("the dataset is in %s; train on it with --data.dataset %s", path, quoted(path))
+
+
+def _import_table(options: Any) -> Path:
+    from datamodules.builders.import_table import import_table
+
+    if options.layout is None:
+        raise UserError(
+            f"--layout: missing, expected a YAML file that says what the columns of {options.source} are; import --help"
+            " shows one"
+        )
+    for name in ("env", "columns"):
+        if getattr(options, name) is not None:
+            raise UserError(
+                f"--{name}: found it with a table, expected --layout alone; name an environment in training"
+            )
+    return import_table(options.source, options.layout, options.output)
+
+
+DESCRIPTION = """\
+Converts a table of a team's steps, or a single-agent dataset, into a team's dataset.
+
+A table (.csv, .tsv, .csv.gz, .parquet) has one row per step, with columns of each agent:
+
+  python main.py import market.csv --layout market.yaml --output data/market
+
+  # market.yaml
+  episode: day
+  reward: profit
+  terminated: bankrupt
+  agents:
+    buyer: {observations: [price, stock], actions: [order]}
+    seller: {observations: [price, demand], actions: [offer]}
+
+or one row per step and agent:
+
+  # swarm.yaml
+  episode: flight
+  step: t
+  agent: drone
+  observations: [x, y, vx, vy]
+  actions: [ax, ay]
+  bounds: [-1, 1]
+  reward: score
+
+A single-agent dataset (D4RL's or Minari's HDF5) needs a task whose agents share the robot's actuators:
+
+  python main.py import ant_medium-v2.hdf5 --env ant --env.observability partial --output data/ant"""
 
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="momalit import",
-        usage="python main.py import SOURCE --env TASK [--env.SETTING VALUE ...] [--columns FIRST:END] [--output DIR]",
-        description="Converts a single-agent dataset into a team's: each agent of the task controls some of the"
-        " actuators.",
+        usage="python main.py import TABLE --layout FILE [--output DIR]\n"
+        "       python main.py import DATASET --env TASK [--env.SETTING VALUE ...] [--columns FIRST:END]"
+        " [--output DIR]",
+        description=DESCRIPTION,
+        formatter_class=RawDescriptionHelpFormatter,
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -45,8 +103,16 @@ def _parser() -> ArgumentParser:
         "source",
         type=str,
         metavar="SOURCE",
-        help="an HDF5 file in D4RL's format, the directory of a Minari dataset, or the name of a Minari dataset, e.g."
-        " mujoco/ant/medium-v0",
+        help="a table; or an HDF5 file in D4RL's format, the directory of a Minari dataset, or the name of a Minari"
+        " dataset, e.g. mujoco/ant/medium-v0",
+    )
+    parser.add_argument(
+        "--layout",
+        type=str | None,
+        default=None,
+        metavar="FILE",
+        help="YAML file that says what the columns of a table are: episode, step, agent, agents, observations, actions,"
+        " state, reward, terminated, truncated, discrete, choices, bounds, task",
     )
     parser.add_argument(
         "--env",
