@@ -29,7 +29,7 @@ from momalit.envs import make_env, team_spec
 
 logger = logging.getLogger(__name__)
 
-IMPORT_VERSION = 1  # incremented when a change gives other contents for the same source
+IMPORT_VERSION = 2  # incremented when a change gives other contents for the same source
 
 
 def import_dataset(
@@ -110,9 +110,9 @@ def summary(path: Path, recording: Recording) -> str:
         f" {int(recording.terminated.sum())} of which terminated"
     ]
     if n := counts.get("left out"):
-        parts.append(f"{n} last steps dropped because the file has no next_observations")
-    if n := counts.get("left out, terminated"):
-        parts.append(f"{n} of these were terminal, so a world model of this data never predicts a termination")
+        parts.append(f"{n} last steps left out because the file has no next_observations")
+    if n := counts.get("extrapolated"):
+        parts.append(f"{n} observations after terminal steps extrapolated")
     if n := counts["ended without a flag"]:
         parts.append(f"{n} episodes end without a flag and count as truncated")
     if n := counts["ended both ways"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 
 from datamodules.builders.collect import versions
 from datamodules.names import datasets_root, import_id
+from datamodules.readers.last_steps import Cut, cut
 from datamodules.readers.sources import file_digest
 from datamodules.readers.table_layout import TableLayout, read_layout
 from datamodules.readers.table_steps import Steps, team_steps
@@ -82,55 +83,34 @@ def as_dataset(path: Path, layout: TableLayout, steps: Steps) -> tuple[TeamSpec,
     Raises:
         UserError: a value is missing or not finite, an action is invalid, or no episode has a step.
     """
-    cut = _cut(path, steps)
-    _require_numbers(path, steps, cut)
-    observations = {name: _with_ends(array, cut) for name, array in steps.observations.items()}
+    rows = _cut(path, steps)
+    _require_numbers(path, steps, rows)
+    observations = {name: rows.states(array) for name, array in steps.observations.items()}
     agents = list(steps.actions)
     sources, observed, _ = index_map(observations, {name: observations[name].shape[1] for name in agents})
     state = np.stack([observations[key][:, column] for key, column in sources], 1).astype(np.float32)
-    parts = [_action_part(path, layout, name, steps.actions[name][cut.transitions]) for name in agents]
+    parts = [_action_part(path, layout, name, steps.actions[name][rows.transitions]) for name in agents]
     spec = TeamSpec(
         task=layout.task or _stem(path),
         agents=tuple(AgentSpec(name, observed[name], *part[1:]) for name, part in zip(agents, parts, strict=True)),
         state_size=len(sources),
         discrete=layout.discrete,
-        horizon=int(cut.lengths.max()),
+        horizon=int(rows.lengths.max()),
         sources=sources,
     )
-    n = len(cut.transitions)
+    n = len(rows.transitions)
     action = np.zeros((n, len(agents), spec.action_size), np.float32)
     for i, (values, *_) in enumerate(parts):
         action[:, i, : values.shape[1]] = values
     terminated = np.zeros(n, bool)
-    last = np.cumsum(cut.lengths) - 1
-    terminated[last] = steps.terminated[cut.transitions[last]]
+    last = rows.last()
+    terminated[last] = steps.terminated[rows.transitions[last]]
     truncated = np.zeros(n, bool)
     truncated[last] = ~terminated[last]
-    reward = steps.reward[cut.transitions].astype(np.float32)
-    arrays = (state, action, reward, terminated, truncated, cut.lengths)
-    counts = {"left out": cut.left_out, "extrapolated": int(cut.added.sum())}
+    reward = steps.reward[rows.transitions].astype(np.float32)
+    arrays = (state, action, reward, terminated, truncated, rows.lengths)
+    counts = {"left out": rows.left_out, "extrapolated": int(rows.added.sum())}
     return spec, Trajectories.from_lengths(*map(torch.from_numpy, arrays)), counts
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Which rows of a table become transitions and states.
-
-    Args:
-        transitions: rows whose next observation is known, or extrapolated, ``(N,)``.
-        lengths: number of transitions of each episode that has any, ``(E,)``.
-        rows: row of each state, ``(N + E,)``.
-        added: whether a state is extrapolated from ``rows`` and the row before it, ``(N + E,)`` bool.
-        before: the row before each of ``rows`` in its episode, ``(N + E,)``; the row itself for the first one.
-        left_out: number of rows with actions that are no transitions.
-    """
-
-    transitions: np.ndarray
-    lengths: np.ndarray
-    rows: np.ndarray
-    added: np.ndarray
-    before: np.ndarray
-    left_out: int
 
 
 def _cut(path: Path, steps: Steps) -> Cut:
@@ -143,27 +123,10 @@ def _cut(path: Path, steps: Steps) -> Cut:
     ):
         if wrong.any():
             raise UserError(f"{path}: step {int(np.flatnonzero(wrong)[0]) + 1} of the table: found {found}")
-    acting = acts.all(1)
-    extrapolated = ends & acting & steps.terminated
-    kept = acting & (~ends | extrapolated)
-    number = np.cumsum(starts) - 1
-    lengths = np.bincount(number[kept], minlength=number[-1] + 1)
-    used = lengths[number] > 0
-    if not used.any():
+    rows = cut(starts, steps.terminated, np.asarray(acts.all(1)))
+    if not len(rows.lengths):
         raise UserError(f"{path}: found no episode of two or more rows, expected at least one")
-    rows = np.repeat(np.arange(len(number)), used + (used & extrapolated).astype(np.int64))
-    added = np.append(False, rows[1:] == rows[:-1])
-    return Cut(
-        np.flatnonzero(kept), lengths[lengths > 0], rows, added, np.where(starts[rows], rows, rows - 1),
-        int((acting & ~kept).sum()),
-    )  # fmt: skip
-
-
-def _with_ends(array: np.ndarray, cut: Cut) -> np.ndarray:
-    """Selects the rows of the states; an extrapolated one repeats the change of the step before."""
-    states = array[cut.rows]
-    states[cut.added] += (array[cut.rows] - array[cut.before])[cut.added]
-    return states
+    return rows
 
 
 def _require_numbers(path: Path, steps: Steps, cut: Cut) -> None:

@@ -1,10 +1,8 @@
 """Reads single-agent datasets: files in D4RL's layout and Minari datasets. Errors name the file and the key.
 
 A D4RL file with ``next_observations`` is read completely. Without them, the next state of an episode's last step is
-unknown, because the following row belongs to the next episode. That step is dropped, because a world model would learn
-from any substitute. Its episode counts as truncated at the step before, which is correct: the task has not ended there.
-Dropping terminal steps costs more than one row each: a world model trained on the remaining data never predicts a
-termination. The number of dropped steps is recorded in ``Recording.counts``.
+unknown, because the following row belongs to the next episode (see ``datamodules.readers.last_steps``). The numbers of
+steps that were left out or completed are in ``Recording.counts``.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from rich.progress import Progress
 from datamodules.readers.d4rl_file import D4RL_KEYS, D4RLFile
 from datamodules.readers.hdf5_episodes import Episodes
 from datamodules.readers.hdf5_file import open_hdf5
+from datamodules.readers.last_steps import cut
 from momalit.core.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -122,17 +121,19 @@ def _read_d4rl(file: D4RLFile, select_columns: ColumnSelector, n_actuators: int,
         states[np.arange(file.n_steps) + episode] = state
         states[last_steps + np.arange(len(last_steps)) + 1] = next_state[last_steps]
         return Recording(states, action, reward, terminal, last & ~terminal, lengths, counts)
-    counts |= {"left out": len(last_steps), "left out, terminated": int(terminal.sum())}
-    known = ~last
-    if not known.any():
+    rows = cut(np.append(True, last[:-1]), terminal, np.ones(file.n_steps, bool))
+    if not len(rows.lengths):
         raise UserError(
             f"{file.path}: found {len(last_steps)} episodes of one step and no next_observations, expected longer ones"
         )
-    states = state[np.repeat(lengths > 1, lengths)]
-    truncated = np.append(last[1:], False)[known]
+    counts |= {"left out": rows.left_out, "extrapolated": int(rows.added.sum())}
+    ended = np.zeros(len(rows.transitions), bool)
+    ended[rows.last()] = True
+    terminal = terminal[rows.transitions]
     return Recording(
-        states, action[known], reward[known], np.zeros_like(truncated), truncated, lengths[lengths > 1] - 1, counts
-    )
+        rows.states(state), action[rows.transitions], reward[rows.transitions], terminal, ended & ~terminal,
+        rows.lengths, counts,
+    )  # fmt: skip
 
 
 def _read_minari(episodes: Episodes, select_columns: ColumnSelector, n_actuators: int) -> Recording:

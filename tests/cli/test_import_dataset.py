@@ -72,5 +72,5 @@ def test_help_has_usage(momalit, capsys):
 
     assert main(["import", "--help"]) == 0
     text = capsys.readouterr().out
-    assert "python main.py import SOURCE --env TASK" in text
+    assert "python main.py import DATASET --env TASK" in text
     assert "--columns FIRST:END" in text

@@ -134,17 +134,25 @@ def test_provenance_names_the_source(d4rl, minari_directory, tmp_path):
     assert read_dataset(import_dataset(minari_directory, PARTIAL)).provenance["dataset"] == "mujoco/ant/own-v0"
 
 
-def test_last_steps_without_next_observations_are_dropped(tmp_path, ant, caplog):
+def extrapolated(states):
+    """The states of a terminated episode whose last one is not recorded but continues the change before."""
+    known = states[:-1].astype(np.float32)
+    return np.concatenate([known, [2 * known[-1] - known[-2]]])
+
+
+def test_last_steps_without_next_observations_are_left_out_unless_the_task_ended(tmp_path, ant, caplog):
     caplog.set_level("INFO")
     source = write_d4rl(tmp_path / "ant.hdf5", ant, TERMINATED, omit=["next_observations"])
     data = read_dataset(import_dataset(source, PARTIAL, output=tmp_path / "out"))
-    known = [(states[:-1], actions[:-1], rewards[:-1]) for states, actions, rewards in ant if len(rewards) > 1]
+    known = [(states[:-1], actions[:-1], rewards[:-1]) for states, actions, rewards in ant]
+    known[1] = (extrapolated(ant[1][0]), *ant[1][1:])
+    del known[2]  # a single step
     assert_same_episodes(data, known, make_env(**PARTIAL).drives, 27)
-    assert not data.trajectories.terminated.any()
-    assert data.trajectories.truncated.nonzero().squeeze(1).tolist() == [4, 7, 11]
+    assert data.trajectories.terminated.nonzero().squeeze(1).tolist() == [8]
+    assert data.trajectories.truncated.nonzero().squeeze(1).tolist() == [4, 12]
     assert (
-        "12 transitions in 3 episodes, 0 of which terminated; 4 last steps dropped because the file has no"
-        " next_observations; 2 of these were terminal, so a world model of this data never predicts a termination"
+        "13 transitions in 3 episodes, 1 of which terminated; 3 last steps left out because the file has no"
+        " next_observations; 1 observations after terminal steps extrapolated"
     ) in caplog.text
 
 
@@ -163,7 +171,9 @@ def test_horizon_truncates_without_timeouts_and_next_observations(tmp_path, capl
     terminated = [False, True, False, False, False]
     source = write_d4rl(tmp_path / "reacher.hdf5", episodes, terminated, omit=["timeouts", "next_observations"])
     data = read_dataset(import_dataset(source, REACHER, output=tmp_path / "out"))
-    assert_same_episodes(data, [(s[:-1], a[:-1], r[:-1]) for s, a, r in episodes], {"agent_0": [0], "agent_1": [1]}, 10)
+    known = [(s[:-1], a[:-1], r[:-1]) for s, a, r in episodes]
+    known[1] = (extrapolated(episodes[1][0]), *episodes[1][1:])
+    assert_same_episodes(data, known, {"agent_0": [0], "agent_1": [1]}, 10)
     assert "episodes are assumed to be truncated after 50 steps" in caplog.text
 
 
