@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "write a checkpoint's predictions on the test trajectories to predictions.npz",
     "collect": "collect a dataset on a built-in task",
     "import": "convert a table (CSV, Parquet) or a single-agent dataset (D4RL, Minari) into a team's dataset",
+    "export": "write a trained team's agents as ONNX, for use without momalit",
     "study": "run a grid of tasks, datasets, methods and seeds",
     "cross-play": "evaluate teams whose agents come from different runs",
     "report": "compare the runs of a study in tables and figures",
@@ -34,6 +35,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 NON_TRAINING_COMMANDS = {  # command -> module and function in ``momalit.cli.commands``
     "collect": ("collect", "run_collect"),
     "import": ("import_dataset", "run_import"),
+    "export": ("export", "run_export"),
     "study": ("study", "run_study"),
     "cross-play": ("cross_play", "run_cross_play"),
     "report": ("report", "run_report"),
@@ -47,6 +49,8 @@ EXAMPLES = """\
   python main.py test --run_dir runs/reacher/20260102-030405-0 --ckpt_path best
   python main.py collect reacher/expert-mix --env.observability independent --transitions 100000 --output data/mine
   python main.py import ant_medium-v2.hdf5 --env ant --env.observability partial --output data/ant
+  python main.py import logs.csv --layout layout.yaml --output data/mine
+  python main.py export runs/reacher/20260102-030405-0 --output team
   python main.py study studies/agreement_icg.yaml --jobs 2
   python main.py report runs/studies/agreement_icg
   python main.py cross-play runs/icg/20260102-030405-0 runs/icg/20260102-030709-1"""
