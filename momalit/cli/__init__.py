@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": "write a checkpoint's predictions on the test trajectories to predictions.npz",
     "collect": "collect a dataset on a built-in task",
     "import": "convert a table (CSV, Parquet) or a single-agent dataset (D4RL, Minari) into a team's dataset",
+    "inspect": "show what is in a dataset, and what to expect of learning from it",
     "export": "write a trained team's agents as ONNX, for use without momalit",
     "study": "run a grid of tasks, datasets, methods and seeds",
     "cross-play": "evaluate teams whose agents come from different runs",
@@ -35,6 +36,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 NON_TRAINING_COMMANDS = {  # command -> module and function in ``momalit.cli.commands``
     "collect": ("collect", "run_collect"),
     "import": ("import_dataset", "run_import"),
+    "inspect": ("inspect_dataset", "run_inspect"),
     "export": ("export", "run_export"),
     "study": ("study", "run_study"),
     "cross-play": ("cross_play", "run_cross_play"),
@@ -50,6 +52,7 @@ EXAMPLES = """\
   python main.py collect reacher/expert-mix --env.observability independent --transitions 100000 --output data/mine
   python main.py import ant_medium-v2.hdf5 --env ant --env.observability partial --output data/ant
   python main.py import logs.csv --layout layout.yaml --output data/mine
+  python main.py inspect data/mine --output mine.html
   python main.py export runs/reacher/20260102-030405-0 --output team
   python main.py study studies/agreement_icg.yaml --jobs 2
   python main.py report runs/studies/agreement_icg

@@ -77,6 +77,24 @@ def figures(results: Results) -> Iterator[tuple[str, str, str]]:
                 )
 
 
+def histograms(values: Mapping[str, Any]) -> str:
+    """Draws one histogram per name, side by side.
+
+    Args:
+        values: numbers ``(N,)`` by name.
+
+    Returns:
+        the SVG.
+    """
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure((WIDTH, 2.4), layout="constrained")
+        for axes, (name, numbers) in zip(np.atleast_1d(figure.subplots(1, len(values))), values.items(), strict=True):
+            axes.hist(np.asarray(numbers, float), bins=min(40, max(len(numbers) // 5, 5)), color=COLOURS[1])
+            axes.set_xlabel(name)
+            axes.set_ylabel("episodes")
+        return _svg(figure)
+
+
 def _panels(results: Results, groups: Sequence[Group], height: float) -> tuple[Figure, list[tuple[Group, Axes]]]:
     """Returns a figure and one titled panel per group, at most three in a row."""
     columns = min(len(groups), 3)

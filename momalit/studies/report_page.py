@@ -128,18 +128,34 @@ figcaption { color: var(--muted); font-size: 0.9rem; }
 def page(results: Results, figures: Sequence[Figure], title: str | None = None) -> str:
     """Returns the report as one HTML file, which loads no other files."""
     name, paragraphs = heading(results, title)
-    body = [f"<h1>{html.escape(name)}</h1>", *(f"<p>{html.escape(text)}</p>" for text in paragraphs)]
-    for table in all_tables(results):
+    end = ["<h2>How to read this</h2>", f"<p>{html.escape(method_note(results))}</p>"]
+    return plain_page(name, paragraphs, list(all_tables(results)), figures, end)
+
+
+def plain_page(
+    title: str, paragraphs: Sequence[str], tables: Sequence[Table], figures: Sequence[Figure], end: Sequence[str] = ()
+) -> str:
+    """Returns paragraphs, tables and figures as one HTML file, which loads no other files.
+
+    Args:
+        title: title of the page.
+        paragraphs: text before the first table.
+        tables: the tables.
+        figures: the figures, which follow the tables.
+        end: HTML after the figures.
+    """
+    body = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(text)}</p>" for text in paragraphs)]
+    for table in tables:
         body += [f"<h2>{html.escape(table.title)}</h2>", _html_table(table)]
     if figures:
         body.append("<h2>Figures</h2>")
     for figure in figures:
         drawing = _prefix_ids(figure.svg[figure.svg.index("<svg") :], figure.name)
         body.append(f"<figure>{drawing}<figcaption>{html.escape(figure.caption)}</figcaption></figure>")
-    body += ["<h2>How to read this</h2>", f"<p>{html.escape(method_note(results))}</p>"]
+    body += end
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(name)}</title>\n<style>\n{STYLE}\n</style>"
+        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE}\n</style>"
     )
     content = "\n".join(body)
     return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{content}\n</body>\n</html>\n'
