@@ -104,8 +104,10 @@ def _columns(data: Dataset, verdict: list[str]) -> Section:
         masks = [agent.name for agent in spec.agents if i in agent.legal]
         who = who or (f"mask of {', '.join(masks)}" if masks else "nobody")
         note = "constant" if constant[i] else ""
+        known = data.provenance.get("columns", {}).get(key)  # the names in an imported table
+        label = f"{known[column]} ({key})" if known else f"{key}[{column}]"
         numbers = (_number(low[i]), _number(mean[i]), _number(high[i]), _number(std[i]))
-        rows.append((f"{key}[{column}]", *numbers, who, note))
+        rows.append((label, *numbers, who, note))
     if constant.any():
         verdict.append(f"{int(constant.sum())} of {len(constant)} state columns are constant and carry no information.")
     if hidden := len(spec.sources) - len(seen):
@@ -117,7 +119,9 @@ def _columns(data: Dataset, verdict: list[str]) -> Section:
         verdict.append(
             f"{', '.join(partial)} observe a part of the state: their policies need memory (model.gru_size)."
         )
-    return Section("State", ("column", "least", "mean", "largest", "deviation", "observed by", "note"), tuple(rows))
+    header = ("column", "least", "mean", "largest", "deviation", "observed by", "note")
+    width = len(header) if constant.any() else len(header) - 1
+    return Section("State", header[:width], tuple(row[:width] for row in rows))
 
 
 def _actions(data: Dataset, verdict: list[str]) -> Section:

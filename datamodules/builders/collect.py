@@ -12,6 +12,7 @@ import numpy as np
 
 from datamodules.builders.behaviours import make_behaviour
 from datamodules.builders.play_episodes import run_behaviour
+from datamodules.builders.recorded import Policy, RecordedPolicy, find_policy, kind_of
 from datamodules.builders.snapshots import run_mixture, select_snapshots
 from datamodules.names import DEFAULT_TRANSITIONS, dataset_id, datasets_root, split_name
 from datamodules.readers.team_dataset import contents_hash
@@ -35,15 +36,19 @@ def collect(
     transitions: int | None = None,
     seed: int = 0,
     output: str | Path | None = None,
+    policy: str | Policy | type | None = None,
 ) -> Path:
     """Generates a dataset, unless it exists already.
 
     Args:
-        dataset: a built-in name such as ``reacher/expert-mix``, or ``package.module:callable/random``.
+        dataset: a built-in name such as ``reacher/expert-mix``, or ``package.module:callable/random``; with a policy,
+            the environment alone.
         env: settings of the task.
         transitions: minimum number of transitions; all episodes are complete. None for the task's default.
         seed: seed of the whole dataset.
-        output: new directory for the dataset; None for its default location under ``$MOMALIT_HOME``.
+        output: new directory for the dataset; None for its default location under ``$MOMALIT_HOME``. A policy that is
+            no name needs one.
+        policy: policies of your own to record (see ``RecordedPolicy``), or their ``package.module:name``.
 
     Returns:
         the dataset's directory.
@@ -51,7 +56,13 @@ def collect(
     Raises:
         UserError: the name or a setting is unknown, or ``output`` exists.
     """
-    task, kind = split_name(dataset)
+    task, kind = split_name(dataset) if policy is None else (dataset.removesuffix("/random"), "")
+    recorded = None
+    if policy is not None:
+        recorded = find_policy(policy)
+        kind = kind_of(recorded[1])
+        if output is None and not isinstance(policy, str):
+            raise UserError("output: found none, expected a new directory for what a policy without a name did")
     settings = non_default_settings(task, {key: value for key, value in (env or {}).items() if key != "name"})
     transitions = DEFAULT_TRANSITIONS.get(task, 10_000) if transitions is None else transitions
     if not isinstance(transitions, int) or transitions < 1:
@@ -71,7 +82,7 @@ def collect(
             logger.info("%s is already at %s", dataset, target)
             return target
         logger.info("collecting %s: %d transitions, seed %d, into %s", dataset, transitions, seed, target)
-        spec, trajectories, generator = _play(dataset, settings, transitions, seed)
+        spec, trajectories, generator = _play(task, kind, settings, transitions, seed, recorded)
         provenance = {
             "dataset": dataset,
             "settings": settings,
@@ -86,19 +97,27 @@ def collect(
 
 
 def _play(
-    dataset: str, settings: Mapping[str, Any], transitions: int, seed: int
+    task: str,
+    kind: str,
+    settings: Mapping[str, Any],
+    transitions: int,
+    seed: int,
+    recorded: tuple[Policy | type, str] | None,
 ) -> tuple[TeamSpec, Trajectories, dict[str, Any]]:
     """Plays the episodes of a dataset; also returns the team and what generated them."""
-    task, kind = split_name(dataset)
     instance = make_env(task, **settings)
     spec = team_spec(instance, task, settings)
     instance.close()
     if snapshots := select_snapshots(task, kind):
-        trajectories = run_mixture(spec, snapshots, transitions, seed, dataset)
+        trajectories = run_mixture(spec, snapshots, transitions, seed, f"{task}/{kind}")
         return spec, trajectories, {"snapshots": [snapshot.description() for snapshot in snapshots]}
     rng = np.random.default_rng(seed)
-    behaviour = make_behaviour(task, kind)(spec, -(-transitions // spec.horizon), rng)
-    return spec, run_behaviour(spec, behaviour, transitions, rng, label=dataset), behaviour.settings()
+    behaviour = (
+        make_behaviour(task, kind)(spec, -(-transitions // spec.horizon), rng)
+        if recorded is None
+        else RecordedPolicy(spec, *recorded)
+    )
+    return spec, run_behaviour(spec, behaviour, transitions, rng, label=f"{task}/{kind}"), behaviour.settings()
 
 
 def versions() -> dict[str, str]:

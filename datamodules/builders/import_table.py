@@ -64,6 +64,7 @@ def import_table(source: str | Path, layout: str | Path, output: str | Path | No
         "dataset": path.name,
         "source": {"file": path.name, "bytes": path.stat().st_size, "sha256": digest},
         "layout": asdict(described),
+        "columns": steps.columns,
         "transitions": len(trajectories),
         "counts": counts,
         "versions": versions(),

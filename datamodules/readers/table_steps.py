@@ -28,6 +28,7 @@ class Steps:
         reward: ``(R,)``, the mean over agents.
         terminated: ``(R,)`` bool.
         truncated: ``(R,)`` bool.
+        columns: names of the table's columns in each of ``observations``.
     """
 
     episode: np.ndarray
@@ -36,6 +37,7 @@ class Steps:
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
+    columns: dict[str, list[str]]
 
 
 def team_steps(path: Path, layout: TableLayout) -> Steps:
@@ -72,13 +74,19 @@ def team_steps(path: Path, layout: TableLayout) -> Steps:
         if layout.state:
             observations[STATE] = _stack(table.numbers, layout.state, rows[:, 0])
     never = np.zeros(len(episode), bool)
+    own = layout.agents or dict.fromkeys(names, layout.shared)
+    named = {name: columns.observations for name, columns in own.items() if columns is not None}
+    named |= {STATE: layout.state} if layout.state else {}
+    filled = {name: _filled(path, f"observations of {name}", array) for name, array in observations.items()}
+    used = {name: _filled(path, f"actions of {name}", array) for name, array in actions.items()}
     return Steps(
         episode,
-        {name: _without_padding(path, name, array) for name, array in observations.items()},
-        {name: _without_padding(path, name, array) for name, array in actions.items()},
+        {name: array[:, filled[name]] for name, array in observations.items()},
+        {name: array[:, used[name]] for name, array in actions.items()},
         reward.mean(1),
         flags.get(layout.terminated or "", never),
         flags.get(layout.truncated or "", never),
+        {name: [column for column, keep in zip(named[name], filled[name], strict=True) if keep] for name in filled},
     )
 
 
@@ -123,11 +131,11 @@ def _require_complete_teams(path: Path, layout: TableLayout, table: TableColumns
         raise UserError(f"{path}: {where} has {count} rows, expected one of each of {len(names)} agents")
 
 
-def _without_padding(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    """Drops columns that are empty throughout."""
+def _filled(path: Path, what: str, array: np.ndarray) -> np.ndarray:
+    """Which columns are not empty throughout, ``(columns,)`` bool."""
     empty = np.isnan(array).all(0)
     if empty.all():
-        raise UserError(f"{path}: all columns of {name} are empty, expected numbers")
+        raise UserError(f"{path}: all columns of the {what} are empty, expected numbers")
     if empty.any():
-        logger.info("%s: %d of %s's columns are empty throughout and left out", path, int(empty.sum()), name)
-    return array[:, ~empty]
+        logger.info("%s: %d columns of the %s are empty throughout and left out", path, int(empty.sum()), what)
+    return ~empty

@@ -88,7 +88,8 @@ def histograms(values: Mapping[str, Any]) -> str:
     """
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure((WIDTH, 2.4), layout="constrained")
-        for axes, (name, numbers) in zip(np.atleast_1d(figure.subplots(1, len(values))), values.items(), strict=True):
+        panels = np.atleast_1d(figure.subplots(1, len(values)))
+        for axes, (name, numbers) in zip(panels, values.items(), strict=True):
             axes.hist(np.asarray(numbers, float), bins=min(40, max(len(numbers) // 5, 5)), color=COLOURS[1])
             axes.set_xlabel(name)
             axes.set_ylabel("episodes")

@@ -99,6 +99,7 @@ def test_a_table_of_the_team_is_imported_as_recorded(suffix: str, tmp_path: Path
     expected = np.concatenate([state[:10], last[None].astype(np.float32), state[10:]])
     assert (trajectories.state.numpy() == expected).all()
     assert [agent.observes for agent in spec.agents] == [(0, 1), (0, 2, 3)]
+    assert data.provenance["columns"] == {"buyer": ["price", "stock"], "seller": ["price", "demand", "season"]}
     assert spec.agents[0].low == (columns["order"][kept].min(),)
 
 

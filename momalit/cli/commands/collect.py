@@ -26,7 +26,7 @@ def run_collect(arguments: list[str]) -> None:
     from datamodules import collect
 
     env = dict(options.env or {})
-    path = collect(options.dataset, env, options.transitions, options.seed, options.output)
+    path = collect(options.dataset, env, options.transitions, options.seed, options.output, options.policy)
     logger.info("the dataset is in %s; train on it with --data.dataset %s", path, quoted(path))
 
 
@@ -35,7 +35,8 @@ def _parser() -> ArgumentParser:
 
     parser = ArgumentParser(
         prog="momalit collect",
-        usage="python main.py collect DATASET [--env.SETTING VALUE ...] [--transitions N] [--seed N] [--output DIR]",
+        usage="python main.py collect DATASET [--env.SETTING VALUE ...] [--policy NAME] [--transitions N] [--seed N]"
+        " [--output DIR]",
         description="Collects a dataset on a task. The same seed gives the same dataset.",
         exit_on_error=False,
         allow_abbrev=False,
@@ -45,7 +46,16 @@ def _parser() -> ArgumentParser:
         "dataset",
         type=str,
         metavar="DATASET",
-        help=f"one of {names}, or package.module:callable/random for an environment of your own",
+        help=f"one of {names}, or package.module:callable/random for an environment of your own; with"
+        " --policy, an environment",
+    )
+    parser.add_argument(
+        "--policy",
+        type=str | None,
+        default=None,
+        metavar="NAME",
+        help="package.module:name of policies of your own to record: a callable that maps {agent: observation} to"
+        " {agent: action}, or a class of such callables, one for each episode",
     )
     parser.add_argument(
         "--env",

@@ -45,7 +45,8 @@ def run_inspect(arguments: list[str]) -> None:
     if options.output is None:
         return
     output = Path(options.output).expanduser()
-    drawn = histograms({"return of an episode": found.returns, "steps of an episode": found.lengths})
+    varying = {"return of an episode": found.returns, "steps of an episode": found.lengths}
+    drawn = histograms({name: values for name, values in varying.items() if len(set(values)) > 1} or varying)
     tables = [Table(section.title, section.header, section.rows) for section in found.sections]
     caption = "Distribution of returns and lengths over the episodes."
     page = plain_page(f"Dataset {options.dataset}", found.verdict, tables, [Figure("histograms", caption, drawn)])

@@ -1,0 +1,98 @@
+"""A behaviour made of a user's own policies, which ``collect --policy`` records."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from momalit.core.errors import UserError
+from momalit.core.team import AgentSpec, TeamSpec
+
+Policy = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
+
+
+class RecordedPolicy:
+    """Plays a user's policy, which maps each agent's observation to its action.
+
+    Args:
+        spec: the team.
+        policy: a callable that takes ``{agent: observation (O,)}`` and returns ``{agent: action}``, a number for
+            discrete actions and ``(U,)`` for continuous ones; or a class of such callables, of which each episode
+            gets an object of its own, with a memory for instance.
+        name: name of the policy, for messages and the dataset's provenance.
+    """
+
+    def __init__(self, spec: TeamSpec, policy: Policy | type, name: str) -> None:
+        self._spec, self._policy, self._name = spec, policy, name
+        self._of_episode: dict[int, Policy] = {}
+
+    def settings(self) -> dict[str, Any]:
+        """The entry in the dataset's provenance."""
+        return {"behaviour": "policy", "policy": self._name}
+
+    def act(self, episode: np.ndarray, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Joint actions ``(B, A, U)`` for states ``(B, S)`` of the episodes numbered ``(B,)``.
+
+        Raises:
+            UserError: the policy leaves an agent out, or returns an action that the environment does not have.
+        """
+        joint = np.zeros((len(state), self._spec.n_agents, self._spec.action_size), np.float32)
+        for row, number in enumerate(episode.tolist()):
+            observations = {agent.name: state[row, list(agent.observes)] for agent in self._spec.agents}
+            actions = self._for(number)(observations)
+            for i, agent in enumerate(self._spec.agents):
+                if agent.name not in actions:
+                    found = ", ".join(map(str, actions)) or "nobody"
+                    raise UserError(f"policy {self._name}: found actions of {found}, expected one of {agent.name}, too")
+                joint[row, i, : agent.action_size] = self._action(agent, actions[agent.name])
+        return joint
+
+    def _for(self, episode: int) -> Policy:
+        if not isinstance(self._policy, type):
+            return self._policy
+        if episode not in self._of_episode:
+            self._of_episode[episode] = self._policy()
+        return self._of_episode[episode]
+
+    def _action(self, agent: AgentSpec, given: Any) -> np.ndarray:
+        action = np.asarray(given, np.float64).reshape(-1)
+        found = f"policy {self._name}: found the action {given!r} of {agent.name}"
+        if self._spec.discrete:
+            if action.size != 1 or action[0] not in range(agent.action_size):
+                raise UserError(f"{found}, expected 0..{agent.action_size - 1}")
+            return np.eye(agent.action_size, dtype=np.float32)[int(action[0])]
+        low, high = np.array(agent.low), np.array(agent.high)
+        if action.size != agent.action_size or not ((action >= low - 1e-6) & (action <= high + 1e-6)).all():
+            raise UserError(f"{found}, expected {agent.action_size} numbers from {agent.low} to {agent.high}")
+        return action.clip(low, high).astype(np.float32)
+
+
+def find_policy(policy: str | Policy | type) -> tuple[Policy | type, str]:
+    """Returns a policy and its name, given itself or ``package.module:name``.
+
+    Raises:
+        UserError: it cannot be imported, or is not callable.
+    """
+    if not isinstance(policy, str):
+        return policy, getattr(policy, "__qualname__", type(policy).__qualname__)
+    module, colon, name = policy.partition(":")
+    if not colon:
+        raise UserError(f"--policy: found '{policy}', expected package.module:callable")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"--policy: '{policy}' cannot be imported ({error})") from error
+    if not callable(found):
+        raise UserError(
+            f"--policy: '{policy}' is a {type(found).__name__}, expected a callable or a class of callables"
+        )
+    return found, policy
+
+
+def kind_of(name: str) -> str:
+    """The kind in the name of a recorded dataset."""
+    return "policy-" + re.sub(r"[^-\w]+", "-", name).strip("-")
