@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from momalit.core.errors import UserError
+from momalit.core.errors import UserError, require_known_keys
 
 KEYS = (
     "episode", "step", "agent", "agents", "observations", "actions", "state", "reward", "terminated", "truncated",
@@ -94,7 +93,7 @@ def read_layout(path: Path) -> TableLayout:
         raise UserError(f"--layout: {path} is not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, Mapping):
         raise UserError(f"--layout: {path}: found {type(content).__name__}, expected keys such as episode and reward")
-    _require_known(path, "", content, KEYS)
+    require_known_keys(f"{path}: ", content, KEYS)
     for key in ("episode", "reward"):
         if content.get(key) is None:
             raise UserError(f"{path}: {key}: missing, expected the name of a column")
@@ -141,7 +140,7 @@ def _agents(path: Path, given: Any) -> dict[str, Columns]:
     for name, own in given.items():
         if not isinstance(own, Mapping):
             raise UserError(f"{path}: agents.{name}: found {own!r}, expected observations and actions")
-        _require_known(path, f"agents.{name}.", own, AGENT_KEYS)
+        require_known_keys(f"{path}: agents.{name}.", own, AGENT_KEYS)
     return {str(name): _own(path, f"agents.{name}.", own) for name, own in given.items()}
 
 
@@ -169,11 +168,3 @@ def _column(path: Path, key: str, given: Any) -> str:
 def _are_bounds(given: Any) -> bool:
     numbers = isinstance(given, list) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in given)
     return numbers and len(given) == 2 and given[0] < given[1]
-
-
-def _require_known(path: Path, prefix: str, given: Mapping[Any, Any], known: Sequence[str]) -> None:
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-            raise UserError(f"{path}: {prefix}{key}: no such key; {hint}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from momalit.core.errors import UserError
+from momalit.core.errors import UserError, require_known_keys
 from momalit.studies.claims import read_claims
 
 AXES = ("task", "dataset", "method", "setting")  # if two set the same option, the later one overrides
@@ -103,7 +102,7 @@ def read_study(path: Path, content: Mapping[str, Any]) -> Study:
         UserError: a key is unknown or has an invalid value. The message has the key.
     """
     axis_keys = {f"{axis}s": axis for axis in AXES}
-    _require_known_keys(path, "", content, (*KEYS, *axis_keys))
+    require_known_keys(f"{path}: ", content, (*KEYS, *axis_keys))
     levels: dict[str, dict[str, Mapping[str, Any]]] = {}
     for key, axis in axis_keys.items():
         given = content.get(key)
@@ -142,7 +141,7 @@ def _level(path: Path, key: str, level: Any) -> dict[str, Any]:
         raise UserError(
             f"{path}: {key}: found {_repr(level)}, expected a mapping with config and options, or a config's name"
         )
-    _require_known_keys(path, f"{key}.", level, LEVEL_KEYS)
+    require_known_keys(f"{path}: {key}.", level, LEVEL_KEYS)
     files = level.get("config") or []
     options = level.get("options") or {}
     if not isinstance(options, Mapping):
@@ -164,7 +163,7 @@ def _skip(path: Path, i: int, entry: Any, levels: Mapping[str, Mapping[str, Any]
     key = f"skip[{i}]"
     if not isinstance(entry, Mapping) or not entry:
         raise UserError(f"{path}: {key}: found {_repr(entry)}, expected a mapping from {', '.join(AXES)} to names")
-    _require_known_keys(path, f"{key}.", entry, AXES)
+    require_known_keys(f"{path}: {key}.", entry, AXES)
     skipped = {axis: [str(n) for n in (names if isinstance(names, list) else [names])] for axis, names in entry.items()}
     for axis, names in skipped.items():
         for name in names:
@@ -185,14 +184,6 @@ def _arguments(parts: Sequence[Mapping[str, Any]], seed: int) -> Iterator[str]:
         for key, value in part["options"].items():
             yield f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
     yield f"--seed_everything={seed}"
-
-
-def _require_known_keys(path: Path, prefix: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
-    for key in given:
-        if key not in known:
-            similar = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {similar[0]}?" if similar else f"expected one of {', '.join(known)}"
-            raise UserError(f"{path}: {prefix}{key}: no such key; {hint}")
 
 
 def _require_distinct_folders(path: Path, cells: Sequence[Cell]) -> None:

@@ -18,10 +18,11 @@ from momalit.core.records import Transitions
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.nn.ensemble import EnsembleNetwork
-from momalit.training.batches import count_batches, keyed_generator, process_chunks
+from momalit.training.batches import count_batches
 from momalit.training.hyperparameters import plain_arguments
 from momalit.training.resumable import ResumableModule
 from momalit.training.trainer_checks import require_no_trainer_clipping
+from momalit.world_model.batches import member_batches, ordered_batches
 from momalit.world_model.diagnostics import world_model_metrics
 from momalit.world_model.dynamics import TERMINATIONS, ModelSpace, WorldModel
 from momalit.world_model.member_share import MemberShare
@@ -171,22 +172,14 @@ class WorldModelModule(ResumableModule):
         return self._ordered_loader(self._data.test)
 
     def _training_batches(self) -> Iterator[Transitions]:
-        data = self._data.train
-        random = keyed_generator("cpu", torch.initial_seed(), self.current_epoch, 1)
-        # The order is the same in every process, and each takes its share of it. 32-bit indices save memory.
-        order = torch.empty(self.hparams["n_members"], len(data), dtype=torch.int32)
-        for member in order:
-            torch.randperm(len(data), generator=random, out=member)
-        order, processes = order[self.share.members], self._row_processes
-        for parts in process_chunks(order, self.hparams["batch_size"], processes):
-            part = parts[..., self.global_rank if processes > 1 else 0, :]
-            yield data.transitions(part.to(data.reward.device, torch.long))
+        members, size = self.hparams["n_members"], self.hparams["batch_size"]
+        place = (torch.initial_seed(), self.current_epoch, self.global_rank, self._row_processes)
+        return member_batches(self._data.train, members, self.share.members, size, *place)
 
-    def _ordered_loader(self, data: Trajectories, world_size: int = 1, size: int = 4096) -> DataLoader:
+    def _ordered_loader(self, data: Trajectories, world_size: int = 1) -> DataLoader:
         """Loads this process's share of the transitions in order; all processes have the same number of batches."""
-        length = -(-len(data) // (world_size * size))
-        share = torch.arange(len(data)).tensor_split(world_size)[self.global_rank if world_size > 1 else 0]
-        return self.stream(length, lambda: (data.transitions(index) for index in share.tensor_split(max(length, 1))))
+        length, _ = ordered_batches(data, self.global_rank, world_size)
+        return self.stream(length, lambda: ordered_batches(data, self.global_rank, world_size)[1])
 
     # --- training --------------------------------------------------------------------------------------------------
     def training_step(self, batch: Transitions, _: int) -> Tensor:
