@@ -13,6 +13,7 @@ import torch
 
 from datamodules.builders.collect import versions
 from datamodules.names import datasets_root, import_id
+from datamodules.readers.action_columns import action_part, joint_action
 from datamodules.readers.last_steps import Cut, cut
 from datamodules.readers.sources import file_digest
 from datamodules.readers.table_layout import TableLayout, read_layout
@@ -90,7 +91,8 @@ def as_dataset(path: Path, layout: TableLayout, steps: Steps) -> tuple[TeamSpec,
     agents = list(steps.actions)
     sources, observed, _ = index_map(observations, {name: observations[name].shape[1] for name in agents})
     state = np.stack([observations[key][:, column] for key, column in sources], 1).astype(np.float32)
-    parts = [_action_part(path, layout, name, steps.actions[name][rows.transitions]) for name in agents]
+    how = (layout.discrete, layout.choices, layout.bounds)
+    parts = [action_part(path, name, steps.actions[name][rows.transitions], *how) for name in agents]
     spec = TeamSpec(
         task=layout.task or _stem(path),
         agents=tuple(AgentSpec(name, observed[name], *part[1:]) for name, part in zip(agents, parts, strict=True)),
@@ -100,9 +102,7 @@ def as_dataset(path: Path, layout: TableLayout, steps: Steps) -> tuple[TeamSpec,
         sources=sources,
     )
     n = len(rows.transitions)
-    action = np.zeros((n, len(agents), spec.action_size), np.float32)
-    for i, (values, *_) in enumerate(parts):
-        action[:, i, : values.shape[1]] = values
+    action = joint_action([part[0] for part in parts], spec)
     terminated = np.zeros(n, bool)
     last = rows.last()
     terminated[last] = steps.terminated[rows.transitions[last]]
@@ -143,34 +143,6 @@ def _require_numbers(path: Path, steps: Steps, cut: Cut) -> None:
                 f"{path}: {name} in step {int(rows[wrong[0]]) + 1} of the table: found"
                 f" {'an empty cell' if np.isnan(value) else value}, expected a number ({len(wrong)} such steps)"
             )
-
-
-def _action_part(
-    path: Path, layout: TableLayout, name: str, values: np.ndarray
-) -> tuple[np.ndarray, int, tuple[float, ...], tuple[float, ...]]:
-    """Returns an agent's actions ``(N, U)``, U and the bounds; discrete actions as one-hot rows without bounds."""
-    if layout.discrete:
-        if values.shape[1] != 1:
-            raise UserError(f"{path}: {name} has {values.shape[1]} action columns, expected 1 for discrete actions")
-        choice = values[:, 0]
-        highest = layout.choices or max(int(choice.max()) + 1, 2)
-        wrong = np.flatnonzero((choice != np.round(choice)) | (choice < 0) | (choice >= highest))
-        if len(wrong):
-            raise UserError(f"{path}: {name} has the action {choice[wrong[0]]:g}, expected integers 0..{highest - 1}")
-        return np.eye(highest, dtype=np.float32)[choice.astype(np.int64)], highest, (), ()
-    found = values.min(0), values.max(0)
-    if layout.bounds is None:
-        equal = found[0] == found[1]
-        low, high = found[0] - equal, found[1] + equal
-    else:
-        low, high = (np.full(values.shape[1], bound) for bound in layout.bounds)
-        if (found[0] < low).any() or (found[1] > high).any():
-            raise UserError(
-                f"{path}: {name} has actions from {found[0].min():g} to {found[1].max():g}, expected {low[0]:g} to"
-                f" {high[0]:g} (bounds)"
-            )
-    bounds = (tuple(float(np.float32(value)) for value in array) for array in (low, high))
-    return values.astype(np.float32), values.shape[1], *bounds
 
 
 def _summary(path: Path, spec: TeamSpec, trajectories: Trajectories, counts: dict[str, int]) -> str:

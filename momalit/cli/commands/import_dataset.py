@@ -26,10 +26,15 @@ def run_import(arguments: list[str]) -> None:
         UserError: an argument is invalid, or the source cannot be imported.
     """
     options = parse_arguments(_parser(), _expand_env_name(arguments))
+    from datamodules.readers.npy_arrays import has_agent_arrays
     from datamodules.readers.table_file import is_table
 
     if is_table(options.source):
         path = _import_table(options)
+    elif has_agent_arrays(Path(options.source).expanduser()):
+        from datamodules.builders.import_arrays import import_arrays
+
+        path = import_arrays(options.source, options.episode_length, options.output)
     elif options.layout is not None:
         raise UserError(f"--layout: found it with {options.source}, expected a table: .csv, .tsv, .csv.gz or .parquet")
     elif "name" not in (options.env or {}):
@@ -83,6 +88,11 @@ or one row per step and agent:
   bounds: [-1, 1]
   reward: score
 
+Arrays per agent, as in OMAR's datasets (a folder of NPY files or an NPZ file with obs_0, acs_0, rews_0, next_obs_0,
+dones_0, obs_1, ...):
+
+  python main.py import simple_spread/medium/seed_0_data --episode_length 25 --output data/spread
+
 A single-agent dataset (D4RL's or Minari's HDF5) needs a task whose agents share the robot's actuators:
 
   python main.py import ant_medium-v2.hdf5 --env ant --env.observability partial --output data/ant"""
@@ -103,8 +113,8 @@ def _parser() -> ArgumentParser:
         "source",
         type=str,
         metavar="SOURCE",
-        help="a table; or an HDF5 file in D4RL's format, the directory of a Minari dataset, or the name of a Minari"
-        " dataset, e.g. mujoco/ant/medium-v0",
+        help="a table; a folder of NPY files or an NPZ file; an HDF5 file in D4RL's format, the directory of a Minari"
+        " dataset, or the name of a Minari dataset, e.g. mujoco/ant/medium-v0",
     )
     parser.add_argument(
         "--layout",
@@ -113,6 +123,13 @@ def _parser() -> ArgumentParser:
         metavar="FILE",
         help="YAML file that says what the columns of a table are: episode, step, agent, agents, observations, actions,"
         " state, reward, terminated, truncated, discrete, choices, bounds, task",
+    )
+    parser.add_argument(
+        "--episode_length",
+        type=int | None,
+        default=None,
+        metavar="N",
+        help="steps of every episode, for arrays per agent whose flags do not say where episodes end",
     )
     parser.add_argument(
         "--env",

@@ -1,0 +1,131 @@
+"""Imports arrays per agent (see ``datamodules.readers.npy_arrays``) as a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datamodules.builders.collect import versions
+from datamodules.names import datasets_root, import_id
+from datamodules.readers.action_columns import action_part, joint_action
+from datamodules.readers.npy_arrays import AgentArrays, read_agent_arrays
+from datamodules.readers.sources import file_digest
+from datamodules.readers.team_dataset import contents_hash
+from datamodules.writer import write_dataset
+from momalit.core.errors import UserError
+from momalit.core.team import STATE, AgentSpec, TeamSpec
+from momalit.core.trajectories import Trajectories
+from momalit.envs.spec_from_env import index_map
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-5  # allowed difference of x between a next observation and the next row, relative to 1 + |x|
+
+
+def import_arrays(source: str | Path, episode_length: int | None = None, output: str | Path | None = None) -> Path:
+    """Imports a folder of NPY files or an NPZ file, unless it exists already.
+
+    An episode ends at a done flag, where the next observation differs from the next row, after ``episode_length``
+    steps, and at the end. Whether a flag means that the task or a time limit ended it is not recorded: flags after
+    equally many steps in all episodes are time limits, others are terminations.
+
+    Args:
+        source: the folder or file.
+        episode_length: steps after which every episode ended, for data whose flags do not say so; None for no limit.
+        output: new directory for the dataset; None for its default location under ``$MOMALIT_HOME``.
+
+    Returns:
+        the dataset's directory.
+
+    Raises:
+        UserError: the arrays are invalid, or ``output`` exists.
+    """
+    path = Path(source).expanduser()
+    if output is not None and Path(output).expanduser().exists():
+        raise UserError(f"output: {output} exists, expected a new directory")
+    if episode_length is not None and episode_length < 1:
+        raise UserError(f"--episode_length: found {episode_length}, expected at least 1")
+    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    digests = {file.name: file_digest(file) for file in files}
+    key = hashlib.sha256(json.dumps([digests, episode_length], sort_keys=True).encode()).hexdigest()
+    name = import_id(path.stem, path.stem, {}, key)
+    target = Path(output).expanduser() if output is not None else datasets_root() / name
+    if target.exists():
+        logger.info("%s is already at %s", source, target)
+        return target
+    arrays = read_agent_arrays(path)
+    spec, trajectories = as_dataset(path, arrays, episode_length)
+    provenance = {
+        "dataset": path.name,
+        "source": digests,
+        "episode_length": episode_length,
+        "transitions": len(trajectories),
+        "versions": versions(),
+        "sha256": contents_hash(spec, trajectories),
+    }
+    write_dataset(target, name, spec, trajectories, provenance)
+    logger.info(
+        "%s: %d transitions in %d episodes of %d agents, %d of which terminated",
+        path, len(trajectories), len(trajectories.lengths), spec.n_agents, int(trajectories.terminated.sum()),
+    )  # fmt: skip
+    return target
+
+
+def as_dataset(path: Path, arrays: AgentArrays, episode_length: int | None) -> tuple[TeamSpec, Trajectories]:
+    """Builds the team and its trajectories.
+
+    Raises:
+        UserError: an action cannot be one.
+    """
+    n = len(arrays.reward)
+    ends = _ends(arrays, episode_length)
+    last = np.flatnonzero(ends)
+    lengths = np.diff(last, prepend=-1)
+    flagged = arrays.done[last]
+    limited = bool(flagged.any()) and len(np.unique(lengths[flagged])) == 1
+    terminated = ends & arrays.done & (not limited)
+    if limited:
+        logger.info("%s: done flags stand at step %d throughout and count as a time limit", path, lengths[flagged][0])
+    # Each episode's last next observation follows its last row.
+    observations = {
+        name: np.insert(array, last + 1, arrays.next_observations[name][last], axis=0)
+        for name, array in arrays.observations.items()
+    }
+    agents = [name for name in observations if name != STATE]
+    ordered = {name: observations[name] for name in ([STATE] if STATE in observations else []) + agents}
+    sources, observed, _ = index_map(ordered, {name: ordered[name].shape[1] for name in agents})
+    state = np.stack([observations[key][:, column] for key, column in sources], 1).astype(np.float32)
+    parts = [action_part(path, name, arrays.actions[name]) for name in agents]
+    spec = TeamSpec(
+        task=path.stem,
+        agents=tuple(AgentSpec(name, observed[name], *part[1:]) for name, part in zip(agents, parts, strict=True)),
+        state_size=len(sources),
+        discrete=False,
+        horizon=int(lengths.max()),
+        sources=sources,
+    )
+    values = (
+        state, joint_action([part[0] for part in parts], spec), arrays.reward.astype(np.float32), terminated,
+        ends & ~terminated, lengths,
+    )  # fmt: skip
+    assert len(values[2]) == n
+    return spec, Trajectories.from_lengths(*map(torch.from_numpy, values))
+
+
+def _ends(arrays: AgentArrays, episode_length: int | None) -> np.ndarray:
+    """Whether a step is the last of its episode, ``(N,)`` bool."""
+    ends = arrays.done.copy()
+    for name, after in arrays.next_observations.items():
+        following = arrays.observations[name][1:]
+        ends[:-1] |= (np.abs(after[:-1] - following) > TOLERANCE * (1 + np.abs(following))).any(1)
+    ends[-1] = True
+    if episode_length is not None:
+        step = np.arange(len(ends))
+        first = np.maximum.accumulate(np.where(np.append(True, ends[:-1]), step, 0))
+        ends |= (step - first + 1) % episode_length == 0
+    return ends
