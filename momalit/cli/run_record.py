@@ -41,7 +41,9 @@ def recorded_run(
         except OSError as error:
             raise UserError(f"run_dir: {run.path} cannot be written ({error.strerror})") from error
         if not alone:
-            raise UserError(f"run_dir: {run.path} is in use by another process, expected a directory of its own")
+            raise UserError(
+                f"run_dir: {run.path} is in use by another process (see .run.lock there), expected a free one"
+            )
         if not resuming:
             run.require_free()  # again: another run may have ended since the command started
         else:
