@@ -21,6 +21,7 @@ from momalit.policies.coverage import VisitRecorder, distance_to_data
 from momalit.policies.model_check import errors_on_path, over_time
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.team_policy import TeamPolicyModule
+from momalit.studies.run_page import write_run_page
 from momalit.studies.statistics import bootstrap_interval
 from momalit.training.checkpoints import read_checkpoint
 from momalit.training.run_directory import versions, write_json
@@ -77,6 +78,7 @@ def final_report(
     results["model_check"] = model_check
     if trainer.is_global_zero:
         write_json(run_dir / RESULTS, results)
+        write_run_page(run_dir)
         Console().print(results_table(results))
         if model_check is not None:
             Console().print(model_check_table(model_check))

@@ -32,6 +32,7 @@ STYLE = {
     "legend.frameon": False,
 }
 WIDTH = 8.0  # inches
+Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # values of x and y by label
 REFERENCES = (("return_data", "mean of the data", ":"), ("return_expert", "expert", "--"))
 # References are drawn only up to this distance from the runs, as a multiple of the range of the runs.
 MAX_REFERENCE_DISTANCE = 2.0
@@ -75,6 +76,33 @@ def figures(results: Results) -> Iterator[tuple[str, str, str]]:
                     "Return of each team, by the training seeds of its first agent (rows) and second agent (columns).",
                     _svg(_matrices(results)),
                 )
+
+
+def curves(panels: Sequence[tuple[str, Lines]]) -> str:
+    """Draws lines over epochs, one panel per title.
+
+    Args:
+        panels: title of each panel, and its lines: values of x and y by label.
+
+    Returns:
+        the SVG.
+    """
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        columns = min(len(panels), 3)
+        figure = Figure((WIDTH, 2.1 * -(-len(panels) // columns)), layout="constrained")
+        grid = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).flatten()
+        for axes, (title, lines) in zip(grid, panels, strict=False):
+            for colour, (label, (x, y)) in zip(COLOURS[1:], lines.items(), strict=False):
+                axes.plot(
+                    x, y, color=colour, linewidth=1.2, label=label, marker="o" if len(x) < 30 else "", markersize=2
+                )
+            axes.set_title(title, fontsize=8)
+            axes.set_xlabel("epoch")
+            if any(lines):
+                axes.legend(fontsize=7)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        return _svg(figure)
 
 
 def histograms(values: Mapping[str, Any]) -> str:

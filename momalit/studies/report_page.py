@@ -118,6 +118,7 @@ th:first-child, td:first-child { text-align: left; }
 th { color: var(--muted); font-weight: 600; }
 tr.best td { background: var(--highlight); font-weight: 600; }
 tr.reference td { color: var(--muted); }
+pre { overflow-x: auto; font-size: 0.8rem; } img { max-width: 100%; }
 figure { margin: 1.5rem 0; } figure svg { width: 100%; height: auto; background: #fff; border-radius: 6px; }
 figcaption { color: var(--muted); font-size: 0.9rem; }
 @media print { .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: 0.2rem 0.3rem; }

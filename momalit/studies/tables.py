@@ -69,11 +69,11 @@ def group_table(results: Results, group: Group) -> Table:
         rows.append(
             [
                 method,
-                _format(last.mean()),
-                _format(interquartile_mean(last)),
+                format_number(last.mean()),
+                format_number(interquartile_mean(last)),
                 _format_bootstrap([last]),
-                ", ".join(_format(value) for value in last),
-                _format(results.scores(group, method, "return_best").mean()),
+                ", ".join(format_number(value) for value in last),
+                format_number(results.scores(group, method, "return_best").mean()),
                 _format_signed(np.mean(model_errors)) if model_errors else "",
                 f"{distance.mean():.2f}" if len(distance) else "",
                 f"{seconds.mean() / 60:.1f}" if len(seconds) else "",
@@ -82,8 +82,8 @@ def group_table(results: Results, group: Group) -> Table:
     group_rows = results.select(group)
     for column, label in REFERENCES:
         if len(references := column_values(group_rows, column)):
-            rows.append([f"*{label}*", _format(references.mean()), *[""] * (len(header) - 2)])
-    best = [i for i, mean in enumerate(means) if _format(mean) == _format(max(means))]
+            rows.append([f"*{label}*", format_number(references.mean()), *[""] * (len(header) - 2)])
+    best = [i for i, mean in enumerate(means) if format_number(mean) == format_number(max(means))]
     return _drop_empty_columns(Table(group_name(group), header, rows, best))
 
 
@@ -154,8 +154,8 @@ def cross_play_table(results: Results) -> Table | None:
                     [
                         group_name(group),
                         method,
-                        _format(same_seed.mean()),
-                        _format(cross_play.mean()),
+                        format_number(same_seed.mean()),
+                        format_number(cross_play.mean()),
                         _format_interval(bootstrap_interval([cross_play])),
                         str(len(cross_play)),
                     ]
@@ -171,15 +171,15 @@ def claims_table(results: Results) -> Table | None:
     for claim in claims:
         found = [row for row in results.runs if claim.fits(row)]
         returns = column_values(found, "return_last")
-        asked = [None if value is None else _format(value) for value in (claim.mean, claim.every)]
+        asked = [None if value is None else format_number(value) for value in (claim.mean, claim.every)]
         within = None if claim.imagined_within is None else f"{claim.imagined_within:.0%}"
         measured = ["", "", ""]
         verdict = "not measured"
         if found:
             interval = _format_bootstrap([returns])
             imagined = f"{claim.imagined_error(found):.0%}" if within else ""
-            mean = f"{_format(returns.mean())} ({interval})" if interval else _format(returns.mean())
-            measured = [mean, _format(returns.min()), imagined]
+            mean = f"{format_number(returns.mean())} ({interval})" if interval else format_number(returns.mean())
+            measured = [mean, format_number(returns.min()), imagined]
             failed = claim.failures(found)
             verdict = (
                 f"{'fails: ' + ', '.join(failed) if failed else 'holds'} ({len(found)} seed{'s' * (len(found) > 1)})"
@@ -210,7 +210,7 @@ def _drop_empty_columns(table: Table) -> Table:
     return Table(table.title, [table.header[i] for i in columns], rows, table.best)
 
 
-def _format(value: float | Scores) -> str:
+def format_number(value: float | Scores) -> str:
     """Formats a number with three or four significant digits. Returns are not more precise than that."""
     value = float(value)
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}"
@@ -218,7 +218,7 @@ def _format(value: float | Scores) -> str:
 
 
 def _format_signed(value: float | Scores) -> str:
-    text = _format(value)
+    text = format_number(value)
     return text if text.startswith("−") else f"+{text}"
 
 
@@ -230,5 +230,5 @@ def _format_bootstrap(groups: Sequence[Scores], statistic: Statistic = pooled_me
 
 
 def _format_interval(interval: tuple[float, float], digits: int | None = None) -> str:
-    low, high = (_format(v) if digits is None else f"{v:.{digits}f}".replace("-", "−") for v in interval)
+    low, high = (format_number(v) if digits is None else f"{v:.{digits}f}".replace("-", "−") for v in interval)
     return f"{low} to {high}"

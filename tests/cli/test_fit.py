@@ -33,7 +33,8 @@ def test_contents_of_a_run_directory(momalit, tmp_path: Path):
     assert {row["epoch"] for row in rows(run / "metrics.csv")} == {"0", "1"}
     assert "eval/return" in rows(run / "metrics.csv")[0]
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt", "previous.ckpt"}
+    assert "<h1>MOMAPPO on icg/unfavourable, seed 0</h1>" in (run / "report.html").read_text()
     assert json.loads((run / "results.json").read_text())["episodes"] == 3
     assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["n_rollouts"] == 4
     for stage in ("world_model", "warm_start"):

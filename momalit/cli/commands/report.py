@@ -28,6 +28,11 @@ def run_report(arguments: list[str]) -> None:
     """
     options = parse_arguments(_parser(), arguments)
     directory = Path(options.study).expanduser()
+    from momalit.studies.run_page import is_run, write_run_page
+
+    if is_run(directory):
+        logger.info("the report is in %s", write_run_page(directory))
+        return
     output = directory if options.output is None else Path(options.output).expanduser()
     write_report(directory, output, options.title)
     logger.info("the report is in %s and %s", output / "report.html", output / "report.md")
@@ -76,11 +81,12 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="momalit report",
         usage="python main.py report DIR [--output DIR] [--title TEXT]",
-        description="Compares the runs of a study in tables and figures. Writes report.md and report.html.",
+        description="Compares the runs of a study in tables and figures, and writes report.md and report.html. For a"
+        " single run's directory, writes its report.html anew.",
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("study", type=str, metavar="DIR", help="the study's folder, which contains results.csv")
+    parser.add_argument("study", type=str, metavar="DIR", help="a study's folder, or a run's")
     parser.add_argument(
         "--output",
         type=str | None,

@@ -1,0 +1,157 @@
+"""The page of a run: its results, how they came about, and where imagination and reality part."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from momalit.core.errors import UserError
+from momalit.studies.figures import Lines, curves
+from momalit.studies.report_page import Figure, plain_page
+from momalit.studies.tables import REFERENCES, Table, format_number
+from momalit.training.run_directory import write_text
+
+PAGE = "report.html"
+# What the figures of training show: title, and the columns of metrics.csv by label.
+PANELS = (
+    ("return", {"in the world model": "eval/imagined", "in the environment": "eval/return"}),
+    ("reward of an imagined step", {"": "train/reward"}),
+    ("uncertainty of imagined steps", {"": "imagined/uncertainty"}),
+    ("share of rollouts that stop or end", {"too uncertain": "imagined/stopped", "terminated": "imagined/terminated"}),
+    ("explained variance of the values", {"": "value/explained_variance"}),
+    ("KL divergence per iteration", {"": "policy/kl"}),
+)
+STAGES = (("world_model", "error on held-out steps, world model", "val/error"),)
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory has the results of a run."""
+    return (directory / "run.json").is_file() and (directory / "results.json").is_file()
+
+
+def write_run_page(directory: Path) -> Path:
+    """Writes ``report.html`` from the files of a run, and returns its path.
+
+    Raises:
+        UserError: ``results.json`` is missing or invalid.
+    """
+    results = _json(directory / "results.json")
+    if not results:
+        raise UserError(f"{directory / 'results.json'}: cannot be read, expected the results of a finished run")
+    record = _json(directory / "run.json")
+    title = f"{results.get('method')} on {results.get('dataset') or results.get('task')}, seed {results.get('seed')}"
+    tables = [_results_table(results)]
+    if check := results.get("model_check"):
+        tables += [_over_time(check), _bias(check)]
+    path = directory / PAGE
+    write_text(
+        path, plain_page(title, list(_facts(results, record)), tables, list(_figures(directory)), _end(directory))
+    )
+    return path
+
+
+def _facts(results: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+    dataset = record.get("dataset") or {}
+    minutes = (results.get("wall_clock_seconds") or 0) / 60
+    settings = "".join(f", {name} {value}" for name, value in (dataset.get("env") or {}).items())
+    yield (
+        f"Dataset {dataset.get('dataset')}{settings} (fingerprint {str(dataset.get('fingerprint'))[:16]})."
+        f" Trained in {minutes:.1f} minutes."
+    )
+    if results.get("return_last") is None:
+        yield (
+            "No environment was used: returns are those in the world model, which are too high if the team goes where"
+            " the model is wrong."
+        )
+    versions = results.get("versions") or {}
+    yield ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _results_table(results: Mapping[str, Any]) -> Table:
+    rows = []
+    for column, label in REFERENCES:
+        if isinstance(results.get(column), int | float):
+            rows.append([f"*{label}*", format_number(results[column]), "", ""])
+    for which in ("last", "best"):
+        interval = results.get(f"return_{which}_interval") or results.get(f"imagined_{which}_interval")
+        span = f"{format_number(interval[0])} to {format_number(interval[1])}" if interval else ""
+        cells = [results.get(f"return_{which}"), results.get(f"imagined_{which}")]
+        real, imagined = ("" if value is None else format_number(value) for value in cells)
+        rows.append([f"{which} checkpoint", real, span, imagined])
+    best = [number for number, row in enumerate(rows) if row[0] == "last checkpoint"]
+    return Table("Return", ["team", "mean", "95 % interval", "in the world model"], rows, best)
+
+
+def _over_time(check: Mapping[str, Any]) -> Table:
+    rows = [
+        [
+            f"{part['from']} to {part['to']}",
+            f"{part['real_reward']:.3f}",
+            f"{part['imagined_reward']:.3f}",
+            f"{part['real_running']:.0%}",
+            f"{part['imagined_running']:.0%}",
+        ]
+        for part in check["over_time"]
+    ]
+    header = ["steps", "real reward", "imagined reward", "real running", "imagined running"]
+    return Table("Imagination and reality over time, last checkpoint", header, rows)
+
+
+def _bias(check: Mapping[str, Any]) -> Table:
+    path, held_out = check["path"], check["held_out"]
+    rows = [[name, f"{path[name]:.3g}", f"{held_out[name]:.3g}"] for name in ("error", "uncertainty")]
+    rows += [
+        [f"bias of {name}", f"{value:+.3f}", f"{held_out['bias'].get(name, 0.0):+.3f}"]
+        for name, value in path["bias"].items()
+    ]
+    header = ["world model", "on the team's path", "on held-out data"]
+    return Table("Errors of the world model (in standard deviations of a step's change)", header, rows)
+
+
+def _figures(directory: Path) -> Iterator[Figure]:
+    rows = _metrics(directory / "metrics.csv")
+    panels = [(title, _lines(rows, columns)) for title, columns in PANELS]
+    for stage, title, column in STAGES:
+        panels.append((title, _lines(_metrics(directory / stage / "metrics.csv"), {"": column})))
+    panels = [(title, lines) for title, lines in panels if lines]
+    if panels:
+        yield Figure("training", "Training, by epoch.", curves(panels))
+
+
+def _lines(rows: Sequence[Mapping[str, str]], columns: Mapping[str, str]) -> Lines:
+    lines = {}
+    for label, column in columns.items():
+        points = [(int(row["epoch"]) + 1, float(row[column])) for row in rows if row.get(column)]
+        if points:
+            lines[label] = ([x for x, _ in points], [y for _, y in points])
+    return lines
+
+
+def _metrics(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _end(directory: Path) -> list[str]:
+    end = []
+    for film in sorted((directory / "videos").glob("*.gif")):
+        end += ["<h2>Film</h2>", f'<p><img src="videos/{html.escape(film.name)}" alt="An episode of the team"></p>']
+    config = directory / "config.yaml"
+    if config.is_file():
+        text = html.escape(config.read_text(encoding="utf-8", errors="replace"))
+        end += ["<h2>Configuration</h2>", f"<details><summary>config.yaml</summary><pre>{text}</pre></details>"]
+    return end
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
