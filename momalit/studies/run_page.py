@@ -57,11 +57,10 @@ def write_run_page(directory: Path) -> Path:
 def _facts(results: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
     dataset = record.get("dataset") or {}
     minutes = (results.get("wall_clock_seconds") or 0) / 60
-    settings = "".join(f", {name} {value}" for name, value in (dataset.get("env") or {}).items())
-    yield (
-        f"Dataset {dataset.get('dataset')}{settings} (fingerprint {str(dataset.get('fingerprint'))[:16]})."
-        f" Trained in {minutes:.1f} minutes."
-    )
+    env = dataset.get("env")
+    settings = "".join(f", {name} {value}" for name, value in env.items()) if isinstance(env, Mapping) else ""
+    data = f"Dataset {dataset['dataset']}" if dataset.get("dataset") else f"Environment {env}"
+    yield (f"{data}{settings} (fingerprint {str(dataset.get('fingerprint'))[:16]}). Trained in {minutes:.1f} minutes.")
     if results.get("return_last") is None:
         yield (
             "No environment was used: returns are those in the world model, which are too high if the team goes where"

@@ -87,7 +87,7 @@ def test_interrupted_stage_is_resumed(momalit, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "home"))
     command = (*FIT, "--run_dir", "run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("momalit.training.stages.copy_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("momalit.training.stages._keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             momalit(*command)
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "interrupted"
@@ -242,8 +242,8 @@ def test_runs_without_checkpoints(setting, momalit, tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "default_checkpoints"),
     [
-        ("filename: mine", ["best.ckpt", "last.ckpt"]),
-        ("filename: mine, monitor: eval/return, mode: max", ["last.ckpt"]),
+        ("filename: mine", ["best.ckpt", "last.ckpt", "previous.ckpt"]),
+        ("filename: mine, monitor: eval/return, mode: max", ["last.ckpt", "previous.ckpt"]),
     ],
     ids=["another", "another best"],
 )
