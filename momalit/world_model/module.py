@@ -172,9 +172,10 @@ class WorldModelModule(ResumableModule):
         return self._ordered_loader(self._data.test)
 
     def _training_batches(self) -> Iterator[Transitions]:
+        # A generator: epoch and seed are those of the first batch, which a resumed run knows later than the iterator.
         members, size = self.hparams["n_members"], self.hparams["batch_size"]
         place = (torch.initial_seed(), self.current_epoch, self.global_rank, self._row_processes)
-        return member_batches(self._data.train, members, self.share.members, size, *place)
+        yield from member_batches(self._data.train, members, self.share.members, size, *place)
 
     def _ordered_loader(self, data: Trajectories, world_size: int = 1) -> DataLoader:
         """Loads this process's share of the transitions in order; all processes have the same number of batches."""

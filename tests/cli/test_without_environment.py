@@ -44,7 +44,7 @@ def test_a_dataset_that_names_no_environment_trains_and_evaluates_a_team(momalit
     assert found["episodes"] == 0
     assert "eval/imagined" in columns(Path("run/metrics.csv"))
     assert "eval/return" not in columns(Path("run/metrics.csv"))
-    assert {path.name for path in Path("run/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in Path("run/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     for command in ("validate", "test"):
         assert momalit(command, "--run_dir", "run", "--ckpt_path", "best").code == 0
         metrics = json.loads(Path(f"run/{command}.json").read_text())["metrics"]
