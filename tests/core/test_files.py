@@ -50,7 +50,9 @@ def test_kills_never_leave_half_a_file(tmp_path: Path) -> None:
     seen = set()
     for number in range(12):
         writer = subprocess.Popen([sys.executable, "-c", WRITE, str(path)])
-        while not path.is_file():
+        for _ in range(6000):
+            if path.is_file():
+                break
             time.sleep(0.01)
         time.sleep(0.2 + 0.013 * number)
         writer.kill()
