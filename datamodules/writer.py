@@ -6,9 +6,6 @@ It uses h5py directly: for 2000 episodes Minari's own writer takes 6.6 s and thi
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from gymnasium import spaces
 from minari.serialization import serialize_space
 
 from momalit.core.errors import UserError
+from momalit.core.files import new_directory
 from momalit.core.team import STATE, TeamSpec
 from momalit.core.trajectories import Trajectories
 
@@ -44,36 +42,26 @@ def write_dataset(
         UserError: the directory cannot be written.
     """
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=directory.parent))
+        with new_directory(directory) as partial:
+            data = partial / "data"
+            data.mkdir()
+            _write_episodes(data / DATA_FILE, spec, trajectories)
+            observation_space, action_space = _spaces(spec)
+            metadata = {
+                "dataset_id": dataset_id,
+                "minari_version": version("minari"),
+                "data_format": "hdf5",
+                "jpeg_encoding": False,
+                "total_episodes": len(trajectories.lengths),
+                "total_steps": len(trajectories),
+                "dataset_size": round((data / DATA_FILE).stat().st_size / 1e6, 1),
+                "observation_space": serialize_space(observation_space),
+                "action_space": serialize_space(action_space),
+                MOMALIT_KEY: {"team": spec.to_dict(), "provenance": provenance},
+            }
+            (data / METADATA_FILE).write_text(json.dumps(metadata, indent=1) + "\n")
     except OSError as error:
-        raise UserError(f"dataset {directory}: cannot be written ({error.strerror})") from error
-    try:
-        partial.chmod(0o755)
-        data = partial / "data"
-        data.mkdir()
-        _write_episodes(data / DATA_FILE, spec, trajectories)
-        observation_space, action_space = _spaces(spec)
-        metadata = {
-            "dataset_id": dataset_id,
-            "minari_version": version("minari"),
-            "data_format": "hdf5",
-            "jpeg_encoding": False,
-            "total_episodes": len(trajectories.lengths),
-            "total_steps": len(trajectories),
-            "dataset_size": round((data / DATA_FILE).stat().st_size / 1e6, 1),
-            "observation_space": serialize_space(observation_space),
-            "action_space": serialize_space(action_space),
-            MOMALIT_KEY: {"team": spec.to_dict(), "provenance": provenance},
-        }
-        (data / METADATA_FILE).write_text(json.dumps(metadata, indent=1) + "\n")
-        try:
-            os.rename(partial, directory)
-        except OSError:
-            if not directory.exists():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"dataset {directory}: cannot be written ({error.strerror or error})") from error
 
 
 def _write_episodes(path: Path, spec: TeamSpec, trajectories: Trajectories) -> None:

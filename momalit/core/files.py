@@ -38,6 +38,26 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Yields an empty directory that becomes ``path`` when the block ends; if the block raises, nothing remains.
+
+    If another process has made ``path`` in the meantime, that one is left in place.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=path.parent))
+    try:
+        partial.chmod(0o755)
+        yield partial
+        try:
+            partial.rename(path)
+        except OSError:
+            if not path.exists():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def flush_to_disk(path: Path) -> None:
     """Returns when a file's content or a directory's entries are on the disk. Does nothing where that is unknown."""
     flags = os.O_RDONLY if os.name == "posix" else os.O_RDWR

@@ -114,9 +114,8 @@ def find_or_train(
     key = cache_key(stage, getattr(datamodule, stage.fingerprint), settings, seed, precision)
     cached = None if seed is None else cache / stage.folder / f"{key}.ckpt"
     with _alone(stage, cached):
-        if cached is not None and _is_whole(stage, cached):
-            logger.info("%s: found in the cache (same data, settings and seed): %s", stage.title, cached)
-            return {"path": str(cached), "key": key, "from": "cache"}
+        if found := _in_cache(stage, key, cached):
+            return found
         stage_run = RunDirectory(run.path / stage.key)
         if seed is not None:
             seed_everything(seed, workers=True, verbose=False)
@@ -136,9 +135,13 @@ def find_or_train(
 
 @contextmanager
 def _alone(stage: Stage, cached: Path | None) -> Iterator[None]:
-    """Waits while another run trains the same stage. Of several processes of one run, the first one waits."""
+    """Waits while another run trains the same stage. Of several processes of one run, the first one waits.
+
+    What the cache already has needs no lock, which could not be taken where nobody may write.
+    """
+    first = getattr(rank_zero_only, "rank", 0) == 0 and not externally_launched()
     with ExitStack() as stack:
-        if cached is not None and getattr(rank_zero_only, "rank", 0) == 0 and not externally_launched():
+        if first and cached is not None and not cached.is_file():
             try:
                 stack.enter_context(
                     locked(cached, f"{stage.title}: another run is training the same one; waiting for it")
@@ -148,13 +151,15 @@ def _alone(stage: Stage, cached: Path | None) -> Iterator[None]:
         yield
 
 
-def _is_whole(stage: Stage, cached: Path) -> bool:
-    """Whether the cache has the checkpoint. A damaged one is trained again."""
-    if not cached.is_file():
-        return False
+def _in_cache(stage: Stage, key: str, cached: Path | None) -> dict[str, Any] | None:
+    """Returns the result of ``find_or_train`` if the cache has the checkpoint. A damaged one is trained again."""
+    if cached is None or not cached.is_file():
+        return None
     if damage := damage_of(cached):
         logger.warning("%s: %s in the cache is damaged (%s) and is trained again", stage.title, cached, damage)
-    return damage is None
+        return None
+    logger.info("%s: found in the cache (same data, settings and seed): %s", stage.title, cached)
+    return {"path": str(cached), "key": key, "from": "cache"}
 
 
 def _keep(stage: Stage, checkpoint: Path, cached: Path) -> None:

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from momalit.cli.error_messages import parse_arguments
 from momalit.core.errors import UserError
+from momalit.core.files import new_directory
 from momalit.training.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -35,14 +36,14 @@ def run_export(arguments: list[str]) -> None:
             raise UserError(f"--formats: found '{name}', expected some of {','.join(FORMATS)}")
     checkpoint, run = _checkpoint(options.source, options.checkpoint)
     output = Path(options.output).expanduser()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists():
         raise UserError(f"--output: {output} exists, expected a new directory")
     actor = load_policies(checkpoint)
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        with new_directory(output) as partial:
+            agents = export_team(actor, partial, _facts(run, checkpoint, options.checkpoint), formats)
     except OSError as error:
         raise UserError(f"--output: {output} cannot be written ({error.strerror})") from error
-    agents = export_team(actor, output, _facts(run, checkpoint, options.checkpoint), formats)
     logger.info("%d agents are in %s; README.md there says how to run them", len(agents), output)
 
 
