@@ -9,11 +9,11 @@ from torch import Tensor
 
 from momalit.core.distributed import gather_objects
 from momalit.core.errors import UserError
-from momalit.core.records import Rollout
 from momalit.envs import references
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.envs.workers import worker_count
 from momalit.policies.coverage import VisitRecorder
+from momalit.policies.estimate import ReturnEstimate, ReturnEstimator
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.rollout import play_episodes
 from momalit.policies.team_policy import TeamPolicyModule
@@ -34,10 +34,13 @@ class Evaluation(pl.Callback):
     """Evaluates the deployed policies, which act on their own observations and by default deterministically.
 
     In ``fit`` and ``validate`` it runs episodes on the validation seeds and logs ``eval/return``, ``eval/return_std``,
-    ``eval/normalized`` (if the task has reference returns) and, for teams with a world model, ``eval/imagined``:
-    the return that the world model predicts for the team. ``test`` does the same on the test seeds, under ``test/``.
+    ``eval/normalized`` (if the task has reference returns). For teams with a world model it also logs the return that
+    data alone promise, ``eval/estimate`` with its interval ``eval/estimate_low`` to ``eval/estimate_high``, and
+    ``eval/outside``, the share of imagined steps outside the data (see ``ReturnEstimator``). ``test`` does the same on
+    the test seeds, under ``test/``. The held-out episodes behind an estimate are those of the validation split, or in
+    ``test`` of the test split.
 
-    Without an environment, only the world model evaluates.
+    Without an environment, there are only estimates.
 
     The episodes are divided among the processes, and the metrics are over all of them.
 
@@ -47,7 +50,7 @@ class Evaluation(pl.Callback):
         episodes: number of episodes per validation.
         test_episodes: number of episodes per test.
         deterministic: whether actions are the policies' modes; False samples them.
-        imagined_episodes: number of rollouts of the world model for the predicted return.
+        imagined_episodes: number of imagined episodes of an estimate, over all members of the world model.
         workers: number of worker processes that step the environments. Returns do not depend on it. More than one is
             worthwhile for MuJoCo tasks on a machine with free cores. None means the value of the environment variable
             ``MOMALIT_WORKERS``, else 1.
@@ -59,7 +62,7 @@ class Evaluation(pl.Callback):
         episodes: int = 20,
         test_episodes: int = 100,
         deterministic: bool = True,
-        imagined_episodes: int = 256,
+        imagined_episodes: int = 500,
         workers: int | None = None,
     ) -> None:
         for name, value in (("episodes", episodes), ("test_episodes", test_episodes)):
@@ -70,6 +73,7 @@ class Evaluation(pl.Callback):
         self.workers = workers if workers is None else worker_count(workers, "Evaluation.workers")
         self.returns: Tensor | None = None
         self._env: VectorTeamEnv | None = None
+        self._estimators: dict[str, ReturnEstimator] = {}
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -89,7 +93,11 @@ class Evaluation(pl.Callback):
                 span = reference["expert"] - reference["random"]
                 metrics["normalized"] = (metrics["return"] - reference["random"]) / span
         if isinstance(module, MOMAPPOModule) and module.world_model is not None:
-            metrics["imagined"] = self.imagine(module).returns.mean().cpu()
+            found = self.estimate(module, purpose)
+            metrics |= {"estimate": torch.tensor(found.mean), "estimate_low": torch.tensor(found.low)}
+            metrics["estimate_high"] = torch.tensor(found.high)
+            if found.outside is not None:
+                metrics["outside"] = torch.tensor(found.outside)
         for name, value in metrics.items():
             module.log_synced({f"{prefix}/{name}": value.float()}, prog_bar=name == "return")
 
@@ -134,8 +142,18 @@ class Evaluation(pl.Callback):
             returns[process::world_size] = part
         return returns
 
-    def imagine(self, module: MOMAPPOModule) -> Rollout:
-        """Episodes in the world model from initial states of the training episodes, without penalties."""
-        data = module.data.train
-        first = data.first[: self.imagined_episodes]
-        return module.imagine_episodes(data.state[data.row[first]].to(module.device), module.spec.horizon)
+    def estimate(self, module: MOMAPPOModule, purpose: str) -> ReturnEstimate:
+        """The team's return according to its world model and held-out data.
+
+        Args:
+            module: the module of the team.
+            purpose: ``validation`` or ``test``, which determines the held-out episodes.
+        """
+        estimator = self._estimators.get(purpose)
+        if estimator is None or estimator.model is not module.world_model:
+            data = module.data
+            splits = (data.test, data.validation) if purpose == "test" else (data.validation, data.test)
+            held_out = splits[0] if len(splits[0]) else splits[1]
+            settings = module.spec.horizon, self.imagined_episodes, bool(module.hparams["sample_predictions"])
+            estimator = self._estimators[purpose] = ReturnEstimator(module.model, held_out, data.train, *settings)
+        return estimator.estimate(module.deployed)

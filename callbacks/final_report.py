@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from callbacks.evaluation import Evaluation
 from momalit.core.distributed import gather_objects
-from momalit.core.records import Rollout
 from momalit.envs import references
 from momalit.policies.coverage import VisitRecorder, distance_to_data
+from momalit.policies.estimate import ReturnEstimate
 from momalit.policies.model_check import errors_on_path, over_time
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.studies.run_page import write_run_page
 from momalit.studies.statistics import bootstrap_interval
+from momalit.studies.tables import REFERENCES, format_number
 from momalit.training.checkpoints import read_checkpoint
 from momalit.training.run_directory import versions, write_json
 
@@ -57,7 +58,7 @@ def final_report(
     """
     evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None) or Evaluation()  # type: ignore[attr-defined]
     returns: dict[str, Tensor] = {}
-    imagined: dict[str, Tensor] = {}
+    estimates: dict[str, ReturnEstimate] = {}
     share, visits = (trainer.global_rank, trainer.world_size), {"last": VisitRecorder()}
     model_check: dict[str, Any] | None = None
     last = {name: value.clone() for name, value in model.state_dict().items()}
@@ -68,13 +69,12 @@ def final_report(
             episodes = evaluation.test_episodes
             returns[name] = evaluation.episode_returns(model, "test", episodes, *share, visits.get(name))
         if isinstance(model, MOMAPPOModule) and model.world_model is not None:
-            rollout = evaluation.imagine(model)
-            imagined[name] = rollout.returns.cpu()
+            estimates[name] = evaluation.estimate(model, "test")
             if name == "last":
-                model_check = _check_model(model, visits["last"], rollout)
+                model_check = _check_model(model, visits["last"], estimates[name])
     model.load_state_dict(last)
     distance = _distance(visits["last"].visited, datamodule)
-    results = _results(model, datamodule, returns, imagined, distance, seed, started, evaluation.deterministic)
+    results = _results(model, datamodule, returns, estimates, distance, seed, started, evaluation.deterministic)
     results["model_check"] = model_check
     if trainer.is_global_zero:
         write_json(run_dir / RESULTS, results)
@@ -85,13 +85,13 @@ def final_report(
     return results
 
 
-def _check_model(model: MOMAPPOModule, visits: VisitRecorder, imagined: Rollout) -> dict[str, Any] | None:
+def _check_model(model: MOMAPPOModule, visits: VisitRecorder, estimate: ReturnEstimate) -> dict[str, Any] | None:
     """Where imagination and this process's real episodes part; None without real episodes or a test split."""
     visited, held_out = visits.transitions, model.data.test
     if visited is None or not len(held_out):
         return None
     errors = errors_on_path(model.model, visited, held_out)
-    return {**errors, "over_time": over_time(visits.rewards, imagined, len(visits.rewards[0]))}
+    return {**errors, "over_time": over_time(visits.rewards, estimate.rollout, len(visits.rewards[0]))}
 
 
 def _weights_to_evaluate(trainer: pl.Trainer, last: dict[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:
@@ -114,7 +114,7 @@ def _results(
     model: TeamPolicyModule,
     datamodule: Any,
     returns: dict[str, Tensor],
-    imagined: dict[str, Tensor],
+    estimates: dict[str, ReturnEstimate],
     distance: float | None,
     seed: int | None,
     started: float,
@@ -137,10 +137,12 @@ def _results(
         "return_expert": reference["expert"] if reference else None,
     }
     for name in ("last", "best"):
-        real, predicted = _mean_and_interval(returns.get(name)), _mean_and_interval(imagined.get(name))
+        real, estimate = _mean_and_interval(returns.get(name)), estimates.get(name)
         results[f"return_{name}"], results[f"return_{name}_interval"] = real
         results[f"normalized_{name}"] = None if real[0] is None else normalized(real[0])
-        results[f"imagined_{name}"], results[f"imagined_{name}_interval"] = predicted
+        results[f"estimate_{name}"] = None if estimate is None else estimate.mean
+        results[f"estimate_{name}_interval"] = None if estimate is None else [estimate.low, estimate.high]
+        results[f"outside_{name}"] = None if estimate is None else estimate.outside
     results["distance"] = distance
     results["wall_clock_seconds"] = round(time.time() - started, 1)
     results["versions"] = versions()
@@ -193,29 +195,27 @@ def results_table(results: dict[str, Any]) -> Table:
     caption = f"{results['episodes']} episodes on test seeds, {mode}; 95 % intervals"
     if not results["episodes"]:
         caption = (
-            "no real episodes: data.env.name adds them (and evaluation.environment false omits them). Imagined returns"
-            " are too high if the team goes where the model is wrong"
+            "no real episodes: data.env.name adds them (and evaluation.environment false omits them). Estimates come"
+            " from the world model and held-out data"
         )
     table = Table(title=title, caption=caption)
     table.add_column("team")
-    for column in ("return", "interval", "normalised", "imagined"):
+    for column in ("return", "interval", "normalised", "estimate", "interval", "outside the data"):
         table.add_column(column, justify="right")
-
-    def row(
-        name: str, value: float | None, interval: list[float] | None = None, predicted: float | None = None
-    ) -> None:
-        if value is not None or predicted is not None:
-            span = "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
-            table.add_row(name, _text(value), span, _text(None if value is None else score(value)), _text(predicted))
-
-    row("random actions", results["return_random"])
-    row("mean of the data", results["return_data"])
-    row("best tenth of the data", results["return_data_top"])
-    row("expert", results["return_expert"])
+    for key, name in REFERENCES:
+        value = results[key]
+        if value is not None:
+            table.add_row(name, _text(value), "", _text(score(value)))
     table.add_section()
-    for name in ("last", "best"):
-        interval = results[f"return_{name}_interval"] or results[f"imagined_{name}_interval"]
-        row(f"{name} checkpoint", results[f"return_{name}"], interval, results[f"imagined_{name}"])
+    for which in ("last", "best"):
+        value, outside = results[f"return_{which}"], results[f"outside_{which}"]
+        spans = [results[f"{figure}_{which}_interval"] for figure in ("return", "estimate")]
+        real, estimated = ("" if span is None else f"{_text(span[0])} to {_text(span[1])}" for span in spans)
+        table.add_row(
+            f"{which} checkpoint",
+            *(_text(value), real, _text(None if value is None else score(value))),
+            *(_text(results[f"estimate_{which}"]), estimated, "" if outside is None else f"{outside:.0%}"),
+        )
     return table
 
 
@@ -241,4 +241,4 @@ def model_check_table(check: dict[str, Any]) -> Table:
 
 
 def _text(value: float | None) -> str:
-    return "" if value is None or not torch.isfinite(torch.tensor(value)) else f"{value:.2f}"
+    return "" if value is None or not math.isfinite(value) else format_number(value)

@@ -24,6 +24,7 @@ COMMANDS = {
     "collect": "collect a dataset on a built-in task",
     "import": "convert a table (CSV, Parquet) or a single-agent dataset (D4RL, Minari) into a team's dataset",
     "inspect": "show what is in a dataset, and what to expect of learning from it",
+    "estimate": "estimate the return of trained teams from data alone",
     "export": "write a trained team's agents as ONNX, for use without momalit",
     "study": "run a grid of tasks, datasets, methods and seeds",
     "cross-play": "evaluate teams whose agents come from different runs",
@@ -37,6 +38,7 @@ NON_TRAINING_COMMANDS = {  # command -> module and function in ``momalit.cli.com
     "collect": ("collect", "run_collect"),
     "import": ("import_dataset", "run_import"),
     "inspect": ("inspect_dataset", "run_inspect"),
+    "estimate": ("estimate", "run_estimate"),
     "export": ("export", "run_export"),
     "study": ("study", "run_study"),
     "cross-play": ("cross_play", "run_cross_play"),
@@ -53,6 +55,7 @@ EXAMPLES = """\
   python main.py import ant_medium-v2.hdf5 --env ant --env.observability partial --output data/ant
   python main.py import logs.csv --layout layout.yaml --output data/mine
   python main.py inspect data/mine --output mine.html
+  python main.py estimate runs/own/20260102-030405-0 --checkpoint both
   python main.py export runs/reacher/20260102-030405-0 --output team
   python main.py study studies/agreement_icg.yaml --jobs 2
   python main.py report runs/studies/agreement_icg

@@ -8,7 +8,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import rich.table
 from rich.console import Console
+
+from momalit.studies.tables import Table
 
 console = Console(stderr=True)
 
@@ -32,6 +35,16 @@ HARMLESS_WARNINGS = (
     r".*AMP with fp16 is not supported on CPU",  # require_precision_on_device raises a UserError instead
     r".*Experiment logs directory .* exists",
 )
+
+
+def print_table(content: Table) -> None:
+    """Prints a table, with its highlighted rows in bold."""
+    table = rich.table.Table(title=content.title)
+    for number, name in enumerate(content.header):
+        table.add_column(name, justify="right" if number else "left")
+    for number, row in enumerate(content.rows):
+        table.add_row(*(cell.strip("*") for cell in row), style="bold" if number in content.best else None)
+    console.print(table)
 
 
 class ConsoleHandler(logging.Handler):

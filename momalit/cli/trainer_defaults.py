@@ -59,7 +59,7 @@ def monitor_of(model: pl.LightningModule, plays: bool = True) -> tuple[str, str]
     if isinstance(model, WorldModelModule):
         return "val/error", "min"
     if isinstance(model, MOMAPPOModule):
-        return "eval/imagined", "max"  # the world model selects, not the real environment
+        return "eval/estimate", "max"  # the world model selects, not the real environment
     return ("eval/return", "max") if plays else None
 
 

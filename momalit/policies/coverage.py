@@ -12,6 +12,7 @@ from momalit.core.records import Step, Transitions
 from momalit.core.trajectories import Trajectories
 
 MAX_VISITED, MAX_DATASET = 2_000, 20_000
+FAR = 0.99  # quantile of held-out distances beyond which a step is far from the data
 
 
 class VisitRecorder:
@@ -61,15 +62,44 @@ class VisitRecorder:
         return torch.zeros(0, 0) if recorded is None else torch.cat([recorded.state, recorded.action.flatten(1)], 1)
 
 
+class DataSupport:
+    """What a dataset covers: how far its held-out steps are from its training steps, and how far others are.
+
+    A step's distance is the Euclidean distance of state and joint action to the nearest training step, in standard
+    deviations of the training split. Constant dimensions are left out.
+
+    Args:
+        train: training split; at most 20,000 of its steps are used.
+        held_out: episodes of the same dataset that were not used for training; at most 2,000 steps are used.
+    """
+
+    def __init__(self, train: Trajectories, held_out: Trajectories) -> None:
+        dataset = _steps(train, MAX_DATASET)
+        std = dataset.std(0, correction=0)
+        self._varies = std > 1e-6 * dataset.abs().amax(0).clamp(min=1e-6)
+        self._scale = torch.where(self._varies, std, 1.0)
+        self._dataset = (dataset / self._scale)[:, self._varies]
+        self.held_out = self.distances(_steps(held_out, MAX_VISITED))
+        self._limit = self.held_out.quantile(FAR) + 1e-4  # distances are rounded
+
+    def distances(self, visited: Tensor) -> Tensor:
+        """Distances of states and joint actions ``(N, S + A U)`` to the training steps, ``(N,)``."""
+        return torch.cdist((visited.to(self._dataset) / self._scale)[:, self._varies], self._dataset).amin(1)
+
+    def far(self, visited: Tensor) -> Tensor:
+        """Whether states and joint actions ``(N, S + A U)`` are farther away than 99 % of the held-out steps."""
+        return self.distances(visited) > self._limit
+
+
 def distance_to_data(visited: Tensor, train: Trajectories, held_out: Trajectories) -> float | None:
     """How far a team's states and actions are from the dataset, as a multiple of the distance of held-out episodes.
 
-    Both are mean Euclidean distances to the nearest neighbour in the training split, in standard deviations of that
-    split. At 1 the team stays as close to the dataset as the behaviour policies in the held-out episodes.
+    Both are mean distances to the training split (see ``DataSupport``). At 1 the team stays as close to the dataset as
+    the behaviour policies in the held-out episodes.
 
     Args:
         visited: states and joint actions ``(N, S + A U)`` of real episodes; at most 2,000 of them are used.
-        train: training split of the team's dataset; at most 20,000 of its steps are used.
+        train: training split of the team's dataset.
         held_out: episodes of the same dataset that were not used for training.
 
     Returns:
@@ -78,15 +108,10 @@ def distance_to_data(visited: Tensor, train: Trajectories, held_out: Trajectorie
     """
     if not len(visited) or not len(held_out):
         return None
-    dataset = _steps(train, MAX_DATASET)
-    std = dataset.std(0, correction=0)
-    varies = std > 1e-6 * dataset.abs().amax(0).clamp(min=1e-6)
-    scale = torch.where(varies, std, 1.0)
-    held_out_distance, visited_distance = (
-        torch.cdist((steps / scale)[:, varies], (dataset / scale)[:, varies]).amin(1).mean()
-        for steps in (_steps(held_out, MAX_VISITED), visited[evenly_spaced(len(visited), MAX_VISITED)].to(dataset))
-    )
-    return float(visited_distance / held_out_distance) if held_out_distance > 0 else None
+    support = DataSupport(train, held_out)
+    held_out_distance = support.held_out.mean()
+    distance = support.distances(visited[evenly_spaced(len(visited), MAX_VISITED)]).mean()
+    return float(distance / held_out_distance) if held_out_distance > 0 else None
 
 
 def _steps(data: Trajectories, count: int) -> Tensor:

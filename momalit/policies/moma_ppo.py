@@ -16,7 +16,7 @@ from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
 from momalit.functional.uncertainty import ensemble_covariance_norm
 from momalit.policies.ppo import PPOModule
-from momalit.policies.rollout import collect_rollout, initial_start
+from momalit.policies.rollout import collect_rollout
 from momalit.policies.rollout_settings import Auto, rollout_settings
 from momalit.policies.start_states import StartStates
 from momalit.policies.team_policy import load_policies
@@ -311,23 +311,3 @@ class MOMAPPOModule(PPOModule):
     def stop_value(self) -> Tensor | None:
         """Returns the worst discounted return of the data, or None if stopped rollouts bootstrap."""
         return self.model.space.worst_return if self.pessimism.stop_value == "pessimistic" else None
-
-    @torch.no_grad()
-    def imagine_episodes(self, states: Tensor, n_steps: int, seed: int = 0) -> Rollout:
-        """Episodes of the deterministic team in the model, without pessimism, for comparison with real ones.
-
-        Args:
-            states: initial states of episodes ``(B, S)``.
-            n_steps: the task's horizon.
-            seed: seed for sampling elites.
-        """
-        generator = torch.Generator(self.device).manual_seed(seed)
-        env = self._imagined_env(Pessimism.none(), generator)
-        states = states.to(self.dtype)
-        env.reset(states)
-        start = initial_start(states, self.spec.n_agents, self.spec.action_size)
-        return collect_rollout(env, self.deployed, start, n_steps, None)
-
-    def imagined_returns(self, states: Tensor, n_steps: int, seed: int = 0) -> Tensor:
-        """Undiscounted, unpenalised returns of ``imagine_episodes``, ``(B,)``."""
-        return self.imagine_episodes(states, n_steps, seed).returns

@@ -11,7 +11,7 @@ import numpy as np
 
 from momalit.core.errors import UserError
 
-ASKED = ("mean", "every", "imagined_within")
+ASKED = ("mean", "every", "estimate_within")
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Claim:
         where: names of task, dataset, setting and method, as far as they are given.
         mean: least mean over seeds of the last checkpoint's return; None asks nothing.
         every: least return of every seed; None asks nothing.
-        imagined_within: largest difference between imagined and real return of every seed, as a share of the real one;
+        estimate_within: largest difference between estimated and real return of every seed, as a share of the real one;
             None asks nothing.
     """
 
     where: Mapping[str, str]
     mean: float | None = None
     every: float | None = None
-    imagined_within: float | None = None
+    estimate_within: float | None = None
 
     def fits(self, row: Mapping[str, Any]) -> bool:
         """Whether a row of ``results.csv`` belongs to the claim."""
@@ -43,15 +43,15 @@ class Claim:
             failed.append("mean")
         if self.every is not None and returns.min() < self.every:
             failed.append("every run")
-        if self.imagined_within is not None and self.imagined_error(rows) > self.imagined_within:
-            failed.append("imagined")
+        if self.estimate_within is not None and self.estimate_error(rows) > self.estimate_within:
+            failed.append("estimate")
         return failed
 
     @staticmethod
-    def imagined_error(rows: Sequence[Mapping[str, Any]]) -> float:
-        """Largest difference between imagined and real return, as a share of the real one; infinite without one."""
+    def estimate_error(rows: Sequence[Mapping[str, Any]]) -> float:
+        """Largest difference between estimated and real return, as a share of the real one; infinite without one."""
         errors = [
-            abs(row["imagined_last"] / row["return_last"] - 1) if row.get("imagined_last") is not None else np.inf
+            abs(row["estimate_last"] / row["return_last"] - 1) if row.get("estimate_last") is not None else np.inf
             for row in rows
         ]
         return float(max(errors))

@@ -124,6 +124,38 @@ def histograms(values: Mapping[str, Any]) -> str:
         return _svg(figure)
 
 
+def against_truth(points: Sequence[tuple[float, float, float, float, float]], many_outside: float) -> str:
+    """Draws estimated against real returns, with the estimates' intervals.
+
+    Args:
+        points: real return, estimate, both ends of its interval, and the share of steps outside the data.
+        many_outside: from which share on a team is drawn open.
+
+    Returns:
+        the SVG.
+    """
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure((WIDTH / 2, WIDTH / 2), layout="constrained")
+        axes = figure.subplots()
+        real, estimate, low, high, outside = np.array(points).T
+        ends = [min(real.min(), estimate.min()), max(real.max(), estimate.max())]
+        axes.axline((ends[0], ends[0]), slope=1, color="#888888", linewidth=0.8)
+        axes.vlines(real, low, high, color=COLOURS[5], linewidth=1)
+        for which, fill, label in (
+            (outside <= many_outside, COLOURS[1], None),
+            (outside > many_outside, "white", f"over {many_outside:.0%} of the steps outside the data"),
+        ):
+            axes.scatter(real[which], estimate[which], s=14, color=COLOURS[1], facecolor=fill, zorder=3, label=label)
+        margin = 0.1 * max(ends[1] - ends[0], 1e-9)
+        axes.set_xlim(ends[0] - margin, ends[1] + margin)
+        axes.set_ylim(ends[0] - 2 * margin, ends[1] + 2 * margin)
+        axes.set_xlabel("real return")
+        axes.set_ylabel("estimate, with 95 % interval")
+        if (outside > many_outside).any():
+            axes.legend(fontsize=7)
+        return _svg(figure)
+
+
 def _panels(results: Results, groups: Sequence[Group], height: float) -> tuple[Figure, list[tuple[Group, Axes]]]:
     """Returns a figure and one titled panel per group, at most three in a row."""
     columns = min(len(groups), 3)

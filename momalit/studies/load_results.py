@@ -130,7 +130,9 @@ def _table(path: Path, optional: bool = False) -> list[Row]:
 
 def _parse_row(path: Path, number: int, row: Mapping[str, str | None]) -> Row:
     parsed: dict[str, Any] = {}
-    for column, value in row.items():
+    for name, value in row.items():
+        # Version 0.3 wrote the return in the world model, not corrected by held-out data, as "imagined".
+        column = name and name.replace("imagined", "estimate")
         if column is None or column in TEXT:
             parsed[str(column)] = value or ""
             continue
@@ -138,7 +140,7 @@ def _parse_row(path: Path, number: int, row: Mapping[str, str | None]) -> Row:
             parsed[column] = float(value) if value else None
         except ValueError:
             required = column in {name for names in REQUIRED.values() for name in names}
-            if required or column.startswith(("return", "normalized", "imagined", "distance")):
+            if required or column.startswith(("return", "normalized", "estimate", "distance")):
                 raise UserError(f"{path}, row {number}: {column}: found {value!r}, expected a number") from None
             parsed[column] = value
     for column in REQUIRED[path.name]:

@@ -12,13 +12,13 @@ from typing import Any
 from momalit.core.errors import UserError
 from momalit.studies.figures import Lines, curves
 from momalit.studies.report_page import Figure, plain_page
-from momalit.studies.tables import REFERENCES, Table, format_number
+from momalit.studies.tables import REFERENCES, Table, drop_empty_columns, format_number
 from momalit.training.run_directory import write_text
 
 PAGE = "report.html"
 # What the figures of training show: title, and the columns of metrics.csv by label.
 PANELS = (
-    ("return", {"in the world model": "eval/imagined", "in the environment": "eval/return"}),
+    ("return", {"estimate": "eval/estimate", "in the environment": "eval/return"}),
     ("reward of an imagined step", {"": "train/reward"}),
     ("uncertainty of imagined steps", {"": "imagined/uncertainty"}),
     ("share of rollouts that stop or end", {"too uncertain": "imagined/stopped", "terminated": "imagined/terminated"}),
@@ -63,8 +63,8 @@ def _facts(results: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[st
     yield (f"{data}{settings} (fingerprint {str(dataset.get('fingerprint'))[:16]}). Trained in {minutes:.1f} minutes.")
     if results.get("return_last") is None:
         yield (
-            "No environment was used: returns are those in the world model, which are too high if the team goes where"
-            " the model is wrong."
+            "No environment was used: returns are estimates from the world model and held-out data. What they say about"
+            " steps outside the data is a guess."
         )
     versions = results.get("versions") or {}
     yield ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -74,15 +74,18 @@ def _results_table(results: Mapping[str, Any]) -> Table:
     rows = []
     for column, label in REFERENCES:
         if isinstance(results.get(column), int | float):
-            rows.append([f"*{label}*", format_number(results[column]), "", ""])
+            rows.append([f"*{label}*", format_number(results[column]), "", "", "", ""])
     for which in ("last", "best"):
-        interval = results.get(f"return_{which}_interval") or results.get(f"imagined_{which}_interval")
-        span = f"{format_number(interval[0])} to {format_number(interval[1])}" if interval else ""
-        cells = [results.get(f"return_{which}"), results.get(f"imagined_{which}")]
-        real, imagined = ("" if value is None else format_number(value) for value in cells)
-        rows.append([f"{which} checkpoint", real, span, imagined])
+        cells = []
+        for figure in ("return", "estimate"):
+            value, interval = results.get(f"{figure}_{which}"), results.get(f"{figure}_{which}_interval")
+            cells.append("" if value is None else format_number(value))
+            cells.append(f"{format_number(interval[0])} to {format_number(interval[1])}" if interval else "")
+        outside = results.get(f"outside_{which}")
+        rows.append([f"{which} checkpoint", *cells, "" if outside is None else f"{outside:.0%}"])
     best = [number for number, row in enumerate(rows) if row[0] == "last checkpoint"]
-    return Table("Return", ["team", "mean", "95 % interval", "in the world model"], rows, best)
+    header = ["team", "real return", "95 % interval", "estimate", "its 95 % interval", "outside the data"]
+    return drop_empty_columns(Table("Return", header, rows, best))
 
 
 def _over_time(check: Mapping[str, Any]) -> Table:

@@ -53,16 +53,16 @@ def group_table(results: Results, group: Group) -> Table:
     """Returns the results of all methods in one group. Columns without any value are left out."""
     methods = results.methods_in(group)
     header = ["method", "mean", "IQM", "95 % interval", "per seed", "best checkpoint"]
-    header += ["imagined − real", "distance", "minutes"]
+    header += ["estimate − real", "distance", "minutes"]
     rows = []
     means = []
     for method in methods:
         last = results.scores(group, method, "return_last")
         means.append(last.mean())
         model_errors = [
-            row["imagined_last"] - row["return_last"]
+            row["estimate_last"] - row["return_last"]
             for row in results.select(group, method)
-            if row.get("imagined_last") is not None
+            if row.get("estimate_last") is not None
         ]
         distance = results.scores(group, method, "distance")
         seconds = results.scores(group, method, "wall_clock_seconds")
@@ -84,7 +84,7 @@ def group_table(results: Results, group: Group) -> Table:
         if len(references := column_values(group_rows, column)):
             rows.append([f"*{label}*", format_number(references.mean()), *[""] * (len(header) - 2)])
     best = [i for i, mean in enumerate(means) if format_number(mean) == format_number(max(means))]
-    return _drop_empty_columns(Table(group_name(group), header, rows, best))
+    return drop_empty_columns(Table(group_name(group), header, rows, best))
 
 
 def pooled_table(results: Results) -> Table | None:
@@ -172,14 +172,14 @@ def claims_table(results: Results) -> Table | None:
         found = [row for row in results.runs if claim.fits(row)]
         returns = column_values(found, "return_last")
         asked = [None if value is None else format_number(value) for value in (claim.mean, claim.every)]
-        within = None if claim.imagined_within is None else f"{claim.imagined_within:.0%}"
+        within = None if claim.estimate_within is None else f"{claim.estimate_within:.0%}"
         measured = ["", "", ""]
         verdict = "not measured"
         if found:
             interval = _format_bootstrap([returns])
-            imagined = f"{claim.imagined_error(found):.0%}" if within else ""
+            estimate = f"{claim.estimate_error(found):.0%}" if within else ""
             mean = f"{format_number(returns.mean())} ({interval})" if interval else format_number(returns.mean())
-            measured = [mean, format_number(returns.min()), imagined]
+            measured = [mean, format_number(returns.min()), estimate]
             failed = claim.failures(found)
             verdict = (
                 f"{'fails: ' + ', '.join(failed) if failed else 'holds'} ({len(found)} seed{'s' * (len(found) > 1)})"
@@ -187,8 +187,8 @@ def claims_table(results: Results) -> Table | None:
         pairs = zip((*asked, within), measured, strict=True)
         name = ", ".join(claim.where[axis] for axis in ORDER if axis in claim.where)
         rows.append([name, *(cell or "" for pair in pairs for cell in pair), verdict])
-    header = ["claim", "mean asked", "mean", "every run asked", "least run", "imagined within", "imagined", "verdict"]
-    return _drop_empty_columns(Table("Claims", header, rows)) if rows else None
+    header = ["claim", "mean asked", "mean", "every run asked", "least run", "estimate within", "estimate", "verdict"]
+    return drop_empty_columns(Table("Claims", header, rows)) if rows else None
 
 
 def all_tables(results: Results) -> Iterator[Table]:
@@ -204,7 +204,8 @@ def all_tables(results: Results) -> Iterator[Table]:
             yield table
 
 
-def _drop_empty_columns(table: Table) -> Table:
+def drop_empty_columns(table: Table) -> Table:
+    """Returns the table without columns in which every row is empty. The first column stays."""
     columns = [i for i in range(len(table.header)) if i == 0 or any(row[i] for row in table.rows)]
     rows = [[row[i] for i in columns] for row in table.rows]
     return Table(table.title, [table.header[i] for i in columns], rows, table.best)

@@ -22,8 +22,8 @@ METRICS = (
     "return_best",
     "return_best_low",
     "return_best_high",
-    "imagined_last",
-    "imagined_best",
+    "estimate_last",
+    "estimate_best",
     "normalized_last",
     "normalized_best",
     "distance",
@@ -57,7 +57,7 @@ def write_results(study: Study, directory: Path) -> int:
         points += [{**labels, **point} for point in curve if point["return"]]
     columns = ["study", *ORDER, "seed"]
     write_table(directory / RUNS, [*columns, *METRICS, *VERSIONS], rows)
-    write_table(directory / CURVES, [*columns[1:], "epoch", "step", "return", "imagined"], points)
+    write_table(directory / CURVES, [*columns[1:], "epoch", "step", "return", "estimate"], points)
     write_text(directory / RECORDS, "".join(json.dumps(record) + "\n" for record in records))
     write_text(directory / STUDY, study.text)
     return len(rows)
@@ -112,5 +112,5 @@ def _curve(path: Path) -> Iterable[dict[str, str]]:
                 "epoch": row["epoch"],
                 "step": row["step"],
                 "return": row.get("eval/return") or "",
-                "imagined": row.get("eval/imagined") or "",
+                "estimate": row.get("eval/estimate") or "",
             }

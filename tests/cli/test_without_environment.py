@@ -39,23 +39,24 @@ def test_a_dataset_that_names_no_environment_trains_and_evaluates_a_team(momalit
     found = results()
     assert found["env"] is None
     assert found["return_last"] is found["return_best"] is found["normalized_last"] is None
-    low, high = found["imagined_last_interval"]
-    assert low <= found["imagined_last"] <= high
+    low, high = found["estimate_last_interval"]
+    assert low <= found["estimate_last"] <= high
     assert found["episodes"] == 0
-    assert "eval/imagined" in columns(Path("run/metrics.csv"))
+    assert "eval/estimate" in columns(Path("run/metrics.csv"))
     assert "eval/return" not in columns(Path("run/metrics.csv"))
     assert {path.name for path in Path("run/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     for command in ("validate", "test"):
         assert momalit(command, "--run_dir", "run", "--ckpt_path", "best").code == 0
         metrics = json.loads(Path(f"run/{command}.json").read_text())["metrics"]
-        assert [name.partition("/")[2] for name in metrics] == ["imagined"]
+        names = ["estimate", "estimate_high", "estimate_low", "outside"]
+        assert sorted(name.partition("/")[2] for name in metrics) == names
     assert momalit("predict", "--run_dir", "run", "--ckpt_path", "best").code == 0
 
 
 def test_a_team_without_a_world_model_has_no_best_checkpoint_there(momalit, nameless):
     arguments = ("--data", "datamodules.OfflineDataModule", "--data.dataset", nameless, "--trainer.max_epochs", "1")
     assert momalit("fit", "--config", "baselines/bc.yaml", "--run_dir", "run", *arguments).code == 0
-    assert results()["return_last"] is results()["imagined_last"] is None
+    assert results()["return_last"] is results()["estimate_last"] is None
     assert [path.name for path in Path("run/checkpoints").iterdir()] == ["last.ckpt"]
 
 
@@ -67,7 +68,7 @@ def test_the_environment_is_not_played_if_it_is_switched_off(momalit, monkeypatc
     assert momalit(*FIT, "--evaluation.environment", "false").code == 0
     assert results()["env"] is not None
     assert results()["return_last"] is None
-    assert results()["imagined_last"] is not None
+    assert results()["estimate_last"] is not None
 
 
 def test_one_configuration_for_any_dataset_derives_its_settings(momalit, nameless, caplog):

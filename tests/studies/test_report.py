@@ -50,7 +50,7 @@ def study(tmp_path: Path) -> Path:
 def test_the_table_of_a_group_by_hand(study):
     table = group_table(read_results(study), ("game", "one", ""))
     assert table.header[:6] == ["method", "mean", "IQM", "95 % interval", "per seed", "best checkpoint"]
-    assert table.header[6:] == ["imagined − real", "distance", "minutes"]
+    assert table.header[6:] == ["estimate − real", "distance", "minutes"]
     assert table.rows[0] == [
         "MOMA-PPO", "9.00", "9.00", "8.00 to 10.00", "8.00, 10.00", "9.50", "+0.50", "1.30", "1.5",
     ]  # fmt: skip
@@ -174,8 +174,8 @@ def test_a_missing_study_gives_an_error(tmp_path, capsys):
 def test_claims_are_checked_by_hand(study):
     (study / "study.yaml").write_text(
         STUDY + "claims:\n"
-        "  - {dataset: one, method: MOMA-PPO, mean: 9, every: 8, imagined_within: 0.125}\n"
-        "  - {dataset: one, method: MOMA-PPO, mean: 9.1, every: 8.1, imagined_within: 0.12}\n"
+        "  - {dataset: one, method: MOMA-PPO, mean: 9, every: 8, estimate_within: 0.125}\n"
+        "  - {dataset: one, method: MOMA-PPO, mean: 9.1, every: 8.1, estimate_within: 0.12}\n"
         "  - {dataset: two, method: BC, mean: 1}\n"
         "  - {dataset: two, method: IQL, every: 1}\n"
     )
@@ -183,5 +183,5 @@ def test_claims_are_checked_by_hand(study):
     assert table.rows[0][:2] == ["one, MOMA-PPO", "9.00"]
     assert table.rows[0][2:] == ["9.00 (8.00 to 10.00)", "8.00", "8.00", "12%", "12%", "holds (2 seeds)"]
     assert [row[-1] for row in table.rows[1:]] == [
-        "fails: mean, every run, imagined (2 seeds)", "holds (1 seed)", "not measured",
+        "fails: mean, every run, estimate (2 seeds)", "holds (1 seed)", "not measured",
     ]  # fmt: skip

@@ -13,8 +13,8 @@ from momalit.studies.run_page import write_run_page
 
 RESULTS = {
     "task": "game", "dataset": "game/one", "method": "MOMAPPO", "seed": 3, "return_random": 0.0, "return_data": 5.0,
-    "return_last": 8.0, "return_last_interval": [7.5, 8.5], "imagined_last": 9.0, "return_best": 8.5,
-    "imagined_best": 9.5, "wall_clock_seconds": 90, "versions": {"momalit": "1.0"},
+    "return_last": 8.0, "return_last_interval": [7.5, 8.5], "estimate_last": 9.0, "return_best": 8.5,
+    "estimate_best": 9.5, "wall_clock_seconds": 90, "versions": {"momalit": "1.0"},
     "model_check": {
         "path": {"error": 0.5, "uncertainty": 0.25, "bias": {"reward": -0.125}},
         "held_out": {"error": 0.4, "uncertainty": 0.2, "bias": {"reward": 0.0}},
@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Path:
     (tmp_path / "results.json").write_text(json.dumps(RESULTS))
     record = {"dataset": {"dataset": "game/one", "env": {"size": 2}, "fingerprint": "abc"}}
     (tmp_path / "run.json").write_text(json.dumps(record))
-    (tmp_path / "metrics.csv").write_text("epoch,step,eval/return,eval/imagined\n0,9,1,2\n1,19,,\n2,29,8,9\n")
+    (tmp_path / "metrics.csv").write_text("epoch,step,eval/return,eval/estimate\n0,9,1,2\n1,19,,\n2,29,8,9\n")
     (tmp_path / "config.yaml").write_text("title: <b>not a tag</b>\n")
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/game_best_8.gif").write_bytes(b"GIF89a")

@@ -72,7 +72,7 @@ def _facts(run: RunDirectory | None, checkpoint: Path, which: str) -> dict[str, 
         results = json.loads((run.path / "results.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return facts
-    names = {f"return_{which}": "mean return", f"imagined_{which}": "mean return in the world model"}
+    names = {f"return_{which}": "mean return", f"estimate_{which}": "return estimated from data"}
     for key, name in {**names, "return_data": "mean return of the dataset"}.items():
         if isinstance(results.get(key), int | float):
             facts[name] = f"{results[key]:.4g}"

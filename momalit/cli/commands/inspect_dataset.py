@@ -6,10 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import rich.table
 from jsonargparse import ArgumentParser
 
-from momalit.cli.console import console
+from momalit.cli.console import console, print_table
 from momalit.cli.error_messages import parse_arguments
 from momalit.core.errors import UserError
 from momalit.training.run_directory import write_text
@@ -36,10 +35,7 @@ def run_inspect(arguments: list[str]) -> None:
     data = OfflineDataModule(options.dataset, env=dict(options.env or {}))
     found = inspect(data.contents)
     for section in found.sections:
-        table = rich.table.Table(*section.header, title=section.title)
-        for row in section.rows:
-            table.add_row(*row)
-        console.print(table)
+        print_table(Table(section.title, section.header, section.rows))
     for sentence in found.verdict:
         console.print(f"- {sentence}", highlight=False, markup=False)
     if options.output is None:

@@ -6,10 +6,9 @@ import logging
 import shutil
 from pathlib import Path
 
-import rich.table
 from jsonargparse import ArgumentParser
 
-from momalit.cli.console import console
+from momalit.cli.console import print_table
 from momalit.cli.error_messages import parse_arguments
 from momalit.core.errors import UserError
 from momalit.training.run_directory import write_text
@@ -69,12 +68,7 @@ def write_report(directory: Path, output: Path, title: str | None = None) -> Non
     except OSError as error:
         raise UserError(f"--output: {output} cannot be written ({error.strerror})") from error
     for content in all_tables(results):
-        table = rich.table.Table(title=content.title)
-        for number, name in enumerate(content.header):
-            table.add_column(name, justify="right" if number else "left")
-        for number, row in enumerate(content.rows):
-            table.add_row(*(cell.strip("*") for cell in row), style="bold" if number in content.best else None)
-        console.print(table)
+        print_table(content)
 
 
 def _parser() -> ArgumentParser:

@@ -1,0 +1,48 @@
+"""The command ``estimate``."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+FIT = ("fit", "--config", "tiny.yaml", "--run_dir", "run")
+BASELINE = ("fit", "--config", "baselines/bc.yaml", "--trainer.max_epochs", "1", "--run_dir", "bc")
+DATA = ("--data", "datamodules.OfflineDataModule", "--data.dataset", "icg/unfavourable", "--data.transitions", "1000")
+
+
+def test_teams_are_estimated_from_data_and_compared_with_reality(momalit, tmp_path: Path) -> None:
+    assert momalit(*FIT).code == 0
+    outcome = momalit("estimate", "run", "--checkpoint", "both", "--episodes", "8", "--real", "4", "--output", "out")
+    assert outcome.code == 0, outcome.stderr
+    assert "Estimated returns" in outcome.stderr
+    with (tmp_path / "out/estimates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["checkpoint"] for row in rows] == ["last", "best"]
+    assert all(float(row["low"]) <= float(row["estimate"]) <= float(row["high"]) for row in rows)
+    assert all(0 <= float(row["outside"]) <= 1 and 0 <= float(row["real"]) <= 10 for row in rows)
+    # A baseline's team is judged in another run's world model.
+    assert momalit(*BASELINE, *DATA).code == 0
+    model = "run/world_model/checkpoints/best.ckpt"
+    outcome = momalit("estimate", "bc", "--world_model", model, "--episodes", "8")
+    assert outcome.code == 0, outcome.stderr
+    outcome = momalit("estimate", "bc")
+    assert outcome.code == 2
+    assert "BCModule has no world model, expected --world_model FILE" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing",), "estimate: found no nothing/checkpoints/last.ckpt, expected a run's directory or a checkpoint"),
+        (("tiny.yaml",), "estimate: tiny.yaml is in no run's directory, expected one, which names the dataset"),
+        (("run", "--checkpoint", "first"), "--checkpoint: found 'first', expected last, best or both"),
+        (("run", "--episodes", "0"), "--episodes: found 0, expected at least 1"),
+        (("run", "--real", "-1"), "--real: found -1, expected at least 0"),
+    ],
+)
+def test_mistakes_are_named(arguments, message: str, momalit) -> None:
+    outcome = momalit("estimate", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.stderr
