@@ -21,6 +21,7 @@ from momalit.policies.estimate import ReturnEstimate
 from momalit.policies.model_check import errors_on_path, over_time
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.team_policy import TeamPolicyModule
+from momalit.studies.estimates import MANY_OUTSIDE
 from momalit.studies.run_page import write_run_page
 from momalit.studies.statistics import bootstrap_interval
 from momalit.studies.tables import REFERENCES, format_number
@@ -194,13 +195,10 @@ def results_table(results: dict[str, Any]) -> Table:
     mode = "deterministic" if results["deterministic"] else "sampled"
     caption = f"{results['episodes']} episodes on test seeds, {mode}; 95 % intervals"
     if not results["episodes"]:
-        caption = (
-            "no real episodes: data.env.name adds them (and evaluation.environment false omits them). Estimates come"
-            " from the world model and held-out data"
-        )
-    table = Table(title=title, caption=caption)
+        caption = "no real episodes: data.env.name adds them (and evaluation.environment false omits them)"
+    table = Table(title=title, caption="\n".join([caption, *_estimate_in_words(results)]))
     table.add_column("team")
-    for column in ("return", "interval", "normalised", "estimate", "interval", "outside the data"):
+    for column in ("return", "interval", "normalised", "estimate"):
         table.add_column(column, justify="right")
     for key, name in REFERENCES:
         value = results[key]
@@ -208,15 +206,26 @@ def results_table(results: dict[str, Any]) -> Table:
             table.add_row(name, _text(value), "", _text(score(value)))
     table.add_section()
     for which in ("last", "best"):
-        value, outside = results[f"return_{which}"], results[f"outside_{which}"]
-        spans = [results[f"{figure}_{which}_interval"] for figure in ("return", "estimate")]
-        real, estimated = ("" if span is None else f"{_text(span[0])} to {_text(span[1])}" for span in spans)
-        table.add_row(
-            f"{which} checkpoint",
-            *(_text(value), real, _text(None if value is None else score(value))),
-            *(_text(results[f"estimate_{which}"]), estimated, "" if outside is None else f"{outside:.0%}"),
-        )
+        value, estimate = results[f"return_{which}"], results[f"estimate_{which}"]
+        interval = results[f"return_{which}_interval"] or results[f"estimate_{which}_interval"]
+        if interval is not None:
+            cells = (_text(value), _span(interval), _text(None if value is None else score(value)), _text(estimate))
+            table.add_row(f"{which} checkpoint", *cells)
     return table
+
+
+def _estimate_in_words(results: dict[str, Any]) -> list[str]:
+    """What data alone say about the last checkpoint; empty without an estimate."""
+    estimate, interval, outside = (
+        results[name] for name in ("estimate_last", "estimate_last_interval", "outside_last")
+    )
+    if estimate is None:
+        return []
+    line = f"estimated from data alone, last checkpoint: {_text(estimate)} ({_span(interval)})"
+    if outside is None:
+        return [line]
+    line += f"; {100 * outside:.0f} % of its steps are outside the data"
+    return [line + (", where this is a guess" if outside > MANY_OUTSIDE else "")]
 
 
 def model_check_table(check: dict[str, Any]) -> Table:
@@ -238,6 +247,10 @@ def model_check_table(check: dict[str, Any]) -> Table:
         running = (f"{part['real_running']:.0%}", f"{part['imagined_running']:.0%}")
         table.add_row(f"{part['from']} to {part['to']}", *cells, *running)
     return table
+
+
+def _span(interval: list[float]) -> str:
+    return f"{_text(interval[0])} to {_text(interval[1])}"
 
 
 def _text(value: float | None) -> str:

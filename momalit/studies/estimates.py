@@ -74,8 +74,8 @@ def remarks(teams: Sequence[Judged]) -> list[str]:
     guesses = [team for team in teams if (team.outside or 0) > MANY_OUTSIDE]
     if guesses:
         found.append(
-            f"{len(guesses)} of {len(teams)} teams are outside the data in more than {MANY_OUTSIDE:.0%} of their steps;"
-            " what the model says there is a guess, and the interval does not cover it"
+            f"{len(guesses)} of {len(teams)} teams are outside the data in more than {100 * MANY_OUTSIDE:.0f} % of their"
+            " steps; what the model says there is a guess, and the interval does not cover it"
         )
     known = [team for team in teams if team.real is not None]
     if len(known) < 3:
@@ -93,7 +93,7 @@ def remarks(teams: Sequence[Judged]) -> list[str]:
         close = sum(loss <= CLOSE for loss in compared)
         found.append(
             f"in {close} of {len(compared)} runs with several checkpoints, the one with the highest estimate is within"
-            f" {CLOSE:.0%} of the best one; at worst {max(compared):.0%} less"
+            f" {100 * CLOSE:.0f} % of the best one; at worst {100 * max(compared):.0f} % less"
         )
     return found
 

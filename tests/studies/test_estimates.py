@@ -14,7 +14,7 @@ def team(run, estimate, real=None, outside=0.0, half=1.0, fitted_q=None):
 def test_without_real_returns_only_guesses_are_remarked_on():
     assert remarks([team("a", 1.0), team("b", 2.0)]) == []
     (sentence,) = remarks([team("a", 1.0, outside=0.3), team("b", 2.0)])
-    assert sentence.startswith("1 of 2 teams are outside the data in more than 10% of their steps")
+    assert sentence.startswith("1 of 2 teams are outside the data in more than 10 % of their steps")
     table = estimates_table([team("a", 1.0)])
     assert list(table.header) == ["team", "estimate", "95 % interval", "outside the data"]
 
@@ -31,8 +31,8 @@ def test_estimates_are_compared_with_real_returns():
     assert rank == "rank correlation with the real return: 0.80"
     assert fitted == "rank correlation of fitted-Q evaluation: -0.20"
     assert chosen == (
-        "in 1 of 2 runs with several checkpoints, the one with the highest estimate is within 5% of the best one;"
-        " at worst 14% less"
+        "in 1 of 2 runs with several checkpoints, the one with the highest estimate is within 5 % of the best one;"
+        " at worst 14 % less"
     )
 
 
