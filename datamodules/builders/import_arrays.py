@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from datamodules.builders.collect import versions
-from datamodules.names import datasets_root, import_id
+from datamodules.builders.imported import Built, import_once
 from datamodules.readers.action_columns import action_part, joint_action
 from datamodules.readers.npy_arrays import AgentArrays, read_agent_arrays
-from datamodules.readers.sources import file_digest
-from datamodules.readers.team_dataset import contents_hash
-from datamodules.writer import write_dataset
 from momalit.core.errors import UserError
 from momalit.core.team import STATE, AgentSpec, TeamSpec
 from momalit.core.trajectories import Trajectories
@@ -27,7 +23,9 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-5  # allowed difference of x between a next observation and the next row, relative to 1 + |x|
 
 
-def import_arrays(source: str | Path, episode_length: int | None = None, output: str | Path | None = None) -> Path:
+def import_arrays(
+    source: str | Path, episode_length: int | None = None, output: str | Path | None = None, reward: str = "mean"
+) -> Path:
     """Imports a folder of NPY files or an NPZ file, unless it exists already.
 
     An episode ends at a done flag, where the next observation differs from the next row, after ``episode_length``
@@ -38,6 +36,7 @@ def import_arrays(source: str | Path, episode_length: int | None = None, output:
         source: the folder or file.
         episode_length: steps after which every episode ended, for data whose flags do not say so; None for no limit.
         output: new directory for the dataset; None for its default location under ``$MOMALIT_HOME``.
+        reward: the team's reward: ``mean`` or ``sum`` of the agents', or the name of one of them.
 
     Returns:
         the dataset's directory.
@@ -46,34 +45,19 @@ def import_arrays(source: str | Path, episode_length: int | None = None, output:
         UserError: the arrays are invalid, or ``output`` exists.
     """
     path = Path(source).expanduser()
-    if output is not None and Path(output).expanduser().exists():
-        raise UserError(f"output: {output} exists, expected a new directory")
     if episode_length is not None and episode_length < 1:
         raise UserError(f"--episode_length: found {episode_length}, expected at least 1")
-    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
-    digests = {file.name: file_digest(file) for file in files}
-    key = hashlib.sha256(json.dumps([digests, episode_length], sort_keys=True).encode()).hexdigest()
-    name = import_id(path.stem, path.stem, {}, key)
-    target = Path(output).expanduser() if output is not None else datasets_root() / name
-    if target.exists():
-        logger.info("%s is already at %s", source, target)
-        return target
-    arrays = read_agent_arrays(path)
-    spec, trajectories = as_dataset(path, arrays, episode_length)
-    provenance = {
-        "dataset": path.name,
-        "source": digests,
-        "episode_length": episode_length,
-        "transitions": len(trajectories),
-        "versions": versions(),
-        "sha256": contents_hash(spec, trajectories),
-    }
-    write_dataset(target, name, spec, trajectories, provenance)
-    logger.info(
-        "%s: %d transitions in %d episodes of %d agents, %d of which terminated",
-        path, len(trajectories), len(trajectories.lengths), spec.n_agents, int(trajectories.terminated.sum()),
-    )  # fmt: skip
-    return target
+
+    def build() -> Built:
+        return *as_dataset(path, read_agent_arrays(path, reward), episode_length), {}
+
+    settings = {"episode_length": episode_length, "reward": reward}
+    return import_once(path, output, path.stem, settings, build, lambda *found: _summary(path, *found))
+
+
+def _summary(path: Path, spec: TeamSpec, trajectories: Trajectories, _: Mapping[str, Any]) -> str:
+    sizes = f"{len(trajectories)} transitions in {len(trajectories.lengths)} episodes of {spec.n_agents} agents"
+    return f"{path}: {sizes}, {int(trajectories.terminated.sum())} of which terminated"
 
 
 def as_dataset(path: Path, arrays: AgentArrays, episode_length: int | None) -> tuple[TeamSpec, Trajectories]:

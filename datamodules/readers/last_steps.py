@@ -30,11 +30,15 @@ class Cut:
     added: np.ndarray
     left_out: int
 
-    def states(self, values: np.ndarray) -> np.ndarray:
-        """Selects the states ``(N + E, ...)`` from the values of all rows ``(R, ...)``."""
+    def states(self, values: np.ndarray, masks: int = 0) -> np.ndarray:
+        """Selects the states ``(N + E, columns)`` from the values of all rows ``(R, columns)``.
+
+        The last ``masks`` columns are not extrapolated but repeated.
+        """
         states = values[self.rows]
         last = self.rows[self.added]
-        states[self.added] = 2 * values[last] - values[last - 1]
+        columns = values.shape[1] - masks
+        states[self.added, :columns] = (2 * values[last] - values[last - 1])[:, :columns]
         return np.asarray(states)
 
     def last(self) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.readers.hdf5_file import require_memory
+from datamodules.readers.steps import filled_columns, team_reward
 from momalit.core.errors import UserError
 
 KEYS = ("obs", "acs", "rews", "next_obs", "dones")
@@ -30,7 +31,7 @@ class AgentArrays:
         observations: ``(N, O_i)`` per agent, and ``(N, S)`` of ``"state"`` if there is one.
         next_observations: the same after the step.
         actions: ``(N, U_i)`` per agent.
-        reward: ``(N,)``, the mean over agents.
+        reward: the team's ``(N,)``.
         done: ``(N,)`` bool, whether any agent's flag is set.
     """
 
@@ -46,36 +47,56 @@ def has_agent_arrays(path: Path) -> bool:
     return path.suffix.lower() == ".npz" or (path / "obs_0.npy").is_file()
 
 
-def read_agent_arrays(path: Path) -> AgentArrays:
+def read_agent_arrays(path: Path, reward: str = "mean") -> AgentArrays:
     """Reads all agents' arrays.
+
+    Args:
+        path: the folder or archive.
+        reward: the team's reward: ``mean`` or ``sum`` of the agents', or the name of one of them.
 
     Raises:
         UserError: an array is missing, has another number of rows, is not numeric, or has a value that is not finite.
     """
     with closing(_Arrays(path)) as arrays:
-        return _agent_arrays(path, arrays)
+        return _agent_arrays(path, arrays, reward)
 
 
-def _agent_arrays(path: Path, arrays: _Arrays) -> AgentArrays:
+def _agent_arrays(path: Path, arrays: _Arrays, reward: str) -> AgentArrays:
     numbers = sorted(int(match[1]) for name in arrays.names if (match := re.fullmatch(r"obs_(\d+)", name)))
     if not numbers or numbers != list(range(len(numbers))):
         raise UserError(f"{path}: found {', '.join(arrays.names[:8]) or 'nothing'}, expected obs_0, obs_1, ...")
     agents = {f"agent_{i}": {key: arrays.read(f"{key}_{i}") for key in KEYS} for i in numbers}
     observations = {name: own["obs"] for name, own in agents.items()}
     next_observations = {name: own["next_obs"] for name, own in agents.items()}
+    keys = {f"agent_{i}": (f"obs_{i}", f"next_obs_{i}") for i in numbers}
     if "states_0" in arrays.names:
         observations["state"], next_observations["state"] = arrays.read("states_0"), arrays.read("next_states_0")
+        keys["state"] = ("states_0", "next_states_0")
     for name, array in observations.items():
-        if array.shape != next_observations[name].shape:
-            widths = f"{array.shape[1]} observation columns and {next_observations[name].shape[1]} next ones"
+        after = next_observations[name]
+        if array.shape != after.shape:
+            widths = f"{array.shape[1]} observation columns and {after.shape[1]} next ones"
             raise UserError(f"{path}: {name} has {widths}, expected as many")
+        filled = filled_columns(path, f"observations of {name}", np.concatenate([array, after]))
+        observations[name], next_observations[name] = array[:, filled], after[:, filled]
+        for key, values in zip(keys[name], (observations[name], next_observations[name]), strict=True):
+            _require_finite(path, key, values)
+    for i in numbers:
+        for key in ("acs", "rews", "dones"):
+            _require_finite(path, f"{key}_{i}", agents[f"agent_{i}"][key])
     return AgentArrays(
         observations,
         next_observations,
         {name: own["acs"] for name, own in agents.items()},
-        np.concatenate([own["rews"] for own in agents.values()], 1).mean(1),
+        team_reward(path, np.concatenate([own["rews"] for own in agents.values()], 1), list(agents), reward),
         np.asarray(np.concatenate([own["dones"] != 0 for own in agents.values()], 1).any(1)),
     )
+
+
+def _require_finite(path: Path, name: str, array: np.ndarray) -> None:
+    wrong = np.flatnonzero(~np.isfinite(array).all(1))
+    if len(wrong):
+        raise UserError(f"{path}: {name} has a value that is not finite in row {wrong[0]} ({len(wrong)} such rows)")
 
 
 class _Arrays:
@@ -116,13 +137,7 @@ class _Arrays:
         rows = self._rows = len(found) if self._rows is None else self._rows
         if len(found) != rows:
             raise UserError(f"{self.path}: {name} has {len(found)} rows, expected {rows} as obs_0 has")
-        array = found.reshape(rows, -1).astype(np.float64)
-        wrong = np.flatnonzero(~np.isfinite(array).all(1))
-        if len(wrong):
-            raise UserError(
-                f"{self.path}: {name} has a value that is not finite in row {wrong[0]} ({len(wrong)} such rows)"
-            )
-        return array
+        return np.asarray(found.reshape(rows, -1).astype(np.float64))
 
     def _open(self, file: Path) -> np.ndarray:
         if not file.is_file():

@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from datamodules.readers.steps import Steps, filled_columns
 from datamodules.readers.table_file import TableColumns, read_columns
 from datamodules.readers.table_layout import TableLayout
 from momalit.core.errors import UserError
 from momalit.core.team import STATE
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The rows of a table as R steps of a team of A agents, episode by episode.
-
-    Args:
-        episode: ``(R,)``, ascending.
-        observations: ``(R, columns)`` per agent, and per ``"state"`` if the layout has one.
-        actions: ``(R, components)`` per agent; NaN where a row has no action.
-        reward: ``(R,)``, the mean over agents.
-        terminated: ``(R,)`` bool.
-        truncated: ``(R,)`` bool.
-        columns: names of the table's columns in each of ``observations``.
-    """
-
-    episode: np.ndarray
-    observations: dict[str, np.ndarray]
-    actions: dict[str, np.ndarray]
-    reward: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    columns: dict[str, list[str]]
 
 
 def team_steps(path: Path, layout: TableLayout) -> Steps:
@@ -77,8 +54,8 @@ def team_steps(path: Path, layout: TableLayout) -> Steps:
     own = layout.agents or dict.fromkeys(names, layout.shared)
     named = {name: columns.observations for name, columns in own.items() if columns is not None}
     named |= {STATE: layout.state} if layout.state else {}
-    filled = {name: _filled(path, f"observations of {name}", array) for name, array in observations.items()}
-    used = {name: _filled(path, f"actions of {name}", array) for name, array in actions.items()}
+    filled = {name: filled_columns(path, f"observations of {name}", array) for name, array in observations.items()}
+    used = {name: filled_columns(path, f"actions of {name}", array) for name, array in actions.items()}
     return Steps(
         episode,
         {name: array[:, filled[name]] for name, array in observations.items()},
@@ -132,13 +109,3 @@ def _require_complete_teams(path: Path, layout: TableLayout, table: TableColumns
                 " that leave before the others are not supported"
             )
         raise UserError(f"{path}: {where} has {count} rows, expected one of each of {len(names)} agents")
-
-
-def _filled(path: Path, what: str, array: np.ndarray) -> np.ndarray:
-    """Which columns are not empty throughout, ``(columns,)`` bool."""
-    empty = np.isnan(array).all(0)
-    if empty.all():
-        raise UserError(f"{path}: all columns of the {what} are empty, expected numbers")
-    if empty.any():
-        logger.info("%s: %d columns of the %s are empty throughout and left out", path, int(empty.sum()), what)
-    return ~empty

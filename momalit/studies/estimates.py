@@ -74,8 +74,8 @@ def remarks(teams: Sequence[Judged]) -> list[str]:
     guesses = [team for team in teams if (team.outside or 0) > MANY_OUTSIDE]
     if guesses:
         found.append(
-            f"{len(guesses)} of {len(teams)} teams are outside the data in more than {100 * MANY_OUTSIDE:.0f} % of their"
-            " steps; what the model says there is a guess, and the interval does not cover it"
+            f"{len(guesses)} of {len(teams)} teams are outside the data in more than {100 * MANY_OUTSIDE:.0f} % of"
+            " their steps; what the model says there is a guess, and the interval does not cover it"
         )
     known = [team for team in teams if team.real is not None]
     if len(known) < 3:

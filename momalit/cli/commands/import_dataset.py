@@ -28,13 +28,18 @@ def run_import(arguments: list[str]) -> None:
     options = parse_arguments(_parser(), _expand_env_name(arguments))
     from datamodules.readers.npy_arrays import has_agent_arrays
     from datamodules.readers.table_file import is_table
+    from datamodules.readers.team_arrays import has_agents_in_one_array
 
     if is_table(options.source):
         path = _import_table(options)
     elif has_agent_arrays(Path(options.source).expanduser()):
         from datamodules.builders.import_arrays import import_arrays
 
-        path = import_arrays(options.source, options.episode_length, options.output)
+        path = import_arrays(options.source, options.episode_length, options.output, options.reward)
+    elif has_agents_in_one_array(Path(options.source).expanduser()):
+        from datamodules.builders.import_team_arrays import import_team_arrays
+
+        path = import_team_arrays(options.source, options.reward, options.output)
     elif options.layout is not None:
         raise UserError(f"--layout: found it with {options.source}, expected a table: .csv, .tsv, .csv.gz or .parquet")
     elif "name" not in (options.env or {}):
@@ -93,6 +98,11 @@ dones_0, obs_1, ...):
 
   python main.py import simple_spread/medium/seed_0_data --episode_length 25 --output data/spread
 
+One array for all agents, as in OMIGA's HDF5 files (o, s, a, r, d) and OG-MARL's vaults (pip install momalit[vaults]):
+
+  python main.py import 6x1-HalfCheetah-v2.hdf5 --output data/cheetah
+  python main.py import vaults/smac_v1/3m.vlt/Good --output data/3m
+
 A single-agent dataset (D4RL's or Minari's HDF5) needs a task whose agents share the robot's actuators:
 
   python main.py import ant_medium-v2.hdf5 --env ant --env.observability partial --output data/ant"""
@@ -113,7 +123,8 @@ def _parser() -> ArgumentParser:
         "source",
         type=str,
         metavar="SOURCE",
-        help="a table; a folder of NPY files or an NPZ file; an HDF5 file in D4RL's format, the directory of a Minari"
+        help="a table; a folder of NPY files or an NPZ file; an HDF5 file of OMIGA; a vault of OG-MARL; an HDF5 file in"
+        " D4RL's format, the directory of a Minari"
         " dataset, or the name of a Minari dataset, e.g. mujoco/ant/medium-v0",
     )
     parser.add_argument(
@@ -130,6 +141,13 @@ def _parser() -> ArgumentParser:
         default=None,
         metavar="N",
         help="steps of every episode, for arrays per agent whose flags do not say where episodes end",
+    )
+    parser.add_argument(
+        "--reward",
+        type=str,
+        default="mean",
+        metavar="HOW",
+        help="the team's reward where each agent has one: mean, sum, or an agent's name",
     )
     parser.add_argument(
         "--env",
