@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,14 @@ def run_estimate(arguments: list[str]) -> None:
     configure_cpu()
     checkpoints = [path for source in options.sources for path in _checkpoints(Path(source), options.checkpoint)]
     judges: dict[Path, ReturnEstimator] = {}
+    data: dict[str, Any] = {}  # the runs of a study share their dataset
     judged = []
     for number, path in enumerate(checkpoints, 1):
         run = RunDirectory.around(path)
         if run is None:
             raise UserError(f"estimate: {path} is in no run's directory, expected one, which names the dataset")
         if run.path not in judges:
-            judges[run.path] = _judge(run, options.world_model or path, options.episodes)
+            judges = {run.path: _judge(run, options.world_model or path, options.episodes, data)}
         team = _judge_team(judges[run.path], run, path, options)
         judged.append(team)
         logger.info(
@@ -76,15 +78,16 @@ def _checkpoints(source: Path, which: str) -> list[Path]:
     return paths
 
 
-def _judge(run: RunDirectory, world_model: str | Path, episodes: int) -> ReturnEstimator:
-    """The estimator of a run: its data, and the world model in a checkpoint."""
+def _judge(run: RunDirectory, world_model: str | Path, episodes: int, known: dict[str, Any]) -> ReturnEstimator:
+    """The estimator of a run: its data, which are added to the known ones, and the world model in a checkpoint."""
     from datamodules import OfflineDataModule
 
     if not run.config.is_file():
         raise UserError(f"estimate: found no {run.config}, expected the configuration of a run")
     require_own(run.config)
     settings: dict[str, Any] = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    data = OfflineDataModule(**settings["data"]["init_args"])
+    key = json.dumps(settings["data"], sort_keys=True)
+    data = known[key] = known.get(key) or OfflineDataModule(**settings["data"]["init_args"])
     model, sample_predictions = load_world_model(world_model, data.spec)
     held_out = data.test if len(data.test) else data.validation
     return ReturnEstimator(model, held_out, data.train, data.spec.horizon, episodes, sample_predictions)
