@@ -110,7 +110,7 @@ def _columns(data: Dataset, verdict: list[str]) -> Section:
         rows.append((label, *numbers, who, note))
     if constant.any():
         verdict.append(f"{int(constant.sum())} of {len(constant)} state columns are constant and carry no information.")
-    if hidden := len(spec.sources) - len(seen):
+    if hidden := sum(not constant[i] for i in range(len(constant)) if i not in seen):
         verdict.append(
             f"{hidden} of {len(spec.sources)} state columns are observed by no agent; only the world model uses them."
         )
@@ -143,12 +143,17 @@ def _actions(data: Dataset, verdict: list[str]) -> Section:
         at_bound = ((action <= low + 1e-6) | (action >= high - 1e-6)).mean()
         used = (action.max(0) - action.min(0)) / (high - low)
         explained = _explained(state[:, list(agent.observes)], action)
+        least, most = f"{used.min():.0%}", f"{used.max():.0%}"
+        used_share = least if least == most else f"{least} to {most}"
+        if (used == 0).any():
+            never = ", ".join(map(str, np.flatnonzero(used == 0)))
+            verdict.append(f"{agent.name} never varies the action component {never}: what it does cannot be learnt.")
         rows.append(
             (
                 agent.name,
                 _bounds(agent),
                 f"{at_bound:.0%}",
-                f"{used.min():.0%} of the range, {explained:.0%} linear in its observation",
+                f"{used_share} of the range, {explained:.0%} linear in its observation",
             )
         )
         if explained > DETERMINISTIC:
