@@ -23,6 +23,7 @@ from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.envs import make_env, team_spec
 from momalit.envs.factory import non_default_settings
+from momalit.envs.spaces import choices_of
 from momalit.training.run_directory import versions_of
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,8 @@ def _play(
     """Plays the episodes of a dataset; also returns the team and what generated them."""
     instance = make_env(task, **settings)
     spec = team_spec(instance, task, settings)
+    found = {agent: choices_of(agent, instance.action_space(agent)) for agent in spec.names}
+    choices = {agent: own for agent, own in found.items() if own is not None}
     instance.close()
     if snapshots := select_snapshots(task, kind):
         trajectories = run_mixture(spec, snapshots, transitions, seed, f"{task}/{kind}")
@@ -115,7 +118,7 @@ def _play(
     behaviour = (
         make_behaviour(task, kind)(spec, -(-transitions // spec.horizon), rng)
         if recorded is None
-        else RecordedPolicy(spec, *recorded)
+        else RecordedPolicy(spec, *recorded, choices)
     )
     return spec, run_behaviour(spec, behaviour, transitions, rng, label=f"{task}/{kind}"), behaviour.settings()
 

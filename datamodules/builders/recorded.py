@@ -11,6 +11,7 @@ import numpy as np
 
 from momalit.core.errors import UserError
 from momalit.core.team import AgentSpec, TeamSpec
+from momalit.envs.spaces import Choices
 
 Policy = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
 
@@ -24,10 +25,12 @@ class RecordedPolicy:
             discrete actions and ``(U,)`` for continuous ones; or a class of such callables, of which each episode
             gets an object of its own, with a memory for instance.
         name: name of the policy, for messages and the dataset's provenance.
+        choices: the discrete actions of each agent in the environment. A policy may return them as the environment
+            takes them, or their numbers.
     """
 
-    def __init__(self, spec: TeamSpec, policy: Policy | type, name: str) -> None:
-        self._spec, self._policy, self._name = spec, policy, name
+    def __init__(self, spec: TeamSpec, policy: Policy | type, name: str, choices: Mapping[str, Choices]) -> None:
+        self._spec, self._policy, self._name, self._choices = spec, policy, name, choices
         self._of_episode: dict[int, Policy] = {}
 
     def settings(self) -> dict[str, Any]:
@@ -62,6 +65,9 @@ class RecordedPolicy:
         action = np.asarray(given, np.float64).reshape(-1)
         found = f"policy {self._name}: found the action {given!r} of {agent.name}"
         if self._spec.discrete:
+            choices = self._choices[agent.name]
+            if not choices.single and action.size == len(choices.sizes):
+                action = choices.number(action[None])
             if action.size != 1 or action[0] not in range(agent.action_size):
                 raise UserError(f"{found}, expected 0..{agent.action_size - 1}")
             return np.eye(agent.action_size, dtype=np.float32)[int(action[0])]

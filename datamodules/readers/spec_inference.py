@@ -17,7 +17,7 @@ from datamodules.readers.hdf5_episodes import Episodes
 from momalit.core.errors import UserError
 from momalit.core.team import STATE, AgentSpec, TeamSpec
 from momalit.envs.factory import make_env
-from momalit.envs.spaces import MASK, OBSERVATION, action_layout, all_discrete, observation_widths
+from momalit.envs.spaces import MASK, OBSERVATION, Choices, action_layout, all_discrete, choices_of, observation_widths
 from momalit.envs.spec_from_env import declared_horizon, index_map, team_spec
 
 
@@ -71,10 +71,12 @@ def state_columns(spec: TeamSpec, rows: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.stack([rows[key][:, column] for key, column in spec.sources], axis=1)
 
 
-def action_starts(spec: TeamSpec, metadata: Mapping[str, Any] | None) -> dict[str, int]:
-    """Number that encodes the first discrete action of each agent in the dataset."""
+def recorded_choices(spec: TeamSpec, metadata: Mapping[str, Any] | None) -> dict[str, Choices]:
+    """How the dataset writes each agent's discrete actions."""
     found = _action_spaces(spec.names, metadata or {})
-    return {agent: int(getattr(space, "start", 0)) for agent, space in found.items()}
+    choices = {agent: None if space is None else choices_of(agent, space) for agent, space in found.items()}
+    sizes = {agent.name: agent.action_size for agent in spec.agents}
+    return {agent: own or Choices((sizes[agent],), (0,), True) for agent, own in choices.items()}
 
 
 def with_env(spec: TeamSpec, env: Mapping[str, Any], path: Path) -> TeamSpec:

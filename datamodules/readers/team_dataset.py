@@ -16,7 +16,7 @@ import torch
 
 from datamodules.readers.hdf5_episodes import Episodes
 from datamodules.readers.hdf5_file import open_hdf5, require_memory
-from datamodules.readers.spec_inference import action_starts, inferred_spec, state_columns, with_env
+from datamodules.readers.spec_inference import inferred_spec, recorded_choices, state_columns, with_env
 from datamodules.writer import DATA_FILE, METADATA_FILE, MOMALIT_KEY
 from momalit.core.errors import UserError
 from momalit.core.team import STATE, TeamSpec
@@ -165,20 +165,20 @@ def _metadata(path: Path) -> dict[str, Any]:
 
 def _actions(episodes: Episodes, spec: TeamSpec, metadata: dict[str, Any] | None) -> np.ndarray:
     """Reads the joint actions ``(N, A, U)``, padded with zeros."""
-    starts = action_starts(spec, metadata)
+    recorded = recorded_choices(spec, metadata) if spec.discrete else {}
     shape = (episodes.n_steps, spec.n_agents, spec.action_size)
     require_memory(episodes.path, "actions", 4 * math.prod(shape))
     joint = np.zeros(shape, np.float32)
     for i, agent in enumerate(spec.agents):
         key = f"actions/{agent.name}"
         if spec.discrete:
-            choice = episodes.read(key, width=1, dtype=None)[:, 0]
-            index = choice.astype(np.int64) - starts[agent.name]
-            invalid = (index != choice - starts[agent.name]) | (index < 0) | (index >= agent.action_size)
-            episodes.raise_if_any(
-                key, invalid, choice, f"an integer from {starts[agent.name]} to"
-                f" {starts[agent.name] + agent.action_size - 1}",
-            )  # fmt: skip
+            choices = recorded[agent.name]
+            values = episodes.read(key, width=len(choices.sizes), dtype=None)
+            index = choices.number(values)
+            ends = [(first, first + size - 1) for first, size in zip(choices.start, choices.sizes, strict=True)]
+            allowed = "an integer" if choices.single else "integers"
+            allowed += f" from {' and '.join(f'{first} to {last}' for first, last in dict.fromkeys(ends))}"
+            episodes.raise_if_any(key, index < 0, values, allowed)
             joint[np.arange(len(index)), i, index] = 1.0
         else:
             values = episodes.read(key, width=agent.action_size, out=joint[:, i, : agent.action_size])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from gymnasium import spaces
 
 from momalit.core.errors import UserError
 
+MOST_CHOICES = 4096  # combinations of an agent's discrete actions
 OBSERVATION, MASK = "observation", "action_mask"  # PettingZoo's keys for observations with action masks
 
 
@@ -40,16 +43,74 @@ def flatten_observation(space: spaces.Space[Any], value: Any) -> np.ndarray:
     return _to_columns(value) if isinstance(space, spaces.Box) else _to_columns(spaces.flatten(space, value))
 
 
+@dataclass(frozen=True)
+class Choices:
+    """An agent's discrete actions, numbered from 0. Choices made at the same time count as one: each combination.
+
+    Args:
+        sizes: number of options of each choice.
+        start: the environment's number of the first option of each choice.
+        single: whether an action is a number instead of an array.
+    """
+
+    sizes: tuple[int, ...]
+    start: tuple[int, ...]
+    single: bool
+
+    @property
+    def count(self) -> int:
+        """Number of combinations."""
+        return math.prod(self.sizes)
+
+    def number(self, values: np.ndarray) -> np.ndarray:
+        """Numbers ``(N,)`` of the environment's actions ``(N, choices)``; -1 for what is none."""
+        options = np.asarray(values, np.float64).reshape(len(values), -1) - self.start
+        valid = (options == np.round(options)) & (options >= 0) & (options < self.sizes)
+        whole = np.where(valid, options, 0).astype(np.int64)
+        return np.where(valid.all(1), np.ravel_multi_index(tuple(whole.T), self.sizes), -1)
+
+    def action(self, number: int) -> Any:
+        """The environment's action with a number."""
+        if self.single:
+            return number + self.start[0]
+        return np.array(np.unravel_index(number, self.sizes), np.int64) + self.start
+
+
+def choices_of(agent: str, space: spaces.Space[Any]) -> Choices | None:
+    """Returns the choices of a discrete action space; None for another kind.
+
+    Raises:
+        UserError: there are too many combinations for a network to have an output for each.
+    """
+    if isinstance(space, spaces.Discrete):
+        return Choices((int(space.n),), (int(space.start),), True)
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes, start = np.ravel(space.nvec), np.ravel(getattr(space, "start", 0) + np.zeros_like(space.nvec))
+        choices = Choices(tuple(map(int, sizes)), tuple(map(int, start)), False)
+    elif isinstance(space, spaces.MultiBinary):
+        n = int(np.prod(space.n))
+        choices = Choices((2,) * n, (0,) * n, False)
+    else:
+        return None
+    if choices.count > MOST_CHOICES:
+        raise UserError(
+            f"agent {agent}: its action space {space} has {choices.count} combinations, expected at most {MOST_CHOICES}"
+        )
+    return choices
+
+
 def action_layout(agent: str, space: spaces.Space[Any]) -> tuple[bool, int, tuple[float, ...], tuple[float, ...]]:
     """Returns whether an agent's actions are discrete, their number of components, and their bounds.
 
     Raises:
-        UserError: the space is neither Discrete nor a Box with finite bounds.
+        UserError: the space is neither discrete nor a Box with finite bounds.
     """
-    if isinstance(space, spaces.Discrete):
-        return True, int(space.n), (), ()
+    if (choices := choices_of(agent, space)) is not None:
+        return True, choices.count, (), ()
     if not isinstance(space, spaces.Box):
-        raise UserError(f"agent {agent}: its action space is {space}, expected Discrete or Box")
+        raise UserError(
+            f"agent {agent}: its action space is {space}, expected Discrete, MultiDiscrete, MultiBinary or Box"
+        )
     low, high = _to_columns(space.low), _to_columns(space.high)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise UserError(f"agent {agent}: its action space {space} is unbounded, expected a Box with finite bounds")

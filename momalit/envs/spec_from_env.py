@@ -14,7 +14,15 @@ from pettingzoo import ParallelEnv
 
 from momalit.core.errors import UserError
 from momalit.core.team import STATE, AgentSpec, TeamSpec
-from momalit.envs.spaces import MASK, action_layout, all_discrete, flatten_observation, is_masked, observation_widths
+from momalit.envs.spaces import (
+    MASK,
+    action_layout,
+    all_discrete,
+    choices_of,
+    flatten_observation,
+    is_masked,
+    observation_widths,
+)
 
 PROBE_ROWS, PROBE_EPISODES, PROBE_LIMIT = 256, 4, 10_000
 HORIZON_NAMES = ("horizon", "max_cycles", "max_steps", "max_episode_steps", "_max_episode_steps")
@@ -172,10 +180,10 @@ def _probe(env: ParallelEnv, name: str, horizon: int | None) -> tuple[dict[str, 
 
 def _random_action(rng: np.random.Generator, env: ParallelEnv, agent: str, observation: Any) -> Any:
     space = env.action_space(agent)
-    if isinstance(space, spaces.Discrete):
-        legal = np.arange(space.n)
+    if (choices := choices_of(agent, space)) is not None:
+        legal = np.arange(choices.count)
         if observation is not None and is_masked(env.observation_space(agent)):
             legal = np.flatnonzero(observation[MASK])
-        return int(space.start + rng.choice(legal))
+        return choices.action(int(rng.choice(legal)))
     assert isinstance(space, spaces.Box)
     return rng.uniform(space.low, space.high).astype(space.dtype)

@@ -15,7 +15,7 @@ from momalit.core.errors import UserError
 from momalit.core.records import Step
 from momalit.core.team import STATE, TeamSpec
 from momalit.envs.factory import make_env
-from momalit.envs.spaces import flatten_observation
+from momalit.envs.spaces import choices_of, flatten_observation
 from momalit.envs.workers import Workers, worker_count
 
 
@@ -66,6 +66,8 @@ class VectorTeamEnv:
             return
         self._low, self._high = spec.action_low().numpy(), spec.action_high().numpy()
         self._action_spaces = {agent: self.envs[0].action_space(agent) for agent in spec.names}
+        choices = {agent: choices_of(agent, space) for agent, space in self._action_spaces.items()}
+        self._choices = {agent: own for agent, own in choices.items() if own is not None}
         self._observation_spaces = {agent: self.envs[0].observation_space(agent) for agent in spec.names}
         self._column_map = _column_map(spec)
         state_only = not spec.discrete and all(key == STATE for key, _ in spec.sources)
@@ -187,8 +189,10 @@ class VectorTeamEnv:
         array = action.detach().cpu().numpy()
         names = self.spec.names
         if self.spec.discrete:
-            start = np.array([int(getattr(self._action_spaces[agent], "start", 0)) for agent in names])
-            return [dict(zip(names, choice, strict=True)) for choice in (array.argmax(-1) + start).tolist()]
+            choices = [self._choices[agent] for agent in names]
+            numbers = array.argmax(-1).tolist()
+            chosen = [[own.action(number) for own, number in zip(choices, row, strict=True)] for row in numbers]
+            return [dict(zip(names, row, strict=True)) for row in chosen]
         array = np.clip(array, self._low, self._high)
         if self._use_step_joint:
             return array[:, self._slots]

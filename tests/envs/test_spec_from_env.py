@@ -118,7 +118,11 @@ def test_missing_horizon_is_rejected():
     [
         (spaces.Box(-1, 1, (1,)), r"found mixed action spaces \(one discrete, two continuous\)"),
         (spaces.Box(-np.inf, np.inf, (1,)), r"agent two: its action space .* is unbounded"),
-        (spaces.MultiDiscrete([2, 2]), r"agent two: its action space is MultiDiscrete.*expected Discrete or Box"),
+        (
+            spaces.MultiDiscrete([80, 80]),
+            r"agent two: its action space .* has 6400 combinations, expected at",
+        ),
+        (spaces.Text(4), r"agent two: its action space is Text.*expected Discrete, MultiDiscrete, MultiBinary or Box"),
     ],
 )
 def test_unsupported_action_spaces_are_rejected(space, message):
