@@ -31,6 +31,8 @@ COMMANDS = {
     "report": "compare the runs of a study in tables and figures",
 }
 
+QUIET = ("-q", "--quiet")
+
 # No space, no quota, a file too large, a read-only file system, no permission.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
@@ -73,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         explained in one line on standard error. Any other failure raises an exception.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    quiet = any(argument in QUIET for argument in arguments)
+    arguments = [argument for argument in arguments if argument not in QUIET]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(overview())
         return 0 if arguments else 2
@@ -84,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if (working_directory := _working_directory()) not in sys.path:
             sys.path.append(working_directory)  # users' callbacks and environments can be imported from there
-        return _dispatch(arguments[0], arguments[1:])
+        return _dispatch(arguments[0], arguments[1:], quiet)
     except UserError as error:
         line = str(error)
     except OSError as error:
@@ -123,9 +127,9 @@ def overview() -> str:
         f"commands:\n{commands}\n\n"
         f"examples:\n{EXAMPLES}\n\n"
         "python main.py COMMAND --help lists the options of a command. With --print_config, fit, validate, test and\n"
-        "predict print all their settings and exit. --version prints the version. The CPU uses one thread, or\n"
-        "$OMP_NUM_THREADS threads. Datasets and trained world models are stored in $MOMALIT_HOME (default:\n"
-        "~/.cache/momalit).\n"
+        "predict print all their settings and exit. -q shows only results, warnings and errors. --version prints the\n"
+        "version. The CPU uses one thread, or $OMP_NUM_THREADS threads. Datasets and trained world models are stored in\n"
+        "$MOMALIT_HOME (default: ~/.cache/momalit).\n"
     )
 
 
@@ -143,7 +147,7 @@ def _require_packages() -> None:
         )
 
 
-def _dispatch(command: str, arguments: list[str]) -> int:
+def _dispatch(command: str, arguments: list[str], quiet: bool) -> int:
     _require_packages()
     from momalit.cli.console import console_logging
 
@@ -153,11 +157,13 @@ def _dispatch(command: str, arguments: list[str]) -> int:
         raise UserError(f"command: found '{command}', {hint}")
     if command in NON_TRAINING_COMMANDS:
         module, name = NON_TRAINING_COMMANDS[command]
-        with console_logging():
+        with console_logging(quiet):
             getattr(import_module(f"momalit.cli.commands.{module}"), name)(arguments)
     else:
         from momalit.cli.training_cli import TrainingCLI
 
-        with console_logging():  # after the import, during which Lightning sets its loggers' levels
+        if quiet:
+            arguments = [*arguments, "--trainer.enable_progress_bar=false"]
+        with console_logging(quiet):  # after the import, during which Lightning sets its loggers' levels
             TrainingCLI.start(command, arguments)
     return 0

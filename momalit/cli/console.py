@@ -59,10 +59,10 @@ class ConsoleHandler(logging.Handler):
 
 
 @contextmanager
-def console_logging() -> Iterator[None]:
+def console_logging(quiet: bool = False) -> Iterator[None]:
     """Shows this library's log lines, and of Lightning's only warnings and errors, inside the ``with`` block.
 
-    In processes with ``LOCAL_RANK`` above 0, this library's loggers show only warnings and errors, too.
+    If ``quiet``, and in processes with ``LOCAL_RANK`` above 0, the same holds for this library's loggers.
     """
     handler = ConsoleHandler()
     own_loggers = [logging.getLogger(name) for name in ("momalit", "datamodules", "callbacks")]
@@ -73,7 +73,7 @@ def console_logging() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=message)
         for logger in own_loggers:
             logger.addHandler(handler)
-            logger.setLevel(logging.INFO if os.environ.get("LOCAL_RANK", "0") == "0" else logging.WARNING)
+            logger.setLevel(logging.WARNING if quiet or os.environ.get("LOCAL_RANK", "0") != "0" else logging.INFO)
         for logger in lightning_loggers:
             logger.setLevel(logging.WARNING)
         try:

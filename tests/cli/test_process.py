@@ -64,3 +64,16 @@ def test_two_processes_use_one_run_directory(momalit, tmp_path: Path):
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "finished"
     assert json.loads((tmp_path / "run/results.json").read_text())["episodes"] == 3
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["run"]
+
+
+def test_quiet_leaves_results_and_errors(momalit, tmp_path: Path):
+    arguments = ["fit", "--config", "tiny.yaml", "--trainer.max_epochs", "1", "--run_dir", "run", "-q"]
+    done = subprocess.run([*MAIN, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "last checkpoint" in done.stdout
+    assert done.stderr == ""
+    done = subprocess.run(
+        [*MAIN, "-q", "collect", "nothing"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: data.dataset: found 'nothing'")
