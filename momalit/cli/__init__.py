@@ -128,7 +128,7 @@ def overview() -> str:
         f"examples:\n{EXAMPLES}\n\n"
         "python main.py COMMAND --help lists the options of a command. With --print_config, fit, validate, test and\n"
         "predict print all their settings and exit. -q shows only results, warnings and errors. --version prints the\n"
-        "version. The CPU uses one thread, or $OMP_NUM_THREADS threads. Datasets and trained world models are stored in\n"
+        "version. The CPU uses one thread, or $OMP_NUM_THREADS threads. Datasets and world models are stored in\n"
         "$MOMALIT_HOME (default: ~/.cache/momalit).\n"
     )
 
