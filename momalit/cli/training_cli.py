@@ -208,11 +208,17 @@ class TrainingCLI(LightningCLI):
             self.model.require_trainer(self.trainer, fitting=self.command == "fit")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Makes the trainer, with default loggers, checkpoints and progress bar unless the configuration has others."""
+        """Makes the trainer, with default checkpoints and progress bar unless the configuration has others.
+
+        ``metrics.csv`` is always written, unless ``trainer.logger`` is false; other loggers replace TensorBoard's.
+        """
         config = self._get(self.config_init, "trainer")
         fit = self.command == "fit"
         if config["logger"] in (None, True):
             config["logger"] = default_loggers(self.run) if fit else False
+        elif config["logger"] and fit:  # reports and studies read metrics.csv
+            loggers = config["logger"] if isinstance(config["logger"], list) else [config["logger"]]
+            config["logger"] = [*loggers, *default_loggers(self.run)[:1]]
         if config["default_root_dir"] is None:
             config["default_root_dir"] = str(self.run.path)
         if fit:

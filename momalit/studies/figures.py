@@ -143,7 +143,7 @@ def against_truth(points: Sequence[tuple[float, float, float, float, float]], ma
         axes.vlines(real, low, high, color=COLOURS[5], linewidth=1)
         for which, fill, label in (
             (outside <= many_outside, COLOURS[1], None),
-            (outside > many_outside, "white", f"over {many_outside:.0%} of the steps outside the data"),
+            (outside > many_outside, "white", f"over {100 * many_outside:.0f} % of the steps outside the data"),
         ):
             axes.scatter(real[which], estimate[which], s=14, color=COLOURS[1], facecolor=fill, zorder=3, label=label)
         margin = 0.1 * max(ends[1] - ends[0], 1e-9)
@@ -152,7 +152,7 @@ def against_truth(points: Sequence[tuple[float, float, float, float, float]], ma
         axes.set_xlabel("real return")
         axes.set_ylabel("estimate, with 95 % interval")
         if (outside > many_outside).any():
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, loc="lower right")
         return _svg(figure)
 
 

@@ -264,3 +264,11 @@ def test_no_progress_lines_without_a_progress_bar(momalit):
     done = momalit("fit", "--config", "tiny.yaml", "--trainer.enable_progress_bar", "false", "--run_dir", "quiet")
     assert done.code == 0, done.stderr
     assert "epoch" not in done.stderr
+
+
+def test_a_configured_logger_takes_tensorboards_place_and_metrics_stay(momalit, tmp_path: Path):
+    logger = ("--trainer.logger", "lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir", "logs")
+    assert momalit("fit", "--config", "tiny.yaml", "--run_dir", "run", *logger).code == 0
+    assert (tmp_path / "run/metrics.csv").is_file()
+    assert not (tmp_path / "run/tensorboard").exists()
+    assert list((tmp_path / "logs").glob("**/metrics.csv"))
