@@ -18,11 +18,12 @@ from momalit.core.distributed import gather_objects
 from momalit.envs import references
 from momalit.policies.coverage import VisitRecorder, distance_to_data
 from momalit.policies.estimate import ReturnEstimate
+from momalit.policies.figure_data import figure_data
 from momalit.policies.model_check import errors_on_path, over_time
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.studies.estimates import MANY_OUTSIDE
-from momalit.studies.run_page import write_run_page
+from momalit.studies.run_page import FIGURES, write_run_page
 from momalit.studies.statistics import bootstrap_interval
 from momalit.studies.tables import REFERENCES, format_number
 from momalit.training.checkpoints import read_checkpoint
@@ -62,6 +63,7 @@ def final_report(
     estimates: dict[str, ReturnEstimate] = {}
     share, visits = (trainer.global_rank, trainer.world_size), {"last": VisitRecorder()}
     model_check: dict[str, Any] | None = None
+    figures: dict[str, Any] | None = None
     last = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
     for name, weights in _weights_to_evaluate(trainer, last):
@@ -73,12 +75,15 @@ def final_report(
             estimates[name] = evaluation.estimate(model, "test")
             if name == "last":
                 model_check = _check_model(model, visits["last"], estimates[name])
+                figures = _figures(model, estimates[name])
     model.load_state_dict(last)
     distance = _distance(visits["last"].visited, datamodule)
     results = _results(model, datamodule, returns, estimates, distance, seed, started, evaluation.deterministic)
     results["model_check"] = model_check
     if trainer.is_global_zero:
         write_json(run_dir / RESULTS, results)
+        if figures is not None:
+            write_json(run_dir / FIGURES, figures)
         write_run_page(run_dir)
         Console().print(results_table(results))
         if model_check is not None:
@@ -93,6 +98,14 @@ def _check_model(model: MOMAPPOModule, visits: VisitRecorder, estimate: ReturnEs
         return None
     errors = errors_on_path(model.model, visited, held_out)
     return {**errors, "over_time": over_time(visits.rewards, estimate.rollout, len(visits.rewards[0]))}
+
+
+def _figures(model: MOMAPPOModule, estimate: ReturnEstimate) -> dict[str, Any] | None:
+    """What the figures of the run's page show; None without a test split."""
+    data = model.data
+    if not len(data.test):
+        return None
+    return figure_data(model.spec, model.model, estimate.rollout, data.train, data.test)
 
 
 def _weights_to_evaluate(trainer: pl.Trainer, last: dict[str, Tensor]) -> list[tuple[str, dict[str, Tensor]]]:

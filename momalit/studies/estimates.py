@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from momalit.studies.figures import against_truth
+from momalit.studies.plots import against_truth
 from momalit.studies.tables import Table, drop_empty_columns, format_number
 from momalit.studies.write_results import write_table
 from momalit.training.run_directory import write_text

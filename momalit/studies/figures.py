@@ -32,7 +32,6 @@ STYLE = {
     "legend.frameon": False,
 }
 WIDTH = 8.0  # inches
-Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # values of x and y by label
 REFERENCES = (("return_data", "mean of the data", ":"), ("return_expert", "expert", "--"))
 # References are drawn only up to this distance from the runs, as a multiple of the range of the runs.
 MAX_REFERENCE_DISTANCE = 2.0
@@ -49,111 +48,33 @@ def figures(results: Results) -> Iterator[tuple[str, str, str]]:
         yield (
             "returns",
             "Return of the last checkpoint: each seed (dots), mean over seeds (diamonds) and 95 % interval (bars).",
-            _svg(_returns(results, colour)),
+            svg(_returns(results, colour)),
         )
         if results.curves:
             yield (
                 "curves",
                 "Return on the validation episodes during training: each seed (thin) and mean over seeds (thick).",
-                _svg(_curves(results, colour)),
+                svg(_curves(results, colour)),
             )
         if any(row.get("normalized_last") is not None for row in results.runs):
             yield (
                 "profile",
                 "Fraction of a method's runs whose normalised score exceeds a threshold.",
-                _svg(_profile(results, colour)),
+                svg(_profile(results, colour)),
             )
         if results.teams:
             yield (
                 "cross_play",
                 "Return of teams from the same seed (filled) and of cross-play teams from different seeds (open), with"
                 " 95 % intervals over teams.",
-                _svg(_cross_play(results, colour)),
+                svg(_cross_play(results, colour)),
             )
             if all(str(row["seeds"]).count("+") == 1 for row in results.teams):
                 yield (
                     "cross_play_seeds",
                     "Return of each team, by the training seeds of its first agent (rows) and second agent (columns).",
-                    _svg(_matrices(results)),
+                    svg(_matrices(results)),
                 )
-
-
-def curves(panels: Sequence[tuple[str, Lines]]) -> str:
-    """Draws lines over epochs, one panel per title.
-
-    Args:
-        panels: title of each panel, and its lines: values of x and y by label.
-
-    Returns:
-        the SVG.
-    """
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
-        columns = min(len(panels), 3)
-        figure = Figure((WIDTH, 2.1 * -(-len(panels) // columns)), layout="constrained")
-        grid = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).flatten()
-        for axes, (title, lines) in zip(grid, panels, strict=False):
-            for colour, (label, (x, y)) in zip(COLOURS[1:], lines.items(), strict=False):
-                axes.plot(
-                    x, y, color=colour, linewidth=1.2, label=label, marker="o" if len(x) < 30 else "", markersize=2
-                )
-            axes.set_title(title, fontsize=8)
-            axes.set_xlabel("epoch")
-            if any(lines):
-                axes.legend(fontsize=7)
-        for axes in grid[len(panels) :]:
-            axes.set_visible(False)
-        return _svg(figure)
-
-
-def histograms(values: Mapping[str, Any]) -> str:
-    """Draws one histogram per name, side by side.
-
-    Args:
-        values: numbers ``(N,)`` by name.
-
-    Returns:
-        the SVG.
-    """
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure((WIDTH, 2.4), layout="constrained")
-        panels = np.atleast_1d(figure.subplots(1, len(values)))
-        for axes, (name, numbers) in zip(panels, values.items(), strict=True):
-            axes.hist(np.asarray(numbers, float), bins=min(40, max(len(numbers) // 5, 5)), color=COLOURS[1])
-            axes.set_xlabel(name)
-            axes.set_ylabel("episodes")
-        return _svg(figure)
-
-
-def against_truth(points: Sequence[tuple[float, float, float, float, float]], many_outside: float) -> str:
-    """Draws estimated against real returns, with the estimates' intervals.
-
-    Args:
-        points: real return, estimate, both ends of its interval, and the share of steps outside the data.
-        many_outside: from which share on a team is drawn open.
-
-    Returns:
-        the SVG.
-    """
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure((WIDTH / 2, WIDTH / 2), layout="constrained")
-        axes = figure.subplots()
-        real, estimate, low, high, outside = np.array(points).T
-        ends = [min(real.min(), estimate.min()), max(real.max(), estimate.max())]
-        axes.axline((ends[0], ends[0]), slope=1, color="#888888", linewidth=0.8)
-        axes.vlines(real, low, high, color=COLOURS[5], linewidth=1)
-        for which, fill, label in (
-            (outside <= many_outside, COLOURS[1], None),
-            (outside > many_outside, "white", f"over {100 * many_outside:.0f} % of the steps outside the data"),
-        ):
-            axes.scatter(real[which], estimate[which], s=14, color=COLOURS[1], facecolor=fill, zorder=3, label=label)
-        margin = 0.1 * max(ends[1] - ends[0], 1e-9)
-        axes.set_xlim(ends[0] - margin, ends[1] + margin)
-        axes.set_ylim(ends[0] - 2 * margin, ends[1] + 2 * margin)
-        axes.set_xlabel("real return")
-        axes.set_ylabel("estimate, with 95 % interval")
-        if (outside > many_outside).any():
-            axes.legend(fontsize=7, loc="lower right")
-        return _svg(figure)
 
 
 def _panels(results: Results, groups: Sequence[Group], height: float) -> tuple[Figure, list[tuple[Group, Axes]]]:
@@ -339,7 +260,8 @@ def _legend(figure: Figure, panels: Sequence[tuple[Group, Axes]], handles: Seque
         figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns, fontsize=8)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Returns the SVG of a figure."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()

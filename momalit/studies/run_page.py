@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from momalit.core.errors import UserError
-from momalit.studies.figures import Lines, curves
+from momalit.studies.plots import Lines, curves, run_figures
 from momalit.studies.report_page import Figure, plain_page
 from momalit.studies.tables import REFERENCES, Table, drop_empty_columns, format_number
 from momalit.training.run_directory import write_text
 
-PAGE = "report.html"
+PAGE, FIGURES = "report.html", "figures.json"
 # What the figures of training show: title, and the columns of metrics.csv by label.
 PANELS = (
     ("return", {"estimate": "eval/estimate", "in the environment": "eval/return"}),
@@ -122,6 +122,9 @@ def _figures(directory: Path) -> Iterator[Figure]:
     panels = [(title, lines) for title, lines in panels if lines]
     if panels:
         yield Figure("training", "Training, by epoch.", curves(panels))
+    if data := _json(directory / FIGURES):
+        for name, caption, drawn in run_figures(data):
+            yield Figure(name, caption, drawn)
 
 
 def _lines(rows: Sequence[Mapping[str, str]], columns: Mapping[str, str]) -> Lines:

@@ -28,7 +28,7 @@ def run_inspect(arguments: list[str]) -> None:
     options = parse_arguments(_parser(), arguments)
     from datamodules import OfflineDataModule
     from datamodules.inspection import inspect
-    from momalit.studies.figures import histograms
+    from momalit.studies.plots import histograms
     from momalit.studies.report_page import Figure, plain_page
     from momalit.studies.tables import Table
 
