@@ -83,10 +83,13 @@ def remarks(teams: Sequence[Judged]) -> list[str]:
     real = [float(team.real) for team in known if team.real is not None]
     inside = sum(team.covers for team in known)
     found.append(f"{inside} of {len(known)} intervals contain the real return")
-    found.append(f"rank correlation with the real return: {_rank_correlation([t.estimate for t in known], real):.2f}")
+    ways = {"rank correlation with the real return": [team.estimate for team in known]}
     if all(team.fitted_q is not None for team in known):
-        values = [float(team.fitted_q) for team in known if team.fitted_q is not None]
-        found.append(f"rank correlation of fitted-Q evaluation: {_rank_correlation(values, real):.2f}")
+        ways["rank correlation of fitted-Q evaluation"] = [float(team.fitted_q or 0) for team in known]
+    for name, values in ways.items():
+        correlation = _rank_correlation(values, real)
+        if correlation is not None:
+            found.append(f"{name}: {correlation:.2f}")
     chosen = [_loss_of_choice(list(group)) for _, group in groupby(known, key=lambda team: team.run)]
     compared = [loss for loss in chosen if loss is not None]
     if compared:
@@ -98,9 +101,15 @@ def remarks(teams: Sequence[Judged]) -> list[str]:
     return found
 
 
-def _rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
-    ranks = np.array([np.argsort(np.argsort(values)) for values in (a, b)])
-    return float(np.asarray(np.corrcoef(ranks))[0, 1])
+def _rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, where equal values share their mean rank; None if all values are equal."""
+    ranks = []
+    for values in (a, b):
+        _, position, count = np.unique(np.round(values, 6), return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(count) - (count - 1) / 2)[position])
+    if min(np.ptp(rank) for rank in ranks) == 0:
+        return None
+    return float(np.asarray(np.corrcoef(np.array(ranks)))[0, 1])
 
 
 def _loss_of_choice(teams: Sequence[Judged]) -> float | None:

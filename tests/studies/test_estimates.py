@@ -44,3 +44,13 @@ def test_files(known, tmp_path):
     assert [row["low"] for row in rows] == ["0.0", "1.0"]
     assert [row["real"] for row in rows] == (["1.5", "3.0"] if known else ["", ""])
     assert (tmp_path / "out/estimates.svg").is_file() is known
+
+
+def test_equal_values_share_their_rank_and_constants_have_none():
+    def correlation(estimates, real):
+        found = remarks([team(str(i), e, r) for i, (e, r) in enumerate(zip(estimates, real, strict=True))])
+        return [sentence for sentence in found if sentence.startswith("rank correlation")]
+
+    assert correlation([1.0, 2.0, 3.0], [5.0, 5.0, 5.0]) == []
+    # Ranks 1, 2.5, 2.5 and 1, 2, 3: covariance 1.5 over the root of 1.5 times 2.
+    assert correlation([1.0, 2.0, 2.0], [5.0, 6.0, 7.0]) == ["rank correlation with the real return: 0.87"]
