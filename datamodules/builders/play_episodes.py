@@ -59,6 +59,8 @@ def run_episodes(
     running = torch.ones(env.n_rows, dtype=torch.bool)
     while running.any():
         action = torch.from_numpy(behaviour.act(episode, state.numpy(), rng))
+        if (present := env.spec.present_index()) is not None:  # who has left does nothing
+            action *= ((state[:, present.clamp(min=0)] > 0.5) | (present < 0)).unsqueeze(-1)
         step = env.step(action)
         running &= ~(step.terminated | step.truncated)
         state = step.state

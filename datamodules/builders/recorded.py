@@ -45,9 +45,12 @@ class RecordedPolicy:
         """
         joint = np.zeros((len(state), self._spec.n_agents, self._spec.action_size), np.float32)
         for row, number in enumerate(episode.tolist()):
-            observations = {agent.name: state[row, list(agent.observes)] for agent in self._spec.agents}
+            there = [a for a in self._spec.agents if a.present is None or state[row, a.present] > 0.5]
+            observations = {agent.name: state[row, list(agent.observes)] for agent in there}
             actions = self._for(number)(observations)
             for i, agent in enumerate(self._spec.agents):
+                if agent not in there:
+                    continue
                 if agent.name not in actions:
                     found = ", ".join(map(str, actions)) or "nobody"
                     raise UserError(f"policy {self._name}: found actions of {found}, expected one of {agent.name}, too")

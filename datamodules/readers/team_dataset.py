@@ -111,6 +111,9 @@ def read_dataset(
         torch.from_numpy(state), torch.from_numpy(action), torch.from_numpy(reward),
         torch.from_numpy(terminated), torch.from_numpy(truncated), lengths,
     )  # fmt: skip
+    if (present := spec.present_index()) is not None:  # who has left does nothing, whatever number the file has
+        there = (trajectories.state[:, present.clamp(min=0)] > 0.5) | (present < 0)
+        trajectories.action.mul_(there[trajectories.row].unsqueeze(-1))
     provenance = dict(own_metadata["provenance"]) if own_metadata is not None else {}
     digest = contents_hash(spec, trajectories, episodes.order)
     if provenance.get("sha256", digest) != digest:

@@ -18,6 +18,9 @@ from torch import Tensor
 from momalit.core.errors import UserError
 
 STATE = "state"  # the key of the global state in datasets and in TeamSpec.sources, next to the agents' keys
+PRESENT = (
+    "present"  # the key in TeamSpec.sources of columns that say whether an agent is there; the column is its number
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class AgentSpec:
         low: lower action bounds, one per component; empty for discrete actions.
         high: upper action bounds, one per component; empty for discrete actions.
         legal: the columns of the state with its action mask (1 = valid); empty if every action is always valid.
+        present: the column of the state that is 1 until the agent leaves and 0 from then on; None if it always stays.
     """
 
     name: str
@@ -39,6 +43,7 @@ class AgentSpec:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     legal: tuple[int, ...] = ()
+    present: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,8 @@ class TeamSpec:
 
     Observations and action masks are defined as columns of the state. A model that predicts the state therefore
     predicts consistent observations for all agents. Observations and actions are padded to the size of the largest
-    agent; the masks are defined here. Discrete actions are one-hot vectors in the whole library, so discrete and
-    continuous actions have the same tensor layout.
+    agent; the masks are defined here. An agent that has left acts by zeros, with a log-probability of 0. Discrete
+    actions are one-hot vectors in the whole library, so discrete and continuous actions have the same tensor layout.
 
     Args:
         task: name of the task, e.g. ``reacher``.
@@ -82,7 +87,8 @@ class TeamSpec:
         if len(self.sources) != self.state_size:
             raise UserError(f"team.sources: found {len(self.sources)} entries, expected state_size = {self.state_size}")
         for agent in self.agents:
-            outside = [i for i in (*agent.observes, *agent.legal) if not 0 <= i < self.state_size]
+            present = () if agent.present is None else (agent.present,)
+            outside = [i for i in (*agent.observes, *agent.legal, *present) if not 0 <= i < self.state_size]
             if outside:
                 raise UserError(
                     f"team.agents.{agent.name}: found state columns {outside}, expected 0..{self.state_size - 1}"
@@ -162,10 +168,20 @@ class TeamSpec:
         rows = [agent.legal or (-1,) * agent.action_size for agent in self.agents]
         return _padded(rows, self.action_size, torch.long, fill=-1)
 
+    def present_index(self) -> Tensor | None:
+        """State column that says whether each agent is there, long ``(A,)``; -1 if it stays. None if all stay."""
+        if all(agent.present is None for agent in self.agents):
+            return None
+        return torch.tensor([-1 if agent.present is None else agent.present for agent in self.agents])
+
     # --- saving and comparing --------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, Any]:
         """Returns plain Python values, which JSON and ``weights_only`` checkpoints can store."""
-        return _plain(asdict(self))
+        values: dict[str, Any] = _plain(asdict(self))
+        for agent in values["agents"]:
+            if agent["present"] is None:
+                del agent["present"]  # as in the files of teams whose agents stay
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TeamSpec:
@@ -202,7 +218,7 @@ class TeamSpec:
                     name, a, b = next(
                         (f"agents.{x.name}.{f}", getattr(x, f), getattr(y, f))
                         for x, y in zip(a, b, strict=True)
-                        for f in ("observes", "action_size", "low", "high", "legal")
+                        for f in ("observes", "action_size", "low", "high", "legal", "present")
                         if getattr(x, f) != getattr(y, f)
                     )
                 raise UserError(f"{theirs} does not fit {mine}: its {name} is {b!r}, expected {a!r}")

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from momalit.core.errors import UserError
-from momalit.core.team import STATE, AgentSpec, TeamSpec
+from momalit.core.team import PRESENT, STATE, AgentSpec, TeamSpec
 from momalit.envs.spaces import (
     MASK,
     action_layout,
@@ -34,7 +34,7 @@ def team_spec(env: ParallelEnv, name: str, settings: Mapping[str, Any] | None = 
     An environment with the attribute ``observes`` (agent -> columns of the state) declares what its agents observe.
     Otherwise the state is ``state()``, if available, followed by the observation columns that it does not contain.
     Columns that are equal during a few random episodes count as the same column. Action masks also become columns of
-    the state.
+    the state. If an agent leaves before the others there, every agent has a column that says whether it is still there.
 
     Args:
         env: the environment.
@@ -45,8 +45,9 @@ def team_spec(env: ParallelEnv, name: str, settings: Mapping[str, Any] | None = 
         UserError: a space is not supported, or the environment neither declares a horizon nor truncates.
     """
     names = list(env.possible_agents)
-    if STATE in names:
-        raise UserError(f"env {name}: found an agent called {STATE!r}, expected another name: this one is reserved")
+    for reserved in (STATE, PRESENT):
+        if reserved in names:
+            raise UserError(f"env {name}: found an agent called {reserved!r}, expected another name: it is reserved")
     layouts = {agent: action_layout(agent, env.action_space(agent)) for agent in names}
     discrete = all_discrete(f"env {name}", {agent: layout[0] for agent, layout in layouts.items()})
     horizon = declared_horizon(env)
@@ -55,12 +56,20 @@ def team_spec(env: ParallelEnv, name: str, settings: Mapping[str, Any] | None = 
         sources = tuple((STATE, column) for column in range(size))
         observes: dict[str, tuple[int, ...]] = dict(env.observes)
         legal: dict[str, tuple[int, ...]] = dict.fromkeys(names, ())
+        leave = False
     else:
-        rows, longest = _probe(env, name, horizon)
+        rows, longest, leave = _probe(env, name, horizon)
         split = {agent: observation_widths(agent, env.observation_space(agent))[0] for agent in names}
         sources, observes, legal = index_map(rows, split)
         horizon = longest
-    agents = tuple(AgentSpec(agent, observes[agent], *layouts[agent][1:], legal[agent]) for agent in names)
+    present: list[int | None] = [None] * len(names)
+    if leave:
+        present = [len(sources) + i for i in range(len(names))]
+        sources = (*sources, *((PRESENT, i) for i in range(len(names))))
+    agents = tuple(
+        AgentSpec(agent, observes[agent], *layouts[agent][1:], legal[agent], column)
+        for agent, column in zip(names, present, strict=True)
+    )
     return TeamSpec(
         task=name,
         agents=agents,
@@ -138,17 +147,19 @@ def global_state(env: ParallelEnv) -> np.ndarray | None:
         return None
 
 
-def _probe(env: ParallelEnv, name: str, horizon: int | None) -> tuple[dict[str, np.ndarray], int]:
+def _probe(env: ParallelEnv, name: str, horizon: int | None) -> tuple[dict[str, np.ndarray], int, bool]:
     """Runs random episodes.
 
     Returns:
-        the observations and states at all steps with all agents present, and the horizon.
+        the observations and states at all steps with all agents present, the horizon, and whether agents leave before
+            others.
     """
     rng = np.random.default_rng(0)
     names = list(env.possible_agents)
     observed: dict[str, list[np.ndarray]] = {agent: [] for agent in names}
     states: list[np.ndarray] = []
     steps = episodes = longest = 0
+    leave = False
     while (
         len(observed[names[0]]) < PROBE_ROWS or episodes < PROBE_EPISODES or (horizon is None and longest == 0)
     ) and steps < PROBE_LIMIT:
@@ -167,6 +178,7 @@ def _probe(env: ParallelEnv, name: str, horizon: int | None) -> tuple[dict[str, 
             actions = {agent: _random_action(rng, env, agent, observations.get(agent)) for agent in live}
             observations, _, _, truncations, _ = env.step(actions)
             steps, length = steps + 1, length + 1
+            leave = leave or 0 < len(env.agents) < len(names)
             if not env.agents and any(truncations.values()):
                 longest = max(longest, length)
     if horizon is None and longest == 0:
@@ -175,7 +187,7 @@ def _probe(env: ParallelEnv, name: str, horizon: int | None) -> tuple[dict[str, 
             f" {steps} random steps, expected either"
         )
     rows = {agent: np.stack(values) for agent, values in observed.items()}
-    return ({STATE: np.stack(states), **rows} if states else rows), horizon or longest
+    return ({STATE: np.stack(states), **rows} if states else rows), horizon or longest, leave
 
 
 def _random_action(rng: np.random.Generator, env: ParallelEnv, agent: str, observation: Any) -> Any:

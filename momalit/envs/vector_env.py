@@ -13,7 +13,7 @@ from torch import Tensor
 
 from momalit.core.errors import UserError
 from momalit.core.records import Step
-from momalit.core.team import STATE, TeamSpec
+from momalit.core.team import PRESENT, STATE, TeamSpec
 from momalit.envs.factory import make_env
 from momalit.envs.spaces import choices_of, flatten_observation
 from momalit.envs.workers import Workers, worker_count
@@ -205,11 +205,18 @@ class VectorTeamEnv:
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def _update_state(self, row: int, observations: dict[str, Any]) -> None:
-        """Updates the row's state. The columns of an agent that has left keep their last values."""
+        """Updates the row's state. The columns of an agent that has left keep their last values.
+
+        At the end of an episode everybody leaves, which says nothing, so that presence stays as it was.
+        """
         state = self._state[row]
+        live = self.envs[row].agents
         for key, columns, sources in self._column_map:
             if key == STATE:
                 state[columns] = np.asarray(self.envs[row].state()).ravel()[sources]
+            elif key == PRESENT:
+                if live:
+                    state[columns] = [self.spec.names[i] in live for i in sources]
             elif key in observations:
                 state[columns] = flatten_observation(self._observation_spaces[key], observations[key])[sources]
 

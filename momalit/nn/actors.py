@@ -46,6 +46,7 @@ class TeamActor(nn.Module):
     half_range: Tensor
     log_scale: Tensor
     legal_index: Tensor | None
+    present_index: Tensor | None
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class TeamActor(nn.Module):
         self.register_buffer("low", spec.action_low(), persistent=False)
         self.register_buffer("high", spec.action_high(), persistent=False)
         self.register_buffer("legal_index", spec.legal_index(), persistent=False)
+        self.register_buffer("present_index", spec.present_index(), persistent=False)
         if not spec.discrete:
             self._log_range = (math.log(min_std), math.log(max_std))
             half_range = (self.high - self.low) / 2
@@ -127,21 +129,31 @@ class TeamActor(nn.Module):
 
         Args:
             hidden_state: ``(A, ..., H)``.
-            state: ``(..., S)``, used only for the masks of legal actions.
+            state: ``(..., S)``, used only for the masks of legal actions and for who is there.
 
         Returns:
             a distribution over actions ``(..., A, U)``.
         """
         scores = at_least_float32(self.head(hidden_state).movedim(0, -2))
+        present = self._present(state)
         if not self.discrete:
             mean = torch.addcmul(self.center, self.half_range, torch.tanh(scores))
-            return TeamGaussian(mean, self.log_std, self.mask)
+            if present is None:
+                return TeamGaussian(mean, self.log_std, self.mask)
+            return TeamGaussian(mean * present, self.log_std, self.mask * present)
         legal = self.mask.bool()
         if self.legal_index is not None:
             allowed = (state[..., self.legal_index.clamp(min=0)] > 0.5) | (self.legal_index < 0)
             # The world model may predict a mask without any legal action, which is wrong: then all actions are legal.
             legal = legal & (allowed | ~(allowed & legal).any(-1, keepdim=True))
-        return TeamCategorical.from_scores(scores, legal)
+        return TeamCategorical.from_scores(scores, legal, present)
+
+    def _present(self, state: Tensor) -> Tensor | None:
+        """1 for agents that are there, 0 for others, ``(..., A, 1)``; None if nobody ever leaves."""
+        if self.present_index is None:
+            return None
+        there = (state[..., self.present_index.clamp(min=0)] > 0.5) | (self.present_index < 0)
+        return there.unsqueeze(-1).to(self.mask.dtype)
 
     def hidden_states(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
         """The agents' hidden states after every step of a sequence, ``(A, T, B, H)``."""

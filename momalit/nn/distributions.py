@@ -22,7 +22,7 @@ class TeamGaussian:
     Args:
         mean: ``(..., A, U)``.
         log_std: broadcastable to ``mean``.
-        mask: 1 for action components, 0 for padding, ``(A, U)``.
+        mask: 1 for action components, 0 for padding and for agents that have left, ``(A, U)`` or ``(..., A, U)``.
     """
 
     mean: Tensor
@@ -55,18 +55,22 @@ class TeamCategorical:
 
     Args:
         logits: normalised log-probabilities ``(..., A, U)``, very low for illegal choices and padding.
+        present: 1 for agents that are there, 0 for those that have left and choose nothing, ``(..., A, 1)``; None for
+            all there.
     """
 
     logits: Tensor
+    present: Tensor | None = None
 
     @classmethod
-    def from_scores(cls, scores: Tensor, legal: Tensor) -> TeamCategorical:
+    def from_scores(cls, scores: Tensor, legal: Tensor, present: Tensor | None = None) -> TeamCategorical:
         """Normalises raw ``scores`` over the choices for which ``legal`` (bool, broadcastable) is True."""
         lowest = torch.finfo(scores.dtype).min / 4
-        return cls(torch.log_softmax(torch.where(legal, scores, lowest), -1))
+        return cls(torch.log_softmax(torch.where(legal, scores, lowest), -1), present)
 
     def _one_hot(self, choice: Tensor) -> Tensor:
-        return torch.zeros_like(self.logits).scatter_(-1, choice, 1.0)
+        chosen = torch.zeros_like(self.logits).scatter_(-1, choice, 1.0)
+        return chosen if self.present is None else chosen * self.present
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         # Gumbel-max trick: the arg-max of log-probabilities plus Gumbel noise is a sample.
@@ -82,7 +86,8 @@ class TeamCategorical:
 
     @property
     def entropy(self) -> Tensor:
-        return -(self.logits.exp() * self.logits).sum(-1)
+        entropy = -(self.logits.exp() * self.logits).sum(-1)
+        return entropy if self.present is None else entropy * self.present.squeeze(-1)
 
 
 TeamDistribution = TeamGaussian | TeamCategorical

@@ -34,6 +34,7 @@ class ModelSpace(nn.Module):
     reward_high: Tensor
     worst_return: Tensor
     terminates: Tensor
+    present_columns: Tensor | None
 
     def __init__(self, spec: TeamSpec) -> None:
         super().__init__()
@@ -46,6 +47,9 @@ class ModelSpace(nn.Module):
         for name in ("reward_low", "reward_high", "worst_return"):
             self.register_buffer(name, torch.zeros(()))
         self.register_buffer("terminates", torch.zeros((), dtype=torch.bool))
+        index = spec.present_index()
+        columns = None if index is None else index[index >= 0].unique()
+        self.register_buffer("present_columns", columns, persistent=False)
 
     @torch.no_grad()
     def fit(self, data: Trajectories, discount: float) -> None:
@@ -70,6 +74,13 @@ class ModelSpace(nn.Module):
     def raw_target(self, batch: Transitions) -> Tensor:
         """``[s' - s ; r]``, in the units of the task."""
         return torch.cat([batch.next_state - batch.state, batch.reward.unsqueeze(-1)], -1)
+
+    def settle(self, before: Tensor, after: Tensor) -> Tensor:
+        """A predicted state ``(B, S)`` in which agents are there or not, and nobody comes back."""
+        if self.present_columns is None:
+            return after
+        stay = (before[:, self.present_columns] > 0.5) & (after[:, self.present_columns] > 0.5)
+        return after.index_copy(1, self.present_columns, stay.to(after.dtype))
 
     @property
     def reward_scale(self) -> Tensor:

@@ -50,6 +50,7 @@ class EliteRollouts:
             logit = logit + self.correction.termination.unsqueeze(1)
         outcome = space.target.inverse(outcome.flatten(0, 1) * space.target.varies)
         state = (self.state + outcome[:, :-1]).clamp(space.state_low, space.state_high)
+        state = space.settle(self.state, state)
         reward = outcome[:, -1].clamp(space.reward_low, space.reward_high)
         false = torch.zeros_like(valid)
         terminated = false

@@ -143,6 +143,7 @@ class ImaginedEnv:
         if pessimism.clip_to_data:
             state = state.clamp(space.state_low, space.state_high)
             reward = reward.clamp(space.reward_low, space.reward_high)
+        state = space.settle(self.state, state)
         uncertainties = uncertainty.measures(
             prediction.mean, prediction.log_variance if pessimism.lambda_aleatoric else None
         )

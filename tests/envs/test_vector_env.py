@@ -228,7 +228,8 @@ def test_agents_may_leave_before_the_end(relay, ends):
     assert float(second.reward) == 0.5  # only one of two agents remains
     assert bool(second.terminated) == (ends == "terminate")
     assert bool(second.truncated) == (ends == "truncate")
-    assert second.state.tolist() == [[1.0, 2.5]]  # the column of the agent that left keeps its value
+    # The column of the agent that left keeps its value, and the last two say who is there.
+    assert second.state.tolist() == [[1.0, 2.5, 0.0, 1.0]]
 
 
 def test_env_without_truncation_is_truncated_at_its_horizon(relay):

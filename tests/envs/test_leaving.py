@@ -1,0 +1,84 @@
+"""Agents that leave before the others: in environments, datasets, policies, world models and training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules import OfflineDataModule, collect
+from momalit.core.records import Sequence
+from momalit.core.team import PRESENT, TeamSpec
+from momalit.envs import make_env, team_spec
+from momalit.envs.vector_env import VectorTeamEnv
+from momalit.nn.actors import TeamActor
+from momalit.world_model.dynamics import ModelSpace
+from tests.envs.rescue import Rescue, forward
+
+NAME = "tests.envs.rescue:Rescue"
+
+
+def spec(discrete: bool = False) -> TeamSpec:
+    return team_spec(make_env(NAME, discrete=discrete), NAME, {"discrete": discrete})
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_the_state_says_who_is_there(discrete: bool) -> None:
+    team = spec(discrete)
+    assert [agent.present for agent in team.agents] == [2, 3]
+    assert team.sources[2:] == ((PRESENT, 0), (PRESENT, 1))
+    assert TeamSpec.from_dict(json.loads(json.dumps(team.to_dict()))) == team
+    env = VectorTeamEnv(team, 1)
+    state = env.reset([0])
+    assert state[0, 2:].tolist() == [1, 1]
+    run = torch.tensor([[0.0, 0, 1], [0, 1, 0]]) if discrete else torch.tensor([[1.0], [0.0]])
+    states = [env.step(run[None]) for _ in range(12)]
+    there = torch.stack([step.state[0, 2:] for step in states])
+    assert there[:, 1].all()  # nobody else has left, and the end of the episode says nothing
+    assert there[0, 0] == 1
+    assert there[-1, 0] == 0
+    assert float(states[-1].reward) == -0.5
+
+
+def test_a_team_whose_agents_stay_is_as_before(icg) -> None:
+    assert icg.spec.present_index() is None
+    assert "present" not in icg.spec.to_dict()["agents"][0]
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_who_has_left_does_nothing(discrete: bool) -> None:
+    team = spec(discrete)
+    actor = TeamActor(team, width=8, gru_size=4)
+    state = torch.tensor([[[0.1, 0.2, 1, 1], [0.1, 0.2, 0, 1]]])
+    now = Sequence(state, torch.zeros(1, 2, 2, team.action_size), torch.ones(1, 2, dtype=torch.bool))
+    policy, _ = actor(now)
+    for action in (policy.sample(torch.Generator().manual_seed(0)), policy.mode):
+        assert not action[0, 1, 0].any()
+        log_prob = policy.log_prob(action).detach()
+        assert float(log_prob[0, 1, 0]) == 0
+        assert (log_prob[0, 0] != 0).all()
+    assert float(policy.entropy[0, 1, 0].detach()) == 0
+    assert (policy.entropy[0, 0] != 0).all()
+
+
+def test_nobody_comes_back_in_imagination() -> None:
+    space = ModelSpace(spec())
+    before = torch.tensor([[0.0, 0, 1, 1], [0, 0, 0, 1], [0, 0, 1, 0]])
+    after = torch.tensor([[9.0, 9, 0.4, 0.6], [9, 9, 1.0, 1.2], [9, 9, 0.9, -0.2]])
+    expected = torch.tensor([[9.0, 9, 0, 1], [9, 9, 0, 1], [9, 9, 1, 0]])
+    assert torch.equal(space.settle(before, after), expected)
+
+
+def test_a_recording_has_no_actions_of_who_has_left(tmp_path: Path) -> None:
+    collect(NAME, policy=forward, transitions=60, output=tmp_path / "walk")
+    data = OfflineDataModule(str(tmp_path / "walk"), env={"name": NAME})
+    trajectories = data.trajectories
+    there = trajectories.state[trajectories.row, 2:].bool()
+    assert not there[:, 0].all()
+    assert there[:, 1].all()
+    assert (trajectories.action[:, 0, 0] == there[:, 0]).all()
+    assert trajectories.terminated[trajectories.last].all()
+    assert (trajectories.reward == -there.float().mean(1)).all()
+    assert Rescue.possible_agents == data.spec.names
