@@ -13,7 +13,7 @@ from datamodules.readers.action_columns import action_part, joint_action
 from datamodules.readers.last_steps import Cut, cut
 from datamodules.readers.steps import Steps
 from momalit.core.errors import UserError
-from momalit.core.team import AgentSpec, TeamSpec
+from momalit.core.team import PRESENT, AgentSpec, TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.envs.spec_from_env import index_map
 
@@ -53,12 +53,19 @@ def steps_dataset(
     observed_columns = {name: observations[name].shape[1] - masks.get(name, 0) for name in agents}
     sources, observed, legal = index_map(observations, observed_columns)
     state = np.stack([observations[key][:, column] for key, column in sources], 1).astype(np.float32)
+    present: list[int | None] = [None] * len(agents)
+    if steps.present is not None:
+        there = rows.states(steps.present.astype(np.float32), len(agents))
+        present = [len(sources) + i for i in range(len(agents))]
+        sources = (*sources, *((PRESENT, i) for i in range(len(agents))))
+        state = np.concatenate([state, there], 1)
     how = (discrete, choices, bounds)
     parts = [action_part(path, name, steps.actions[name][rows.transitions], *how) for name in agents]
     spec = TeamSpec(
         task=task,
         agents=tuple(
-            AgentSpec(name, observed[name], *part[1:], legal[name]) for name, part in zip(agents, parts, strict=True)
+            AgentSpec(name, observed[name], *part[1:], legal[name], column)
+            for name, part, column in zip(agents, parts, present, strict=True)
         ),
         state_size=len(sources),
         discrete=discrete,
@@ -67,6 +74,8 @@ def steps_dataset(
     )
     n = len(rows.transitions)
     action = joint_action([part[0] for part in parts], spec)
+    if steps.present is not None:
+        action *= steps.present[rows.transitions][..., None]
     terminated = np.zeros(n, bool)
     last = rows.last()
     terminated[last] = steps.terminated[rows.transitions[last]]

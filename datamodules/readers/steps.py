@@ -29,6 +29,7 @@ class Steps:
         truncated: ``(R,)`` bool.
         columns: names of the columns in each of ``observations``, if they have any.
         masks: how many trailing columns of an agent's observations are its mask of legal actions.
+        present: whether an agent is there, ``(R, A)`` bool; None if all stay. Others repeat their last observation.
     """
 
     episode: np.ndarray
@@ -39,6 +40,7 @@ class Steps:
     truncated: np.ndarray
     columns: Mapping[str, list[str]] = field(default_factory=dict)
     masks: Mapping[str, int] = field(default_factory=dict)
+    present: np.ndarray | None = None
 
 
 def filled_columns(path: Path, what: str, array: np.ndarray) -> np.ndarray:

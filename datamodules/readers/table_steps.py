@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,18 @@ def team_steps(path: Path, layout: TableLayout) -> Steps:
         assert layout.shared is not None
         names = table.names[layout.agent]
         order = np.lexsort([table.codes[layout.agent], *by])
-        _require_complete_teams(path, layout, table, order)
-        rows = order.reshape(-1, len(names))
+        rows, there = _team_rows(path, layout, table, order)
         observations = {a: _stack(table.numbers, layout.shared.observations, rows[:, i]) for i, a in enumerate(names)}
         actions = {a: _stack(table.numbers, layout.shared.actions, rows[:, i]) for i, a in enumerate(names)}
-        reward = np.concatenate([_stack(table.numbers, layout.reward, rows[:, i]) for i in range(len(names))], 1)
-        flags = {name: np.asarray(flag[rows].any(1)) for name, flag in table.flags.items()}
+        rewards = [_stack(table.numbers, layout.reward, rows[:, i]) * there[:, [i]] for i in range(len(names))]
+        reward = np.concatenate(rewards, 1)
+        flags = {name: np.asarray((flag[rows] & there).any(1)) for name, flag in table.flags.items()}
         episode = episode[rows[:, 0]]
         if layout.state:
-            observations[STATE] = _stack(table.numbers, layout.state, rows[:, 0])
+            observations[STATE] = _stack(table.numbers, layout.state, rows[np.arange(len(rows)), there.argmax(1)])
+        _clear_absent(actions, there)
     never = np.zeros(len(episode), bool)
+    leave = layout.agent is not None and not there.all()
     own = layout.agents or dict.fromkeys(names, layout.shared)
     named = {name: columns.observations for name, columns in own.items() if columns is not None}
     named |= {STATE: layout.state} if layout.state else {}
@@ -64,6 +67,7 @@ def team_steps(path: Path, layout: TableLayout) -> Steps:
         flags.get(layout.terminated or "", never),
         flags.get(layout.truncated or "", never),
         {name: [column for column, keep in zip(named[name], filled[name], strict=True) if keep] for name in filled},
+        present=there if leave else None,
     )
 
 
@@ -84,28 +88,73 @@ def _require_steps_once(path: Path, layout: TableLayout, table: TableColumns, or
         )
 
 
-def _require_complete_teams(path: Path, layout: TableLayout, table: TableColumns, order: np.ndarray) -> None:
-    """Checks that every step has one row of every agent."""
+def _team_rows(
+    path: Path, layout: TableLayout, table: TableColumns, order: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The row of every agent at every step, where each row is one agent's.
+
+    Args:
+        path: for messages.
+        layout: the table's layout.
+        table: its columns.
+        order: rows in the order of episode, step and agent.
+
+    Returns:
+        rows ``(R, A)`` and whether the agent is there ``(R, A)`` bool. The row of one that has left is its last one.
+
+    Raises:
+        UserError: an agent has two rows in a step, is missing at first, or comes back.
+    """
     assert layout.agent is not None
     assert layout.step is not None
     names, episodes = table.names[layout.agent], table.names[layout.episode]
     agent = table.codes[layout.agent][order]
     episode, step = table.codes[layout.episode][order], table.numbers[layout.step][order]
     first = np.append(True, (np.diff(episode) != 0) | (np.diff(step) != 0))
-    start = np.flatnonzero(first)
-    n = len(names)
-    if len(agent) == n * len(start) and (start % n == 0).all() and (agent == np.tile(np.arange(n), len(start))).all():
-        return
-    counts = np.diff(np.append(start, len(agent)))
-    for begin, count in zip(start, counts, strict=True):
-        present = agent[begin : begin + count]
-        if count == len(names) and (present == np.arange(len(names))).all():
-            continue
-        where = f"{layout.episode} {episodes[episode[begin]]}, {layout.step} {step[begin]:g}"
-        missing = [name for i, name in enumerate(names) if i not in present]
-        if missing:
-            raise UserError(
-                f"{path}: {where} has no row of {missing[0]}, expected one of each agent ({', '.join(names)}); agents"
-                " that leave before the others are not supported"
-            )
-        raise UserError(f"{path}: {where} has {count} rows, expected one of each of {len(names)} agents")
+    start, number = np.flatnonzero(first), np.cumsum(first) - 1
+    begins = np.append(True, np.diff(episode[start]) != 0)
+
+    def refuse(at: np.ndarray, found: Callable[[int], str]) -> None:
+        if at.any():
+            i = int(np.flatnonzero(at)[0])
+            where = f"{layout.episode} {episodes[episode[start[i]]]}, {layout.step} {step[start[i]]:g}"
+            raise UserError(f"{path}: {where} {found(i)}")
+
+    counts = np.zeros((len(start), len(names)), np.int64)
+    np.add.at(counts, (number, agent), 1)
+    there = counts > 0
+    rows = np.zeros(counts.shape, np.int64)
+    rows[number, agent] = order
+    everybody = ", ".join(names)
+    twice = counts > 1
+    refuse(
+        np.asarray(twice.any(1)),
+        lambda i: f"has {counts[i].max()} rows of {names[int(twice[i].argmax())]}, expected one",
+    )
+    refuse(
+        begins & ~there.all(1),
+        lambda i: (
+            f"has no row of {names[int((~there[i]).argmax())]}, expected one of each agent ({everybody}) at the"
+            " first step; agents may leave, but not join later"
+        ),
+    )
+    back = np.zeros_like(there)
+    back[1:] = there[1:] & ~there[:-1] & ~begins[1:, None]
+    refuse(
+        np.asarray(back.any(1)),
+        lambda i: (
+            f"has a row of {names[int(back[i].argmax())]}, which has none in the step before, expected that agents"
+            " stay away once they have left"
+        ),
+    )
+    latest = np.maximum.accumulate(np.where(there, np.arange(len(rows))[:, None], 0), axis=0)
+    return np.take_along_axis(rows, latest, 0), there
+
+
+def _clear_absent(actions: dict[str, np.ndarray], there: np.ndarray) -> None:
+    """Sets the actions of agents that have left to 0, or to none where nobody acts."""
+    acting = np.zeros(len(there), bool)
+    for i, values in enumerate(actions.values()):
+        acting |= there[:, i] & ~np.isnan(values).all(1)
+    for i, values in enumerate(actions.values()):
+        values[~there[:, i]] = np.where(acting[~there[:, i], None], 0.0, np.nan)

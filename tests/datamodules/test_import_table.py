@@ -201,7 +201,7 @@ def test_mistakes_in_a_table_are_named(columns, message, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["drone"].__setitem__(4, "a"), r"flight 0, t 1 has no row of b"),
+        (lambda c: c["drone"].__setitem__(4, "a"), r"flight 0, t 1 has 2 rows of a, expected one"),
         (lambda c: c["t"].__setitem__(slice(0, 3), 9), r"$"),
         (lambda c: c["drone"].__setitem__(4, "d"), r"flight 0, t 0 has no row of d, expected one of each agent"),
     ],
@@ -256,3 +256,38 @@ def test_broken_tables_are_refused(suffix: str, tmp_path: Path) -> None:
             import_table(path, layout, output=tmp_path / "out")
         assert "\n" not in str(error.value)
         assert path.name in str(error.value)
+
+
+def without(columns: dict, rows: list[int]) -> dict:
+    return {name: np.delete(np.asarray(column), rows) for name, column in columns.items()}
+
+
+def test_agents_may_leave_a_table_before_the_others(tmp_path: Path) -> None:
+    columns = swarm()
+    flight, t, drone = (np.asarray(columns[name]) for name in ("flight", "t", "drone"))
+    gone = np.flatnonzero((flight == flight[0]) & (t >= 2) & (drone == "b"))
+    data = imported(tmp_path, without(columns, gone.tolist()), layout=LONG)
+    spec, trajectories = data.spec, data.trajectories
+    number = spec.names.index("b")
+    there = trajectories.state[trajectories.row, spec.agents[number].present].bool()
+    first = int(trajectories.lengths[0])
+    assert there[:2].all()
+    assert not there[2:first].any()
+    assert there[first:].all()
+    assert not trajectories.action[2:first, number].any()
+    seen = trajectories.state[:, list(spec.agents[number].observes)]
+    assert (seen[2 : first + 1] == seen[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([0], r"flight 0, t 0 has no row of a, expected one of each agent .* may leave, but not join later"),
+        ([4], r"flight 0, t 2 has a row of b, which has none in the step before"),
+    ],
+)
+def test_agents_do_not_join_a_table_later(rows: list[int], message: str, tmp_path: Path) -> None:
+    columns = swarm()
+    order = np.lexsort([np.asarray(columns[name]) for name in ("drone", "t", "flight")])
+    columns = {name: np.asarray(column)[order] for name, column in columns.items()}
+    assert re.search(message, refused(tmp_path, without(columns, rows), LONG))
