@@ -25,6 +25,12 @@ REQUIRED = re.compile(r"the following arguments are required: (.+)")
 LITERALS = re.compile(r"Literal\[([^\]]*)\]")
 PLAIN_TYPE = re.compile(r"<class '(?:[\w.]*\.)?(\w+)'>")
 
+# What is missing where a configuration names only the base class.
+ABSTRACT = {
+    "lightning.LightningDataModule": "the configuration of a dataset first, e.g. --config own.yaml or --config icg.yaml",
+    "lightning.LightningModule": "the configuration of a method first, e.g. --config own.yaml or --config icg.yaml",
+}
+
 
 def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
     """Parses the arguments of a command that is no training.
@@ -55,6 +61,8 @@ def one_line(message: str, keys: Sequence[str] = ()) -> str:
         return f"{message.partition(': ')[2]}: unexpected argument, expected one command and options that begin with --"
     if match := UNKNOWN.search(message):
         found = match.group(1)
+        if class_path in ABSTRACT:
+            return f"{_join(path, found)}: found it without a class for {path}, expected {ABSTRACT[class_path]}"
         owner = path if class_path.startswith("momalit.cli.") or not class_path else class_path
         return f"{_join(path, found)}: {owner} has no such setting{_nearest(found, class_settings(class_path))}"
     if match := REQUIRED.search(message):

@@ -19,6 +19,10 @@ MISTAKES = [
         (*FIT, "--model.pessimism.lambda_al", "3"),
         "model.pessimism.lambda_al: momalit.Pessimism has no such setting",
     ),
+    (
+        ("fit", "--config", "baselines/bc.yaml", "--data.dataset", "icg/unfavourable"),
+        "data.dataset: found it without a class for data, expected the configuration of a dataset first",
+    ),
     ((*FIT, "--modl.n_rollouts", "3"), "--modl.n_rollouts: no such setting; did you mean model.n_rollouts?"),
     ((*FIT, "--trainer.max_epoch", "3"), "--trainer.max_epoch: no such setting; did you mean trainer.max_epochs?"),
     (
