@@ -26,10 +26,7 @@ LITERALS = re.compile(r"Literal\[([^\]]*)\]")
 PLAIN_TYPE = re.compile(r"<class '(?:[\w.]*\.)?(\w+)'>")
 
 # What is missing where a configuration names only the base class.
-ABSTRACT = {
-    "lightning.LightningDataModule": "the configuration of a dataset first, e.g. --config own.yaml or --config icg.yaml",
-    "lightning.LightningModule": "the configuration of a method first, e.g. --config own.yaml or --config icg.yaml",
-}
+ABSTRACT = {"lightning.LightningDataModule": "the configuration of a dataset first, e.g. --config own.yaml"}
 
 
 def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
