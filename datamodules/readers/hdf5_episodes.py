@@ -72,9 +72,13 @@ class Episodes:
         """Whether a key is a group in the first episode."""
         return isinstance(self._file.get(f"{self.names[0]}/{key}"), h5py.Group)
 
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of a key at one step of the first episode."""
+        return tuple(self._open(0, key).shape[1:])
+
     def width(self, key: str) -> int:
         """Number of columns of a key in the first episode."""
-        return int(np.prod(self._open(0, key).shape[1:], dtype=np.int64))
+        return int(np.prod(self.shape(key), dtype=np.int64))
 
     def read(
         self,

@@ -17,7 +17,16 @@ from datamodules.readers.hdf5_episodes import Episodes
 from momalit.core.errors import UserError
 from momalit.core.team import STATE, AgentSpec, TeamSpec
 from momalit.envs.factory import make_env
-from momalit.envs.spaces import MASK, OBSERVATION, Choices, action_layout, all_discrete, choices_of, observation_widths
+from momalit.envs.spaces import (
+    MASK,
+    OBSERVATION,
+    Choices,
+    action_layout,
+    all_discrete,
+    choices_of,
+    observation_widths,
+    require_no_image,
+)
 from momalit.envs.spec_from_env import declared_horizon, index_map, team_spec
 
 
@@ -150,6 +159,7 @@ def _observation(episodes: Episodes, agent: str, space: spaces.Space[Any] | None
         inner = space[OBSERVATION] if isinstance(space, spaces.Dict) else None
         observed = _one_hot(episodes.read(f"{key}/{OBSERVATION}", extra=1), inner)
         return np.concatenate([observed, episodes.read(f"{key}/{MASK}", extra=1)], axis=1), observed.shape[1]
+    require_no_image(f"{episodes.path}: {episodes.names[0]}/{key}", episodes.shape(key))
     observed = _one_hot(episodes.read(key, extra=1), space)
     return observed, observed.shape[1]
 

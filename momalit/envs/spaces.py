@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from momalit.core.errors import UserError
 
+LARGEST_GRID = 1024  # values of an observation with three or more dimensions; more make it an image
 MOST_CHOICES = 4096  # combinations of an agent's discrete actions
 OBSERVATION, MASK = "observation", "action_mask"  # PettingZoo's keys for observations with action masks
 
@@ -24,15 +25,28 @@ def observation_widths(agent: str, space: spaces.Space[Any]) -> tuple[int, int]:
     """Returns an agent's number of observation columns and of mask columns.
 
     Raises:
-        UserError: the space cannot be flattened.
+        UserError: the space cannot be flattened, or has images.
     """
     inner, mask = (space[OBSERVATION], space[MASK]) if is_masked(space) else (space, None)  # type: ignore[index]
+    require_no_image(f"agent {agent}: its observation space", inner.shape or ())
     try:
         return spaces.flatdim(inner), 0 if mask is None else spaces.flatdim(mask)
     except (AttributeError, NotImplementedError, ValueError):
         raise UserError(
             f"agent {agent}: its observation space {inner} cannot be flattened, expected Box, Discrete or Dict of these"
         ) from None
+
+
+def require_no_image(what: str, shape: tuple[int, ...]) -> None:
+    """Refuses observations of a shape that only images have.
+
+    Raises:
+        UserError: it has three or more dimensions and more than 1,024 values.
+    """
+    if len(shape) >= 3 and math.prod(shape) > LARGEST_GRID:
+        raise UserError(
+            f"{what} has shape {shape}, expected a vector: images need an encoder, whose features take their place"
+        )
 
 
 def flatten_observation(space: spaces.Space[Any], value: Any) -> np.ndarray:

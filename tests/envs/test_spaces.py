@@ -1,4 +1,4 @@
-"""Actions of several choices at once: MultiDiscrete and MultiBinary count as one choice of all combinations."""
+"""Actions of several choices at once, which count as one choice of all combinations; and images, which are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minari.serialization import serialize_space
 
 from datamodules import OfflineDataModule, collect
 from momalit.core.errors import UserError
-from momalit.envs.spaces import choices_of
+from momalit.envs.spaces import choices_of, observation_widths
 from momalit.envs.vector_env import VectorTeamEnv
 from tests.envs.levers import wanted
 
@@ -54,14 +54,14 @@ def test_a_recorded_team_plays_as_it_was_recorded(recorded: OfflineDataModule) -
     assert float(step.reward) == float((torch.tensor([2, 3, 2, 1, 0]) == state[0, :5]).sum())
 
 
-def write(folder: Path, actions: np.ndarray) -> Path:
-    """A Minari file in which agent ``a`` has three choices at once."""
+def write(folder: Path, actions: np.ndarray, shape: tuple[int, ...] = (2,)) -> Path:
+    """A Minari file in which agent ``a`` has three choices at once, and observations of a shape."""
     rng = np.random.default_rng(0)
     (folder / "data").mkdir(parents=True)
     with h5py.File(folder / "data/main_data.hdf5", "w") as file:
         for i in range(3):
             group = file.create_group(f"episode_{i}")
-            group["observations/a"] = rng.normal(size=(5, 2))
+            group["observations/a"] = rng.normal(size=(5, *shape))
             group["actions/a"] = actions
             group["rewards"], group["terminations"] = rng.normal(size=4), np.zeros(4, bool)
             group["truncations"] = np.arange(4) == 3
@@ -76,3 +76,14 @@ def test_a_dataset_with_several_choices_is_read(tmp_path: Path) -> None:
     bad = OfflineDataModule(str(write(tmp_path / "y", np.array([[0, 0, 0], [1, 3, 1], [0, 1, 0], [1, 0, 1]]))))
     with pytest.raises(UserError, match=r"actions/a at step 1: found 1, expected integers from 0 to 1 and 0 to 2"):
         bad.trajectories  # noqa: B018
+
+
+def test_images_are_refused(tmp_path: Path) -> None:
+    zeros = np.zeros((4, 3), np.int64)
+    grid = OfflineDataModule(str(write(tmp_path / "grid", zeros, (5, 5, 4))))
+    assert grid.spec.state_size == 100
+    images = OfflineDataModule(str(write(tmp_path / "images", zeros, (32, 32, 3))))
+    with pytest.raises(UserError, match=r"observations/a has shape \(32, 32, 3\), expected a vector: images need"):
+        images.spec  # noqa: B018
+    with pytest.raises(UserError, match="agent a: its observation space has shape"):
+        observation_widths("a", spaces.Box(0, 255, (64, 64, 3), np.uint8))
