@@ -16,7 +16,7 @@ from momalit.envs.factory import TASKS, suggestion
 DEFAULT_TRANSITIONS = {"ant": 250_000, "icg": 10_000, "reacher": 100_000}
 KINDS = {
     "ant": ("random", "medium", "medium-replay", "full-replay", "medium-expert", "expert"),
-    "icg": ("favourable", "unfavourable", "uncoordinated"),
+    "icg": ("favourable", "unfavourable", "uncoordinated", "conflicting"),
     "reacher": ("expert-mix", "random"),
 }
 ANY_TASK_KINDS = ("random",)  # kinds of dataset that any environment supports

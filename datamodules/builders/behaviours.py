@@ -86,6 +86,34 @@ class Conventions:
         return _one_hot(np.where(slip, other, convention[:, None]), self._n_actions)
 
 
+class Conflicting:
+    """Coordination game: a log that misleads agents who learn alone, and those who imitate.
+
+    Every step draws its joint action anew. In most of them the first agents choose action 0 and the others the highest
+    one, which scores nothing; in the rest all choose alike, one or the other. The first agent scores whenever it plays
+    the highest action, the last one whenever it plays 0, so that their best replies to what the others did never meet.
+    And imitators repeat what is frequent, which does not meet either.
+
+    Args:
+        spec: the team's specification.
+        mixed: share of the steps in which the agents do not agree; None for 60 % of two agents and 70 % of more.
+    """
+
+    def __init__(self, spec: TeamSpec, _n_episodes: int, _rng: np.random.Generator, mixed: float | None = None) -> None:
+        self._n_agents, self._n_actions = spec.n_agents, spec.action_size
+        self._mixed = (0.6 if spec.n_agents == 2 else 0.7) if mixed is None else mixed
+
+    def settings(self) -> dict[str, Any]:
+        return {"behaviour": "conflicting", "mixed": self._mixed}
+
+    def act(self, _episode: np.ndarray, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        n = len(state)
+        first = rng.integers(1, self._n_agents, size=(n, 1))  # how many agents choose action 0
+        split = np.arange(self._n_agents) >= first
+        high = np.where(rng.random((n, 1)) < self._mixed, split, rng.random((n, 1)) < 0.5)
+        return _one_hot(high * (self._n_actions - 1), self._n_actions)
+
+
 class InverseKinematics:
     """Reacher: a PD controller that tracks the joint angles at which the fingertip is on the target.
 
@@ -131,6 +159,8 @@ def make_behaviour(task: str, kind: str) -> Callable[[TeamSpec, int, np.random.G
         return InverseKinematics
     if (task, kind) == ("icg", "unfavourable"):
         return Conventions
+    if (task, kind) == ("icg", "conflicting"):
+        return Conflicting
     if (task, kind) == ("icg", "favourable"):
         return lambda spec, n_episodes, rng: Conventions(spec, n_episodes, rng, first_share=0.8)
     return RandomActions

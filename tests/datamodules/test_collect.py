@@ -43,7 +43,13 @@ def test_builtin_datasets_have_the_requested_size_and_provenance(name, tmp_path)
     provenance = data.provenance
     assert (provenance["dataset"], provenance["seed"], provenance["sha256"]) == (name, 0, data.sha256)
     assert set(provenance["versions"]) == {"python", "numpy", "torch", "mujoco", "gymnasium", "pettingzoo", "minari"}
-    assert provenance["generator"].get("behaviour") in ("conventions", "inverse-kinematics", "random", None)
+    assert provenance["generator"].get("behaviour") in (
+        "conventions",
+        "conflicting",
+        "inverse-kinematics",
+        "random",
+        None,
+    )
     assert ("snapshots" in provenance["generator"]) == (name.startswith("ant/") and name != "ant/random")
 
 
@@ -144,3 +150,17 @@ def test_file_contains_only_minaris_layout(icg):
     with h5py.File(icg.path) as file:
         assert set(file) == {f"episode_{i}" for i in range(100)}
         assert set(file["episode_7"]) == {"observations", "actions", "rewards", "terminations", "truncations"}
+
+
+@pytest.mark.parametrize(("agents", "actions"), [(2, 2), (3, 2), (4, 3)])
+def test_conflicting_misleads_those_who_learn_alone_and_those_who_imitate(agents, actions, tmp_path):
+    env = {"n_agents": agents, "n_actions": actions}
+    data = read_dataset(collect("icg/conflicting", env, 5_000, 0, tmp_path / "x")).trajectories
+    choice, reward = data.action.argmax(2), data.reward
+    agree = (choice == choice[:, :1]).all(1)
+    assert torch.equal(reward, agree.float())
+    assert float(agree.float().mean()) == pytest.approx(0.4 if agents == 2 else 0.3, abs=0.03)
+    alone = [max(range(actions), key=lambda a: float(reward[choice[:, i] == a].mean())) for i in (0, agents - 1)]
+    assert alone == [actions - 1, 0]
+    usual = [int(choice[:, i].bincount().argmax()) for i in (0, agents - 1)]
+    assert usual == [0, actions - 1]
