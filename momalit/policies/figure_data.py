@@ -88,7 +88,10 @@ def _states(data: Tensor, team: Tensor) -> dict[str, Any]:
     varies = std > 1e-6
     mean, scale = data.mean(0)[varies], std[varies]
     standard = (data[:, varies] - mean) / scale
-    directions = torch.linalg.svd(standard[evenly_spaced(len(standard), 5_000)].double(), full_matrices=False).Vh[:2]
+    sample = standard[evenly_spaced(len(standard), 5_000)].double()
+    directions = torch.zeros(2, sample.shape[1], dtype=torch.float64)
+    found = torch.linalg.svd(sample, full_matrices=False).Vh[:2]
+    directions[: len(found)] = found  # fewer than two where fewer dimensions vary
     projected = {"data": standard, "team": (team[:, varies] - mean) / scale}
     return {
         name: (values[evenly_spaced(len(values), POINTS)].double() @ directions.T).tolist()

@@ -138,9 +138,8 @@ def _states(states: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     figure = Figure((WIDTH, 3.2), layout="constrained")
     axes: Axes = figure.subplots()
     for name, colour in (("data", COLOURS[6]), ("team", COLOURS[0])):
-        points = np.array(states[name]).reshape(-1, np.shape(states["data"])[1])
-        y = points[:, 1] if points.shape[1] > 1 else np.zeros(len(points))
-        axes.scatter(points[:, 0], y, s=5, color=colour, alpha=0.6, linewidth=0, label=name)
+        points = np.array(states[name]).reshape(-1, 2)
+        axes.scatter(points[:, 0], points[:, 1], s=5, color=colour, alpha=0.6, linewidth=0, label=name)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.legend(fontsize=7)

@@ -74,7 +74,7 @@ class Correction:
         uncertainty = torch.cat([group.uncertainty for group in groups])
         rank = max(round(OUTSIDE * len(uncertainty)), 1)
         return cls(
-            total.solve(ridge).float(),
+            total.solve(ridge).to(model.space.target.mean.dtype),
             torch.tensor(shift, device=terminated.device),
             max(error / spread, 1.0) if spread > 0 else 1.0,
             float(uncertainty.kthvalue(rank).values),
