@@ -12,6 +12,7 @@ import torch
 
 from datamodules.builders.imported import Built, import_once
 from datamodules.readers.action_columns import action_part, joint_action
+from datamodules.readers.last_steps import are_time_limits
 from datamodules.readers.npy_arrays import AgentArrays, read_agent_arrays
 from momalit.core.errors import UserError
 from momalit.core.team import STATE, AgentSpec, TeamSpec
@@ -71,7 +72,7 @@ def as_dataset(path: Path, arrays: AgentArrays, episode_length: int | None) -> t
     last = np.flatnonzero(ends)
     lengths = np.diff(last, prepend=-1)
     flagged = arrays.done[last]
-    limited = bool(flagged.any()) and len(np.unique(lengths[flagged])) == 1
+    limited = are_time_limits(lengths[flagged])
     terminated = ends & arrays.done & (not limited)
     if limited:
         logger.info("%s: done flags stand at step %d throughout and count as a time limit", path, lengths[flagged][0])

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from datamodules.builders.behaviours import Behaviour
-from momalit.core.team import TeamSpec
+from momalit.core.team import TeamSpec, who_is_there
 from momalit.core.trajectories import Trajectories
 from momalit.envs import VectorTeamEnv
 
@@ -60,7 +60,7 @@ def run_episodes(
     while running.any():
         action = torch.from_numpy(behaviour.act(episode, state.numpy(), rng))
         if (present := env.spec.present_index()) is not None:  # who has left does nothing
-            action *= ((state[:, present.clamp(min=0)] > 0.5) | (present < 0)).unsqueeze(-1)
+            action *= who_is_there(state, present).unsqueeze(-1)
         step = env.step(action)
         running &= ~(step.terminated | step.truncated)
         state = step.state

@@ -46,6 +46,14 @@ class Cut:
         return np.asarray(np.cumsum(self.lengths) - 1)
 
 
+def are_time_limits(lengths: np.ndarray) -> bool:
+    """Whether flags at the ends of episodes of these lengths ``(E,)`` are time limits, where a file does not say so.
+
+    They are if they stand after equally many steps in all episodes.
+    """
+    return len(np.unique(lengths)) == 1
+
+
 def cut(starts: np.ndarray, terminated: np.ndarray, acting: np.ndarray) -> Cut:
     """Decides which rows become transitions.
 

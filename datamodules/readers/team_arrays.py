@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 
 from datamodules.readers.hdf5_file import open_hdf5, require_memory, require_plausible
+from datamodules.readers.last_steps import are_time_limits
 from datamodules.readers.steps import Steps, filled_columns, team_reward
 from momalit.core.errors import UserError
 from momalit.core.team import STATE
@@ -110,6 +111,7 @@ def read_vault(path: Path) -> TeamArrays:
     stores = _VaultStores(path)
     observations = _with_agents(path, "observations", stores.read("observations"))
     raw = stores.read("actions")
+    actions = _with_agents(path, "actions", raw[..., None] if raw.ndim == 2 else raw)
     legal = stores.read("infos.legals") if "infos.legals" in shapes else None
     rewards, terminals = stores.read("rewards"), stores.read("terminals")
     truncations = stores.read("truncations") if "truncations" in shapes else None
@@ -119,13 +121,13 @@ def read_vault(path: Path) -> TeamArrays:
     _require_shapes(path, found, observations.shape[1])
     return TeamArrays(
         observations,
-        raw[..., None] if raw.ndim == 2 else raw,
+        actions,
         rewards.reshape(len(raw), -1),
         _all_agents(terminals),
         None if truncations is None else _all_agents(truncations),
         stores.read("infos.state").reshape(len(raw), -1) if "infos.state" in shapes else None,
         legal,
-        raw.dtype.kind in "iu" and (raw.ndim == 2 or raw.shape[2] == 1),
+        actions.dtype.kind in "iu" and actions.shape[2] == 1,
     )
 
 
@@ -156,7 +158,7 @@ def recorded_steps(path: Path, arrays: TeamArrays, reward: str = "mean") -> Step
     terminated = arrays.terminated
     if arrays.truncated is None or not truncated.any():
         lengths = np.diff(np.flatnonzero(terminated), prepend=-1)
-        if len(lengths) > 1 and len(np.unique(lengths)) == 1:
+        if are_time_limits(lengths):
             logger.info("%s: the end of every episode is at step %d and counts as a time limit", path, lengths[0])
             terminated = np.zeros_like(terminated)
     episode = np.cumsum(np.append(0, ends[:-1]))
@@ -201,7 +203,7 @@ class _VaultStores:
                 f"{path}: is a vault, expected the package tensorstore to read it: pip install momalit[vaults]"
             ) from None
         self.path, self._tensorstore = path, tensorstore
-        self.rows = int(self._open("vault_index")[:].read().result()[0])
+        self.rows = int(self._read("vault_index", lambda store: store[:])[0])
         if self.rows < 1:
             raise UserError(f"{path}: found {self.rows} steps, expected at least one")
 
@@ -209,9 +211,19 @@ class _VaultStores:
         spec = {"driver": "ocdbt", "base": f"file://{self.path.resolve()}", "path": name}
         try:
             return self._tensorstore.open({"driver": "zarr", "kvstore": spec}, open=True, read=True).result()
-        except Exception as error:  # tensorstore's errors have the types of Python's own
-            line = " ".join(str(error).split())[:200]
-            raise UserError(f"{self.path}: {name} cannot be read ({line}), expected an intact vault") from error
+        except (ValueError, OSError, RuntimeError, IndexError, NotImplementedError) as error:
+            raise self._unreadable(name, error) from error
+
+    def _read(self, name: str, part: Callable[[Any], Any]) -> np.ndarray:
+        store = self._open(name)
+        try:
+            return np.asarray(part(store).read().result())
+        except (ValueError, OSError, RuntimeError, IndexError, NotImplementedError) as error:
+            raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name: str, error: Exception) -> UserError:
+        line = " ".join(str(error).split())[:200]
+        return UserError(f"{self.path}: {name} cannot be read ({line}), expected an intact vault")
 
     def read(self, name: str) -> np.ndarray:
         """Reads an array without its first dimension, ``(R, ...)``."""
@@ -221,11 +233,7 @@ class _VaultStores:
             raise UserError(f"{self.path}: {name} has {store.shape[0]} parallel streams, expected 1")
         size = self.rows * int(np.prod(shape, dtype=np.float64)) * store.dtype.numpy_dtype.itemsize
         require_memory(self.path, name, size)
-        try:
-            return np.asarray(store[0, : self.rows].read().result())
-        except Exception as error:
-            line = " ".join(str(error).split())[:200]
-            raise UserError(f"{self.path}: {name} cannot be read ({line}), expected an intact vault") from error
+        return self._read(f"{name}.", lambda store: store[0, : self.rows])
 
 
 def _all_agents(flags: np.ndarray) -> np.ndarray:

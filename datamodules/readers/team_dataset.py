@@ -19,7 +19,7 @@ from datamodules.readers.hdf5_file import open_hdf5, require_memory
 from datamodules.readers.spec_inference import inferred_spec, recorded_choices, state_columns, with_env
 from datamodules.writer import DATA_FILE, METADATA_FILE, MOMALIT_KEY
 from momalit.core.errors import UserError
-from momalit.core.team import STATE, TeamSpec
+from momalit.core.team import STATE, TeamSpec, who_is_there
 from momalit.core.trajectories import Trajectories
 
 logger = logging.getLogger(__name__)
@@ -112,8 +112,7 @@ def read_dataset(
         torch.from_numpy(terminated), torch.from_numpy(truncated), lengths,
     )  # fmt: skip
     if (present := spec.present_index()) is not None:  # who has left does nothing, whatever number the file has
-        there = (trajectories.state[:, present.clamp(min=0)] > 0.5) | (present < 0)
-        trajectories.action.mul_(there[trajectories.row].unsqueeze(-1))
+        trajectories.action.mul_(who_is_there(trajectories.state, present)[trajectories.row].unsqueeze(-1))
     provenance = dict(own_metadata["provenance"]) if own_metadata is not None else {}
     digest = contents_hash(spec, trajectories, episodes.order)
     if provenance.get("sha256", digest) != digest:

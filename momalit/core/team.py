@@ -224,6 +224,11 @@ class TeamSpec:
                 raise UserError(f"{theirs} does not fit {mine}: its {name} is {b!r}, expected {a!r}")
 
 
+def who_is_there(state: Tensor, index: Tensor) -> Tensor:
+    """Whether each agent is there, bool ``(..., A)``, given ``TeamSpec.present_index()`` and states ``(..., S)``."""
+    return (state[..., index.clamp(min=0)] > 0.5) | (index < 0)
+
+
 def _agent(values: Mapping[str, Any]) -> AgentSpec:
     arguments: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     return AgentSpec(**arguments)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from momalit.core.errors import UserError
 from momalit.core.records import Sequence
-from momalit.core.team import TeamSpec
+from momalit.core.team import TeamSpec, who_is_there
 from momalit.functional.precision import at_least_float32
 from momalit.nn.agent_inputs import AgentInputs
 from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian
@@ -152,8 +152,7 @@ class TeamActor(nn.Module):
         """1 for agents that are there, 0 for others, ``(..., A, 1)``; None if nobody ever leaves."""
         if self.present_index is None:
             return None
-        there = (state[..., self.present_index.clamp(min=0)] > 0.5) | (self.present_index < 0)
-        return there.unsqueeze(-1).to(self.mask.dtype)
+        return who_is_there(state, self.present_index).unsqueeze(-1).to(self.mask.dtype)
 
     def hidden_states(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
         """The agents' hidden states after every step of a sequence, ``(A, T, B, H)``."""

@@ -25,18 +25,18 @@ def load_world_model(path: str | Path, spec: TeamSpec) -> tuple[WorldModel, bool
     Raises:
         UserError: the file cannot be read, has no world model, or that of another team.
     """
-    if read_checkpoint(path).get("momalit", {}).get("method") is None:
+    method = read_checkpoint(path).get("momalit", {}).get("method")
+    if method is None:
         trained = load_module(path, WorldModelModule)
         model, found, sampled = trained.world_model(), trained.spec, True
     else:
-        team = _team(path)
+        team = _team(path, method)
         model, found, sampled = team.model, team.spec, bool(team.hparams["sample_predictions"])
     spec.dynamics().require_same(found.dynamics(), "the dataset", f"world model {path}")
     return model, sampled
 
 
-def _team(path: str | Path) -> MOMAPPOModule:
-    method = read_checkpoint(path)["momalit"]["method"]
+def _team(path: str | Path, method: str) -> MOMAPPOModule:
     if method != "MOMAPPOModule":
         raise UserError(
             f"checkpoint {path}: {method} has no world model, expected --world_model FILE, the checkpoint of one or of"

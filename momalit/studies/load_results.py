@@ -131,7 +131,7 @@ def _table(path: Path, optional: bool = False) -> list[Row]:
 def _parse_row(path: Path, number: int, row: Mapping[str, str | None]) -> Row:
     parsed: dict[str, Any] = {}
     for name, value in row.items():
-        # Version 0.3 wrote the return in the world model, not corrected by held-out data, as "imagined".
+        # Until 0.2 this was the return in the world model, not corrected by held-out data, and called "imagined".
         column = name and name.replace("imagined", "estimate")
         if column is None or column in TEXT:
             parsed[str(column)] = value or ""

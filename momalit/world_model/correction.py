@@ -14,7 +14,7 @@ from momalit.core.trajectories import Trajectories
 from momalit.functional.uncertainty import ensemble_covariance_norm
 from momalit.world_model.dynamics import WorldModel
 
-GROUPS = 10  # of held-out episodes, for cross-validation and resampling
+GROUPS = 10  # of held-out episodes, for cross-validation
 RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)  # per step; the inputs are standardised
 OUTSIDE = 0.99  # quantile of held-out steps beyond which a step is outside the data
 SIGNIFICANT = 2.0  # standard errors
@@ -57,7 +57,7 @@ class Correction:
         Args:
             model: the world model.
             data: episodes that did not train the model, at least one.
-            seed: seed of groups and resamples.
+            seed: seed of the division into groups.
         """
         random = torch.Generator().manual_seed(seed)
         n_groups = min(GROUPS, len(data.lengths))
@@ -174,14 +174,10 @@ def _best_ridges(groups: list[_Moments], total: _Moments) -> Tensor:
     none = torch.full_like(before[0], torch.inf)
     if len(groups) < 2:
         return none
-    gains = torch.stack(
-        [
-            torch.stack(
-                [b - g.error_after(total.without(g).solve_all(ridge)) for b, g in zip(before, groups, strict=True)]
-            )
-            for ridge in RIDGES
-        ]
-    )  # (ridges, groups, D)
+    rest = [total.without(group) for group in groups]
+    pairs = list(zip(groups, rest, strict=True))
+    after = [[group.error_after(others.solve_all(ridge)) for group, others in pairs] for ridge in RIDGES]
+    gains = before - torch.stack([torch.stack(errors) for errors in after])  # (ridges, groups, D)
     best = gains.sum(1).argmax(0)
     gain = gains.gather(0, best.expand(1, len(groups), -1)).squeeze(0)
     certain = gain.mean(0) > SIGNIFICANT * gain.std(0) / len(groups) ** 0.5
@@ -189,12 +185,15 @@ def _best_ridges(groups: list[_Moments], total: _Moments) -> Tensor:
 
 
 def _termination_shift(logits: Tensor, terminated: Tensor) -> float:
-    """The shift of the logits ``(N,)`` with which as many steps terminate as did; 0 if it already is so."""
-    happened = float(terminated.sum())
-    if abs(float(logits.sigmoid().sum()) - happened) <= SIGNIFICANT * happened**0.5:
+    """The shift of the logits ``(N,)`` with which as many steps terminate as did; 0 if chance explains the difference.
+
+    Counts vary by their square root. That of none is not known better than to half a termination.
+    """
+    happened, predicted = float(terminated.sum()), float(logits.sigmoid().sum())
+    if abs(predicted - happened) <= SIGNIFICANT * max(happened, predicted) ** 0.5:
         return 0.0
-    low, high = -LARGEST_SHIFT, LARGEST_SHIFT
+    low, high, wanted = -LARGEST_SHIFT, LARGEST_SHIFT, max(happened, 0.5)
     for _ in range(40):
         shift = (low + high) / 2
-        low, high = (shift, high) if float((logits + shift).sigmoid().sum()) < happened else (low, shift)
+        low, high = (shift, high) if float((logits + shift).sigmoid().sum()) < wanted else (low, shift)
     return (low + high) / 2

@@ -11,12 +11,17 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
+from callbacks.evaluation import episode_seeds
+from datamodules import OfflineDataModule
 from momalit.cli.console import console, print_table
 from momalit.cli.error_messages import parse_arguments
 from momalit.cli.own_runs import require_own
 from momalit.core.errors import UserError
+from momalit.envs.vector_env import VectorTeamEnv
+from momalit.nn.actors import TeamActor
 from momalit.policies.estimate import ReturnEstimator
 from momalit.policies.fitted_q import fitted_q
+from momalit.policies.rollout import play_episodes
 from momalit.policies.team_policy import load_policies
 from momalit.policies.world_model_files import load_world_model
 from momalit.studies.estimates import Judged, estimates_table, remarks, write_estimates
@@ -39,6 +44,9 @@ def run_estimate(arguments: list[str]) -> None:
     if options.real < 0 or options.episodes < 1:
         name, least = ("real", 0) if options.real < 0 else ("episodes", 1)
         raise UserError(f"--{name}: found {options[name]}, expected at least {least}")
+    output = None if options.output is None else Path(options.output).expanduser()
+    if output is not None and output.exists() and not output.is_dir():
+        raise UserError(f"--output: {output} is a file, expected a directory")
     configure_cpu()
     checkpoints = [path for source in options.sources for path in _checkpoints(Path(source), options.checkpoint)]
     judges: dict[Path, ReturnEstimator] = {}
@@ -58,9 +66,9 @@ def run_estimate(arguments: list[str]) -> None:
     print_table(estimates_table(judged))
     for sentence in remarks(judged):
         console.print(f"- {sentence}", highlight=False, markup=False)
-    if options.output is not None:
-        write_estimates(Path(options.output).expanduser(), judged)
-        logger.info("table and figure are in %s", options.output)
+    if output is not None:
+        write_estimates(output, judged)
+        logger.info("table and figure are in %s", output)
 
 
 def _checkpoints(source: Path, which: str) -> list[Path]:
@@ -80,12 +88,12 @@ def _checkpoints(source: Path, which: str) -> list[Path]:
 
 def _judge(run: RunDirectory, world_model: str | Path, episodes: int, known: dict[str, Any]) -> ReturnEstimator:
     """The estimator of a run: its data, which are added to the known ones, and the world model in a checkpoint."""
-    from datamodules import OfflineDataModule
-
     if not run.config.is_file():
         raise UserError(f"estimate: found no {run.config}, expected the configuration of a run")
     require_own(run.config)
     settings: dict[str, Any] = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    if settings["data"].get("class_path") != "datamodules.OfflineDataModule":
+        raise UserError(f"estimate: {run.path} was trained without a dataset, expected a run on one")
     key = json.dumps(settings["data"], sort_keys=True)
     data = known[key] = known.get(key) or OfflineDataModule(**settings["data"]["init_args"])
     model, sample_predictions = load_world_model(world_model, data.spec)
@@ -95,6 +103,8 @@ def _judge(run: RunDirectory, world_model: str | Path, episodes: int, known: dic
 
 def _judge_team(judge: ReturnEstimator, run: RunDirectory, path: Path, options: Any) -> Judged:
     actor = load_policies(path)
+    if options.real and actor.spec.env is None:
+        raise UserError(f"--real: {path} names no environment, expected one to play in")
     found = judge.estimate(actor)
     team = Judged(str(run.path), path.stem, found.mean, (found.low, found.high), found.outside)
     if options.fitted_q:
@@ -105,13 +115,7 @@ def _judge_team(judge: ReturnEstimator, run: RunDirectory, path: Path, options: 
     return team
 
 
-def _real_returns(actor: Any, episodes: int) -> torch.Tensor:
-    from callbacks.evaluation import episode_seeds
-    from momalit.envs.vector_env import VectorTeamEnv
-    from momalit.policies.rollout import play_episodes
-
-    if actor.spec.env is None:
-        raise UserError("--real: the dataset names no environment, expected one to play in")
+def _real_returns(actor: TeamActor, episodes: int) -> torch.Tensor:
     env = VectorTeamEnv(actor.spec, episodes)
     try:
         return play_episodes(env, actor, episode_seeds("test", episodes))
