@@ -32,6 +32,14 @@ def test_teams_are_estimated_from_data_and_compared_with_reality(momalit, tmp_pa
     assert "BCModule has no world model, expected --world_model FILE" in outcome.stderr
 
 
+def test_a_run_without_a_dataset_is_refused(momalit, tmp_path: Path) -> None:
+    small = ("--trainer.max_epochs", "1", "--model.width", "8", "--model.gru_size", "4", "--trainer.callbacks", "null")
+    assert momalit("fit", "--config", "mappo/icg.yaml", "--run_dir", "online", *small).code == 0
+    outcome = momalit("estimate", "online", "--world_model", "nothing.ckpt")
+    assert outcome.code == 2
+    assert "estimate: online was trained without a dataset, expected a run on one" in outcome.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -39,6 +47,7 @@ def test_teams_are_estimated_from_data_and_compared_with_reality(momalit, tmp_pa
         (("tiny.yaml",), "estimate: tiny.yaml is in no run's directory, expected one, which names the dataset"),
         (("run", "--checkpoint", "first"), "--checkpoint: found 'first', expected last, best or both"),
         (("run", "--episodes", "0"), "--episodes: found 0, expected at least 1"),
+        (("run", "--output", "tiny.yaml"), "--output: tiny.yaml is a file, expected a directory"),
         (("run", "--real", "-1"), "--real: found -1, expected at least 0"),
     ],
 )

@@ -45,6 +45,13 @@ def test_terminations_become_as_frequent_as_they_are():
     assert not Correction.fit(known_model([[0.0, 0.0]], logit=-6.0), log).termination.any()
 
 
+def test_a_split_without_terminations_does_not_abolish_rare_ones():
+    log = line_log(10)  # 200 steps, none terminates
+    assert not Correction.fit(known_model([[0.0, 0.0]], logit=-5.0, termination="learned"), log).termination.any()
+    frequent = Correction.fit(known_model([[0.0, 0.0]], logit=-1.0, termination="learned"), log)
+    assert float((frequent.termination - 1.0).sigmoid()) == pytest.approx(0.5 / 200, rel=0.01)
+
+
 def test_errors_are_compared_with_the_disagreement():
     # Mean errors (0.2, 0), standard deviations (0.1 sqrt 2, 0): twice as wrong as they disagree, over both targets.
     found = Correction.fit(known_model([[0.1, 0.0], [0.3, 0.0]]), line_log(10))
