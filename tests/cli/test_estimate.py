@@ -37,7 +37,7 @@ def test_a_run_without_a_dataset_is_refused(momalit, tmp_path: Path) -> None:
     assert momalit("fit", "--config", "mappo/icg.yaml", "--run_dir", "online", *small).code == 0
     outcome = momalit("estimate", "online", "--world_model", "nothing.ckpt")
     assert outcome.code == 2
-    assert "estimate: online was trained without a dataset, expected a run on one" in outcome.stderr
+    assert "online was trained without a dataset, expected a run on one" in outcome.stderr
 
 
 @pytest.mark.parametrize(
