@@ -20,6 +20,19 @@ logger = logging.getLogger(__name__)
 MINARI_ID = re.compile(r"[-\w][-\w/]*-v\d+")
 
 
+def require_source(source: str | Path) -> None:
+    """Checks that a source is a path or could be the name of a Minari dataset.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if not Path(source).expanduser().exists() and not MINARI_ID.fullmatch(str(source)):
+        raise UserError(
+            f"source: found no file {str(source)!r}, expected an HDF5 file in D4RL's layout, a Minari dataset's"
+            " directory, or a Minari dataset's name such as mujoco/ant/medium-v0"
+        )
+
+
 def find_source(source: str | Path) -> Path:
     """Finds the HDF5 file of a path or of a Minari dataset's name. A missing Minari dataset is downloaded.
 
@@ -29,11 +42,7 @@ def find_source(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if path.exists():
         return find_data_file(path)
-    if not MINARI_ID.fullmatch(str(source)):
-        raise UserError(
-            f"source: found no file {str(source)!r}, expected an HDF5 file in D4RL's layout, a Minari dataset's"
-            " directory, or a Minari dataset's name such as mujoco/ant/medium-v0"
-        )
+    require_source(source)
     root = Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
     if not (root / source).exists():
         import minari

@@ -27,6 +27,7 @@ def run_import(arguments: list[str]) -> None:
     """
     options = parse_arguments(_parser(), _expand_env_name(arguments))
     from datamodules.readers.npy_arrays import has_agent_arrays
+    from datamodules.readers.sources import require_source
     from datamodules.readers.table_file import is_table
     from datamodules.readers.team_arrays import has_agents_in_one_array
 
@@ -43,7 +44,11 @@ def run_import(arguments: list[str]) -> None:
     elif options.layout is not None:
         raise UserError(f"--layout: found it with {options.source}, expected a table: .csv, .tsv, .csv.gz or .parquet")
     elif "name" not in (options.env or {}):
-        raise UserError("env: missing, expected the team's task, e.g. --env ant")
+        require_source(options.source)
+        raise UserError(
+            f"env: missing, expected the team's task, e.g. --env ant, if {options.source} is a single agent's dataset;"
+            " it is none of the other layouts (see import --help)"
+        )
     else:
         from datamodules.builders.import_dataset import import_dataset
 
