@@ -132,7 +132,7 @@ def _actions(data: Dataset, verdict: list[str]) -> Section:
     repeated = []
     for i, agent in enumerate(spec.agents):
         action = trajectories.action.numpy()[::every, i, : agent.action_size].astype(np.float64)
-        if spec.discrete:
+        if agent.discrete:
             shares = action.mean(0)
             rows.append((agent.name, f"{agent.action_size} choices", "", ", ".join(f"{share:.0%}" for share in shares)))
             if (shares == 0).any():

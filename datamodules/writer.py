@@ -76,7 +76,7 @@ def _write_episodes(path: Path, spec: TeamSpec, trajectories: Trajectories) -> N
     actions = {}
     for i, agent in enumerate(spec.agents):
         own = action[:, i, : agent.action_size]
-        actions[agent.name.encode()] = own.argmax(-1) if spec.discrete else np.ascontiguousarray(own)
+        actions[agent.name.encode()] = own.argmax(-1) if agent.discrete else np.ascontiguousarray(own)
     with h5py.File(path, "w", libver="v110") as file:
         first = 0
         for number, length in enumerate(trajectories.lengths.tolist()):
@@ -118,7 +118,7 @@ def _spaces(spec: TeamSpec) -> tuple[spaces.Dict, spaces.Dict]:
     observations[STATE] = spaces.Box(-np.inf, np.inf, (spec.state_size,), np.float32)
     actions: dict[str, spaces.Space[Any]] = {
         agent.name: spaces.Discrete(agent.action_size)
-        if spec.discrete
+        if agent.discrete
         else spaces.Box(np.array(agent.low, np.float32), np.array(agent.high, np.float32))
         for agent in spec.agents
     }

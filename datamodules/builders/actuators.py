@@ -19,7 +19,7 @@ def read_actuators(env: ParallelEnv, spec: TeamSpec) -> list[tuple[int, ...]]:
         UserError: the environment does not define them, or its state is not the robot's observation.
     """
     drives = getattr(env, "drives", None)
-    if drives is None or spec.discrete:
+    if drives is None or any(agent.discrete for agent in spec.agents):
         raise UserError(
             f"env {spec.task}: has discrete actions or no attribute drives (agent to actuator indices), expected a"
             " robot that a team controls, such as ant or reacher"

@@ -33,7 +33,7 @@ class RandomActions:
     """Samples uniformly from the legal discrete actions, or between the bounds of continuous actions."""
 
     def __init__(self, spec: TeamSpec, _n_episodes: int, _rng: np.random.Generator) -> None:
-        self._discrete = spec.discrete
+        self._choosing = spec.choosing().numpy()[:, None]
         self._low, self._high = spec.action_low().numpy(), spec.action_high().numpy()
         legal = spec.legal_index()
         self._legal = None if legal is None else legal.numpy()
@@ -44,12 +44,13 @@ class RandomActions:
 
     def act(self, _episode: np.ndarray, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         sample = rng.random((len(state), *self._low.shape))
-        if not self._discrete:
-            return (self._low + sample * (self._high - self._low)).astype(np.float32)
+        real = (self._low + sample * (self._high - self._low)).astype(np.float32)
+        if not self._choosing.any():
+            return real
         allowed = np.broadcast_to(self._valid, sample.shape)
         if self._legal is not None:
             allowed = allowed * np.where(self._legal >= 0, state[:, self._legal] > 0.5, True)
-        return _one_hot((sample * allowed).argmax(-1), sample.shape[-1])
+        return np.where(self._choosing, _one_hot((sample * allowed).argmax(-1), sample.shape[-1]), real)
 
 
 class Conventions:

@@ -34,6 +34,9 @@ def import_table(source: str | Path, layout: str | Path, output: str | Path | No
 
     def build() -> Built:
         steps = team_steps(path, described)
+        unknown = [] if isinstance(described.discrete, bool) else sorted({*described.discrete} - {*steps.actions})
+        if unknown:
+            raise UserError(f"{layout}: discrete: found {unknown[0]}, expected agents of {', '.join(steps.actions)}")
         how = (described.discrete, described.choices, described.bounds)
         spec, trajectories, counts = steps_dataset(path, task, steps, *how)
         return spec, trajectories, {"columns": dict(steps.columns), "counts": counts}

@@ -67,7 +67,7 @@ class RecordedPolicy:
     def _action(self, agent: AgentSpec, given: Any) -> np.ndarray:
         action = np.asarray(given, np.float64).reshape(-1)
         found = f"policy {self._name}: found the action {given!r} of {agent.name}"
-        if self._spec.discrete:
+        if agent.discrete:
             choices = self._choices[agent.name]
             if not choices.single and action.size == len(choices.sizes):
                 action = choices.number(action[None])

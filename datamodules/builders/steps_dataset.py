@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def steps_dataset(
     path: Path,
     task: str,
     steps: Steps,
-    discrete: bool = False,
+    discrete: bool | Collection[str] = False,
     choices: int | None = None,
     bounds: tuple[float, float] | None = None,
 ) -> tuple[TeamSpec, Trajectories, dict[str, int]]:
@@ -36,7 +36,7 @@ def steps_dataset(
         path: the source, for messages.
         task: name of the task.
         steps: what was recorded.
-        discrete: whether actions are numbers of choices.
+        discrete: whether actions are numbers of choices, or the agents whose actions are.
         choices: number of choices; None for the largest action found plus 1.
         bounds: bounds of continuous actions; None for the smallest and largest found.
 
@@ -59,8 +59,11 @@ def steps_dataset(
         present = [len(sources) + i for i in range(len(agents))]
         sources = (*sources, *((PRESENT, i) for i in range(len(agents))))
         state = np.concatenate([state, there], 1)
-    how = (discrete, choices, bounds)
-    parts = [action_part(path, name, steps.actions[name][rows.transitions], *how) for name in agents]
+    chooses = agents if discrete is True else discrete or ()
+    parts = [
+        action_part(path, name, steps.actions[name][rows.transitions], name in chooses, choices, bounds)
+        for name in agents
+    ]
     spec = TeamSpec(
         task=task,
         agents=tuple(
@@ -68,7 +71,7 @@ def steps_dataset(
             for name, part, column in zip(agents, parts, present, strict=True)
         ),
         state_size=len(sources),
-        discrete=discrete,
+        discrete=all(name in chooses for name in agents),
         horizon=int(rows.lengths.max()),
         sources=sources,
     )
@@ -90,6 +93,8 @@ def steps_dataset(
 def summary(path: Path, spec: TeamSpec, trajectories: Trajectories, facts: Mapping[str, Any]) -> str:
     """What was imported, in one line. ``facts`` has ``counts``, the third result of ``steps_dataset``."""
     kind = f"{spec.action_size} choices" if spec.discrete else "continuous actions"
+    if spec.mixed:
+        kind = f"actions that are choices of {', '.join(agent.name for agent in spec.agents if agent.discrete)}"
     parts = [
         f"{path}: {len(trajectories)} transitions in {len(trajectories.lengths)} episodes of {', '.join(spec.names)}"
         f" with {kind}, {spec.state_size} state columns, {int(trajectories.terminated.sum())} episodes terminated"

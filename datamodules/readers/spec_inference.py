@@ -22,7 +22,6 @@ from momalit.envs.spaces import (
     OBSERVATION,
     Choices,
     action_layout,
-    all_discrete,
     choices_of,
     observation_widths,
     require_no_image,
@@ -62,13 +61,12 @@ def inferred_spec(episodes: Episodes, metadata: Mapping[str, Any]) -> tuple[Team
     for agent in agents:
         rows[agent], n_observed[agent] = _observation(episodes, agent, observation_spaces.get(agent))
     parts = {agent: _action_part(episodes, agent, space) for agent, space in _action_spaces(agents, metadata).items()}
-    discrete = all_discrete(str(episodes.path), {agent: part[0] for agent, part in parts.items()})
     sources, observes, legal = index_map(rows, n_observed)
     spec = TeamSpec(
         task=str(metadata.get("dataset_id") or episodes.path.stem),
         agents=tuple(AgentSpec(agent, observes[agent], *parts[agent][1:], legal[agent]) for agent in agents),
         state_size=len(sources),
-        discrete=discrete,
+        discrete=all(part[0] for part in parts.values()),
         horizon=max(episodes.lengths),
         sources=sources,
     )
@@ -81,10 +79,10 @@ def state_columns(spec: TeamSpec, rows: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def recorded_choices(spec: TeamSpec, metadata: Mapping[str, Any] | None) -> dict[str, Choices]:
-    """How the dataset writes each agent's discrete actions."""
-    found = _action_spaces(spec.names, metadata or {})
+    """How the dataset writes the actions of each agent with discrete ones."""
+    sizes = {agent.name: agent.action_size for agent in spec.agents if agent.discrete}
+    found = _action_spaces(sizes, metadata or {})
     choices = {agent: None if space is None else choices_of(agent, space) for agent, space in found.items()}
-    sizes = {agent.name: agent.action_size for agent in spec.agents}
     return {agent: own or Choices((sizes[agent],), (0,), True) for agent, own in choices.items()}
 
 
@@ -133,7 +131,7 @@ def _require_matching_env(spec: TeamSpec, instance: Any, name: str, path: Path) 
     for agent in spec.agents:
         part = action_layout(agent.name, instance.action_space(agent.name))[1:]
         if part != (agent.action_size, agent.low, agent.high):
-            kind = "discrete actions" if spec.discrete else f"components in {agent.low}..{agent.high}"
+            kind = "discrete actions" if agent.discrete else f"components in {agent.low}..{agent.high}"
             raise UserError(
                 f"env {name} does not fit {path}: {agent.name} has {instance.action_space(agent.name)}, expected"
                 f" {agent.action_size} {kind}"

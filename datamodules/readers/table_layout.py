@@ -40,7 +40,7 @@ class TableLayout:
         state: further columns of the global state.
         terminated: column that says whether the task ended the episode at this step; None for never.
         truncated: column that says whether a time limit ended it; None for wherever an episode stops otherwise.
-        discrete: whether actions are numbers of choices.
+        discrete: whether actions are numbers of choices, or the agents whose actions are.
         choices: number of choices; None for the largest action found plus 1.
         bounds: lower and upper bound of continuous actions; None for the smallest and largest found.
         task: name of the task; None for the file's.
@@ -55,7 +55,7 @@ class TableLayout:
     state: tuple[str, ...] = ()
     terminated: str | None = None
     truncated: str | None = None
-    discrete: bool = False
+    discrete: bool | tuple[str, ...] = False
     choices: int | None = None
     bounds: tuple[float, float] | None = None
     task: str | None = None
@@ -112,8 +112,10 @@ def read_layout(path: Path) -> TableLayout:
     if choices is not None and (not isinstance(choices, int) or isinstance(choices, bool) or choices < 2):
         raise UserError(f"{path}: choices: found {choices!r}, expected an integer of at least 2")
     discrete = content.get("discrete", choices is not None)
-    if not isinstance(discrete, bool):
-        raise UserError(f"{path}: discrete: found {discrete!r}, expected true or false")
+    if isinstance(discrete, list) and all(isinstance(name, str | int) for name in discrete):
+        discrete = tuple(map(str, discrete))
+    if not isinstance(discrete, bool | tuple):
+        raise UserError(f"{path}: discrete: found {discrete!r}, expected true, false or a list of agents")
     return TableLayout(
         episode=_column(path, "episode", content["episode"]),
         reward=_columns(path, "reward", content["reward"]),

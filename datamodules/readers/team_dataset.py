@@ -167,13 +167,13 @@ def _metadata(path: Path) -> dict[str, Any]:
 
 def _actions(episodes: Episodes, spec: TeamSpec, metadata: dict[str, Any] | None) -> np.ndarray:
     """Reads the joint actions ``(N, A, U)``, padded with zeros."""
-    recorded = recorded_choices(spec, metadata) if spec.discrete else {}
+    recorded = recorded_choices(spec, metadata)
     shape = (episodes.n_steps, spec.n_agents, spec.action_size)
     require_memory(episodes.path, "actions", 4 * math.prod(shape))
     joint = np.zeros(shape, np.float32)
     for i, agent in enumerate(spec.agents):
         key = f"actions/{agent.name}"
-        if spec.discrete:
+        if agent.discrete:
             choices = recorded[agent.name]
             values = episodes.read(key, width=len(choices.sizes), dtype=None)
             index = choices.number(values)

@@ -68,6 +68,7 @@ class ConservativeLearner(ValueLearner):
             log_mask = torch.where(policy.logits > torch.finfo(policy.logits.dtype).min / 8, 0.0, -torch.inf)
             gap = conservative_gap((values + log_mask).movedim(-1, 0), q)
         else:
+            assert isinstance(policy, TeamGaussian)
             assert isinstance(next_policy, TeamGaussian)
             sampled, log_density = self._sample_actions(policy, next_policy)
             # The dataset's actions come first, so that a single forward pass evaluates all actions.

@@ -115,6 +115,11 @@ class ValueLearner(OfflineLearner):
             raise UserError(
                 f"model.target_update_rate: found {target_update_rate}, expected a number above 0 and up to 1"
             )
+        if self.spec.mixed:
+            raise UserError(
+                f"model.class_path: found {type(self).__name__} for the discrete and continuous actions of"
+                f" {self.spec.task}, expected a method for both, momalit.MOMAPPOModule or momalit.baselines.BCModule"
+            )
         self.team = self.learner_spec()
         everything = set(range(self.team.state_size))
         if gru_size is None:

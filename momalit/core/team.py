@@ -31,8 +31,8 @@ class AgentSpec:
         name: its name in the PettingZoo environment and in the dataset.
         observes: the columns of the state that form its observation, in order.
         action_size: number of action components (continuous) or of discrete actions.
-        low: lower action bounds, one per component; empty for discrete actions.
-        high: upper action bounds, one per component; empty for discrete actions.
+        low: lower action bounds, one per component; empty if its actions are discrete.
+        high: upper action bounds, one per component; empty if its actions are discrete.
         legal: the columns of the state with its action mask (1 = valid); empty if every action is always valid.
         present: the column of the state that is 1 until the agent leaves and 0 from then on; None if it always stays.
     """
@@ -45,6 +45,11 @@ class AgentSpec:
     legal: tuple[int, ...] = ()
     present: int | None = None
 
+    @property
+    def discrete(self) -> bool:
+        """Whether its actions are discrete (one-hot vectors) rather than bounded real vectors."""
+        return not self.low
+
 
 @dataclass(frozen=True)
 class TeamSpec:
@@ -53,13 +58,14 @@ class TeamSpec:
     Observations and action masks are defined as columns of the state. A model that predicts the state therefore
     predicts consistent observations for all agents. Observations and actions are padded to the size of the largest
     agent; the masks are defined here. An agent that has left acts by zeros, with a log-probability of 0. Discrete
-    actions are one-hot vectors in the whole library, so discrete and continuous actions have the same tensor layout.
+    actions are one-hot vectors in the whole library, so discrete and continuous actions have the same tensor layout,
+    and a team may have agents of both kinds.
 
     Args:
         task: name of the task, e.g. ``reacher``.
         agents: the agents, in the order of the agent axis of every tensor.
         state_size: number of state dimensions.
-        discrete: whether actions are discrete (one-hot vectors) rather than bounded real vectors.
+        discrete: whether the actions of all agents are discrete.
         horizon: steps after which the environment truncates an episode.
         sources: the origin of each state dimension in the environment: (``"state"`` or an agent's name, column).
         env: name and keyword arguments from which ``momalit.envs.make_env`` makes the environment, or None.
@@ -93,7 +99,7 @@ class TeamSpec:
                 raise UserError(
                     f"team.agents.{agent.name}: found state columns {outside}, expected 0..{self.state_size - 1}"
                 )
-            bounds = 0 if self.discrete else agent.action_size
+            bounds = 0 if self.discrete or not (agent.low or agent.high) else agent.action_size
             if len(agent.low) != bounds or len(agent.high) != bounds:
                 raise UserError(
                     f"team.agents.{agent.name}: found {len(agent.low)} lower and {len(agent.high)} upper action bounds,"
@@ -104,6 +110,8 @@ class TeamSpec:
                     f"team.agents.{agent.name}: found action bounds {agent.low} to {agent.high}, expected finite lower"
                     " bounds below the upper ones"
                 )
+        if not self.discrete and not any(agent.low for agent in self.agents):
+            raise UserError("team.discrete: found false, expected true: no agent has action bounds")
 
     # --- sizes of the padded tensors -------------------------------------------------------------------------------
     @property
@@ -113,6 +121,11 @@ class TeamSpec:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(agent.name for agent in self.agents)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the actions of some agents are discrete and those of others are not."""
+        return not self.discrete and any(agent.discrete for agent in self.agents)
 
     @property
     def observation_size(self) -> int:
@@ -157,9 +170,12 @@ class TeamSpec:
 
     def action_high(self) -> Tensor:
         """Upper bounds ``(A, U)``; 0 in padding, 1 for discrete actions."""
-        if self.discrete:
-            return self.action_mask()
-        return _padded([agent.high for agent in self.agents], self.action_size, torch.float32)
+        rows = [(1.0,) * agent.action_size if agent.discrete else agent.high for agent in self.agents]
+        return _padded(rows, self.action_size, torch.float32)
+
+    def choosing(self) -> Tensor:
+        """Whether the actions of each agent are discrete, bool ``(A,)``."""
+        return torch.tensor([agent.discrete for agent in self.agents])
 
     def legal_index(self) -> Tensor | None:
         """State column of each discrete action's mask, long ``(A, U)``; -1 if always valid. None without masks."""

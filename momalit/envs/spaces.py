@@ -131,21 +131,5 @@ def action_layout(agent: str, space: spaces.Space[Any]) -> tuple[bool, int, tupl
     return False, low.size, tuple(low.tolist()), tuple(high.tolist())
 
 
-def all_discrete(source: str, discrete: dict[str, bool]) -> bool:
-    """Returns whether the agents' action spaces are discrete.
-
-    Args:
-        source: name of the environment or file, for the error message.
-        discrete: whether an agent's actions are discrete, per agent.
-
-    Raises:
-        UserError: some action spaces are discrete and some are continuous.
-    """
-    if len(set(discrete.values())) > 1:
-        found = ", ".join(f"{agent} {'discrete' if value else 'continuous'}" for agent, value in discrete.items())
-        raise UserError(f"{source}: found mixed action spaces ({found}), expected all discrete or all continuous")
-    return next(iter(discrete.values()))
-
-
 def _to_columns(value: Any) -> np.ndarray:
     return np.asarray(value, dtype=np.float32).ravel()

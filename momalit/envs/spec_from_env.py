@@ -17,7 +17,6 @@ from momalit.core.team import PRESENT, STATE, AgentSpec, TeamSpec
 from momalit.envs.spaces import (
     MASK,
     action_layout,
-    all_discrete,
     choices_of,
     flatten_observation,
     is_masked,
@@ -49,7 +48,6 @@ def team_spec(env: ParallelEnv, name: str, settings: Mapping[str, Any] | None = 
         if reserved in names:
             raise UserError(f"env {name}: found an agent called {reserved!r}, expected another name: it is reserved")
     layouts = {agent: action_layout(agent, env.action_space(agent)) for agent in names}
-    discrete = all_discrete(f"env {name}", {agent: layout[0] for agent, layout in layouts.items()})
     horizon = declared_horizon(env)
     if hasattr(env, "observes") and horizon is not None:
         size = int(np.prod(env.state_space.shape))
@@ -74,7 +72,7 @@ def team_spec(env: ParallelEnv, name: str, settings: Mapping[str, Any] | None = 
         task=name,
         agents=agents,
         state_size=len(sources),
-        discrete=discrete,
+        discrete=all(layout[0] for layout in layouts.values()),
         horizon=horizon,
         sources=sources,
         env={"name": name, **(settings or {})},

@@ -70,7 +70,7 @@ class VectorTeamEnv:
         self._choices = {agent: own for agent, own in choices.items() if own is not None}
         self._observation_spaces = {agent: self.envs[0].observation_space(agent) for agent in spec.names}
         self._column_map = _column_map(spec)
-        state_only = not spec.discrete and all(key == STATE for key, _ in spec.sources)
+        state_only = not self._choices and all(key == STATE for key, _ in spec.sources)
         self._use_step_joint = state_only and _supports_step_joint(type(self.envs[0]))
         self._slots = spec.action_mask().bool().numpy()
         self._state = np.zeros((n_rows, spec.state_size), np.float32)
@@ -188,16 +188,15 @@ class VectorTeamEnv:
         """Returns the actions of each row in the format of the environment."""
         array = action.detach().cpu().numpy()
         names = self.spec.names
-        if self.spec.discrete:
-            choices = [self._choices[agent] for agent in names]
-            numbers = array.argmax(-1).tolist()
-            chosen = [[own.action(number) for own, number in zip(choices, row, strict=True)] for row in numbers]
-            return [dict(zip(names, row, strict=True)) for row in chosen]
         array = np.clip(array, self._low, self._high)
         if self._use_step_joint:
             return array[:, self._slots]
-        columns = []
+        columns: list[Sequence[Any]] = []
         for i, agent in enumerate(self.spec.agents):
+            if agent.discrete:
+                choices = self._choices[agent.name]
+                columns.append([choices.action(number) for number in array[:, i].argmax(-1).tolist()])
+                continue
             space = self._action_spaces[agent.name]
             assert isinstance(space, spaces.Box)
             part = array[:, i, : agent.action_size].astype(space.dtype)

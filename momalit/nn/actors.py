@@ -14,7 +14,7 @@ from momalit.core.records import Sequence
 from momalit.core.team import TeamSpec, who_is_there
 from momalit.functional.precision import at_least_float32
 from momalit.nn.agent_inputs import AgentInputs
-from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian
+from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian, TeamMixture
 from momalit.nn.recurrent_trunk import RecurrentTrunk
 from momalit.nn.stacked import StackedLinear
 
@@ -24,7 +24,8 @@ class TeamActor(nn.Module):
 
     Continuous actions are Gaussian. Tanh squashes the mean into the action bounds; a hard clip would give a mean
     outside the bounds no gradient. The standard deviation is learnable per agent and component, with a lower and an
-    upper bound. Discrete actions are categorical over the legal choices.
+    upper bound. Discrete actions are categorical over the legal choices. Agents of one team may
+    differ in kind.
 
     Args:
         spec: the team.
@@ -47,6 +48,7 @@ class TeamActor(nn.Module):
     log_scale: Tensor
     legal_index: Tensor | None
     present_index: Tensor | None
+    choosing: Tensor | None
 
     def __init__(
         self,
@@ -71,6 +73,8 @@ class TeamActor(nn.Module):
         self.register_buffer("high", spec.action_high(), persistent=False)
         self.register_buffer("legal_index", spec.legal_index(), persistent=False)
         self.register_buffer("present_index", spec.present_index(), persistent=False)
+        choosing = spec.choosing().unsqueeze(1).float() if spec.mixed else None
+        self.register_buffer("choosing", choosing, persistent=False)
         if not spec.discrete:
             self._log_range = (math.log(min_std), math.log(max_std))
             half_range = (self.high - self.low) / 2
@@ -136,11 +140,19 @@ class TeamActor(nn.Module):
         """
         scores = at_least_float32(self.head(hidden_state).movedim(0, -2))
         present = self._present(state)
-        if not self.discrete:
-            mean = torch.addcmul(self.center, self.half_range, torch.tanh(scores))
-            if present is None:
-                return TeamGaussian(mean, self.log_std, self.mask)
-            return TeamGaussian(mean * present, self.log_std, self.mask * present)
+        if self.choosing is not None:
+            real = 1 - self.choosing if present is None else (1 - self.choosing) * present
+            chooses = self.choosing if present is None else self.choosing * present
+            return TeamMixture(self._real(scores, real), self._choice(scores, state, chooses), self.choosing)
+        return self._choice(scores, state, present) if self.discrete else self._real(scores, present)
+
+    def _real(self, scores: Tensor, present: Tensor | None) -> TeamGaussian:
+        mean = torch.addcmul(self.center, self.half_range, torch.tanh(scores))
+        if present is None:
+            return TeamGaussian(mean, self.log_std, self.mask)
+        return TeamGaussian(mean * present, self.log_std, self.mask * present)
+
+    def _choice(self, scores: Tensor, state: Tensor, present: Tensor | None) -> TeamCategorical:
         legal = self.mask.bool()
         if self.legal_index is not None:
             allowed = (state[..., self.legal_index.clamp(min=0)] > 0.5) | (self.legal_index < 0)

@@ -29,7 +29,7 @@ class AgentInputs(nn.Module):
         self.previous = previous
         self.size = spec.observation_size + (spec.action_size if previous else 0)
         self.standardizer = Standardizer(spec.state_size)
-        low, high = spec.action_low(), spec.action_high()
+        low, high, choosing = spec.action_low(), spec.action_high(), spec.choosing().unsqueeze(1)
         # The column of each input in [state ; joint previous action ; zero], where the zero column is the padding.
         n, size, zero_column = spec.n_agents, spec.action_size, spec.state_size + spec.n_agents * spec.action_size
         index = torch.where(spec.observation_mask() > 0, spec.observation_index(), zero_column)
@@ -38,8 +38,8 @@ class AgentInputs(nn.Module):
         constants = {
             "index": index,
             "acting": spec.action_mask(),
-            "action_center": torch.zeros_like(low) if spec.discrete else (low + high) / 2,
-            "action_scale": torch.where(high > low, 1.0 if spec.discrete else (high - low) / 2, 1.0),
+            "action_center": torch.where(choosing, 0.0, (low + high) / 2),
+            "action_scale": torch.where(choosing | (high <= low), 1.0, (high - low) / 2),
         }
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)

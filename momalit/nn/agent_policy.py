@@ -42,7 +42,7 @@ class AgentPolicy(nn.Module):
         network = 0 if actor.trunk.share_parameters else agent
         self.name, self.observation_size, self.action_size = spec.name, len(columns), size
         self.hidden_size = 0 if actor.trunk.gru is None else actor.trunk.gru.size
-        self.discrete, self.has_mask = actor.discrete, bool(spec.legal)
+        self.discrete, self.has_mask = spec.discrete, bool(spec.legal)
         inputs = actor.inputs
         self._constant("mean", inputs.standardizer.mean[columns])
         self._constant("std", inputs.standardizer.std[columns])

@@ -90,4 +90,33 @@ class TeamCategorical:
         return entropy if self.present is None else entropy * self.present.squeeze(-1)
 
 
-TeamDistribution = TeamGaussian | TeamCategorical
+@dataclass(frozen=True)
+class TeamMixture:
+    """Teams in which some agents choose and others act by real numbers.
+
+    Args:
+        real: those of the others; its means and its mask are 0 for agents that choose.
+        choice: those of the agents that choose; nobody else is present in it.
+        choosing: 1 for agents that choose, 0 for others, ``(A, 1)``.
+    """
+
+    real: TeamGaussian
+    choice: TeamCategorical
+    choosing: Tensor
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return self.real.sample(generator) + self.choice.sample(generator)
+
+    @property
+    def mode(self) -> Tensor:
+        return self.real.mode + self.choice.mode
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self.real.log_prob(action) + self.choice.log_prob(action * self.choosing)
+
+    @property
+    def entropy(self) -> Tensor:
+        return self.real.entropy + self.choice.entropy
+
+
+TeamDistribution = TeamGaussian | TeamCategorical | TeamMixture

@@ -111,8 +111,8 @@ class ActorCriticModule(TeamPolicyModule):
         """Adapts entropy bonus and learning rate to their targets, given the iteration's means over all processes."""
         target, kl = self.hparams["target_entropy"], self.hparams["target_kl"]
         if target is not None:
-            components = self.actor.mask.sum(-1).mean() if not self.spec.discrete else 1.0
-            shortfall = target - means["policy/entropy"] / components
+            components = [1 if agent.discrete else agent.action_size for agent in self.spec.agents]
+            shortfall = target - means["policy/entropy"] / (sum(components) / len(components))
             self.entropy_weight.copy_((self.entropy_weight.clamp(min=1e-5) * torch.exp(0.1 * shortfall)).clamp(max=1.0))
         if kl is not None:
             measured = means["policy/kl"]

@@ -66,7 +66,7 @@ def _actions(spec: TeamSpec, data: Tensor, team: Tensor) -> dict[str, Any]:
     """Shares of choices, or of bins of equal width between the bounds, by agent and component."""
     found: dict[str, Any] = {}
     for i, agent in enumerate(spec.agents[:MOST_AGENTS]):
-        if spec.discrete:
+        if agent.discrete:
             shares = {"data": data[:, i, : agent.action_size], "team": team[:, i, : agent.action_size]}
             found[agent.name] = {name: values.mean(0).tolist() for name, values in shares.items()}
             continue

@@ -291,3 +291,19 @@ def test_agents_do_not_join_a_table_later(rows: list[int], message: str, tmp_pat
     order = np.lexsort([np.asarray(columns[name]) for name in ("drone", "t", "flight")])
     columns = {name: np.asarray(column)[order] for name, column in columns.items()}
     assert re.search(message, refused(tmp_path, without(columns, rows), LONG))
+
+
+def test_agents_of_a_table_may_differ_in_kind(tmp_path: Path) -> None:
+    columns = market()
+    columns["order"] = np.arange(sum(LENGTHS)) % 3
+    data = imported(tmp_path, columns, layout=WIDE + "discrete: [buyer]\n")
+    buyer, seller = data.spec.agents
+    assert (buyer.discrete, buyer.action_size, seller.discrete, seller.action_size) == (True, 3, False, 2)
+    first = data.trajectories.action[0]
+    assert first[0].tolist() == [1, 0, 0]
+    assert first[1, :2].tolist() == [columns["offer"][0], columns["discount"][0]]
+
+
+def test_discrete_names_known_agents(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"discrete: found broker, expected agents of buyer, seller"):
+        imported(tmp_path, market(), layout=WIDE + "discrete: [broker]\n")

@@ -116,7 +116,6 @@ def test_missing_horizon_is_rejected():
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (spaces.Box(-1, 1, (1,)), r"found mixed action spaces \(one discrete, two continuous\)"),
         (spaces.Box(-np.inf, np.inf, (1,)), r"agent two: its action space .* is unbounded"),
         (
             spaces.MultiDiscrete([80, 80]),
