@@ -29,6 +29,7 @@ COMMANDS = {
     "study": "run a grid of tasks, datasets, methods and seeds",
     "cross-play": "evaluate teams whose agents come from different runs",
     "report": "compare the runs of a study in tables and figures",
+    "completion": "print a script with which bash, zsh or fish complete commands and options",
 }
 
 QUIET = ("-q", "--quiet")
@@ -45,6 +46,7 @@ NON_TRAINING_COMMANDS = {  # command -> module and function in ``momalit.cli.com
     "study": ("study", "run_study"),
     "cross-play": ("cross_play", "run_cross_play"),
     "report": ("report", "run_report"),
+    "completion": ("completion", "run_completion"),
 }
 
 EXAMPLES = """\

@@ -12,14 +12,15 @@ from matplotlib.figure import Figure
 
 from momalit.studies.figures import COLOURS, STYLE, WIDTH, svg
 
-Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # values of x and y by label
+# By label: values of x and y, and of the lower and upper end of an interval of y if there is one.
+Lines = Mapping[str, Sequence[Sequence[float]]]
 
 
 def curves(panels: Sequence[tuple[str, Lines]]) -> str:
     """Draws lines over epochs, one panel per title.
 
     Args:
-        panels: title of each panel, and its lines: values of x and y by label.
+        panels: title of each panel, and its lines. Intervals are drawn as bands.
 
     Returns:
         the SVG.
@@ -29,10 +30,12 @@ def curves(panels: Sequence[tuple[str, Lines]]) -> str:
         figure = Figure((WIDTH, 2.1 * -(-len(panels) // columns)), layout="constrained")
         grid = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).flatten()
         for axes, (title, lines) in zip(grid, panels, strict=False):
-            for colour, (label, (x, y)) in zip(COLOURS[1:], lines.items(), strict=False):
+            for colour, (label, (x, y, *interval)) in zip(COLOURS[1:], lines.items(), strict=False):
                 axes.plot(
                     x, y, color=colour, linewidth=1.2, label=label, marker="o" if len(x) < 30 else "", markersize=2
                 )
+                if interval:
+                    axes.fill_between(x, *interval, color=colour, alpha=0.15, linewidth=0)
             axes.set_title(title, fontsize=8)
             axes.set_xlabel("epoch")
             if any(lines):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import html
 import json
@@ -34,7 +35,7 @@ def is_run(directory: Path) -> bool:
 
 
 def write_run_page(directory: Path) -> Path:
-    """Writes ``report.html`` from the files of a run, and returns its path.
+    """Writes ``report.html``, which needs no other file, from the files of a run, and returns its path.
 
     Raises:
         UserError: ``results.json`` is missing or invalid.
@@ -128,11 +129,13 @@ def _figures(directory: Path) -> Iterator[Figure]:
 
 
 def _lines(rows: Sequence[Mapping[str, str]], columns: Mapping[str, str]) -> Lines:
-    lines = {}
+    lines: dict[str, list[list[float]]] = {}
     for label, column in columns.items():
-        points = [(int(row["epoch"]) + 1, float(row[column])) for row in rows if row.get(column)]
-        if points:
-            lines[label] = ([x for x, _ in points], [y for _, y in points])
+        found = [row for row in rows if row.get(column)]
+        if found:
+            interval = [name for name in (f"{column}_low", f"{column}_high") if found[0].get(name)]
+            epochs = [float(row["epoch"]) + 1 for row in found]
+            lines[label] = [epochs, *([float(row[name]) for row in found] for name in (column, *interval))]
     return lines
 
 
@@ -146,7 +149,8 @@ def _metrics(path: Path) -> list[dict[str, str]]:
 def _end(directory: Path) -> list[str]:
     end = []
     for film in sorted((directory / "videos").glob("*.gif")):
-        end += ["<h2>Film</h2>", f'<p><img src="videos/{html.escape(film.name)}" alt="An episode of the team"></p>']
+        content = base64.b64encode(film.read_bytes()).decode()
+        end += ["<h2>Film</h2>", f'<p><img src="data:image/gif;base64,{content}" alt="An episode of the team"></p>']
     config = directory / "config.yaml"
     if config.is_file():
         text = html.escape(config.read_text(encoding="utf-8", errors="replace"))
