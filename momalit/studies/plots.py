@@ -165,6 +165,8 @@ def _action_shares(actions: Mapping[str, Mapping[str, Any]]) -> Figure:
         axes.set_yticks([])
         if discrete:
             axes.set_xticks(centres if n <= 8 else centres[:: n // 8])
+        else:
+            axes.set_xticks([shares["low"], (shares["low"] + shares["high"]) / 2, shares["high"]])
     grid[0].legend(fontsize=7)
     for axes in grid[len(actions) :]:
         axes.set_visible(False)

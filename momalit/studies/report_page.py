@@ -110,7 +110,7 @@ STYLE = """
 }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--background); margin: 0 auto;
   max-width: 60rem; padding: 1.5rem; }
-h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
+h1, p { overflow-wrap: anywhere; } h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; font-size: 1.2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.3rem 0.7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
@@ -119,9 +119,11 @@ th { color: var(--muted); font-weight: 600; }
 tr.best td { background: var(--highlight); font-weight: 600; }
 tr.reference td { color: var(--muted); }
 pre { overflow-x: auto; font-size: 0.8rem; } img { max-width: 100%; }
-figure { margin: 1.5rem 0; } figure svg { width: 100%; height: auto; background: #fff; border-radius: 6px; }
+figure { margin: 1.5rem 0; } figure svg { width: 100%; min-width: 36rem; height: auto; background: #fff;
+  border-radius: 6px; }
 figcaption { color: var(--muted); font-size: 0.9rem; }
-@media print { .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: 0.2rem 0.3rem; }
+@media print { .wide { overflow: visible; } figure svg { min-width: 0; } table { font-size: 7.5pt; }
+  th, td { padding: 0.2rem 0.3rem; }
   th { white-space: normal; } }
 """.strip()
 
@@ -152,6 +154,7 @@ def plain_page(
         body.append("<h2>Figures</h2>")
     for figure in figures:
         drawing = _prefix_ids(figure.svg[figure.svg.index("<svg") :], figure.name)
+        drawing = f'<div class="wide">{drawing}</div>'
         body.append(f"<figure>{drawing}<figcaption>{html.escape(figure.caption)}</figcaption></figure>")
     body += end
     head = (

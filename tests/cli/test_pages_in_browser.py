@@ -52,7 +52,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        assert main(["fit", "--config", "tiny.yaml", "--run_dir", "runs/one"]) == 0
+        data = f"data/{'a_recording_with_a_long_name' * 3}"
+        assert main(["collect", "icg/unfavourable", "--transitions", "1000", "--output", data]) == 0
+        assert main(["fit", "--config", "tiny.yaml", "--run_dir", "runs/one", "--data.dataset", data]) == 0
         assert main(["inspect", "icg/unfavourable", "--output", "inspected.html"]) == 0
         assert main(["report", str(STUDY), "--output", "study"]) == 0
     finally:
