@@ -13,7 +13,7 @@ from momalit.envs import references
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.envs.workers import worker_count
 from momalit.policies.coverage import VisitRecorder
-from momalit.policies.estimate import ReturnEstimate, ReturnEstimator
+from momalit.policies.estimate import EliteReturns, ReturnEstimate, ReturnEstimator
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.rollout import play_episodes
 from momalit.policies.team_policy import TeamPolicyModule
@@ -72,6 +72,7 @@ class Evaluation(pl.Callback):
         self.deterministic, self.imagined_episodes = deterministic, imagined_episodes
         self.workers = workers if workers is None else worker_count(workers, "Evaluation.workers")
         self.returns: Tensor | None = None
+        self.elites: EliteReturns | None = None
         self._env: VectorTeamEnv | None = None
         self._estimators: dict[str, ReturnEstimator] = {}
 
@@ -94,6 +95,7 @@ class Evaluation(pl.Callback):
                 metrics["normalized"] = (metrics["return"] - reference["random"]) / span
         if isinstance(module, MOMAPPOModule) and module.world_model is not None:
             found = self.estimate(module, purpose)
+            self.elites = found.elites
             metrics |= {"estimate": torch.tensor(found.mean), "estimate_low": torch.tensor(found.low)}
             metrics["estimate_high"] = torch.tensor(found.high)
             if found.outside is not None:

@@ -44,8 +44,8 @@ def final_report(
 
     Without an environment there are no real returns (``return_last`` is null), and the world model's remain.
 
-    The best checkpoint is the one with the highest return at a validation: in the world model for teams that train in
-    one, else in the environment. Every process must call this.
+    The best checkpoint is the one with the highest return at a validation; for teams that train in a world model, the
+    latest that is not clearly worse in it than the highest one. Every process must call this.
 
     Args:
         trainer: the trainer, after ``fit``.

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from momalit.cli.best_estimate import BestEstimate, RunCheckpoint
 from momalit.cli.metrics_file import MetricsFile
 from momalit.cli.preemption import Preemption
 from momalit.cli.progress_bar import EpochProgress
@@ -23,14 +24,8 @@ from momalit.training.run_directory import RunDirectory
 from momalit.training.trainer_checks import require_precision_on_device
 from momalit.world_model.module import WorldModelModule
 
+ESTIMATE = "eval/estimate"
 SHARED_WITH_STAGES = ("accelerator", "devices", "strategy", "precision", "num_nodes", "deterministic")
-
-
-class RunCheckpoint(ModelCheckpoint):
-    """Saves the last or the best checkpoint of a run.
-
-    It is a separate class because Lightning rejects two ModelCheckpoints of the same class and settings.
-    """
 
 
 class ResumeMetricsFile(Callback):
@@ -59,7 +54,7 @@ def monitor_of(model: pl.LightningModule, plays: bool = True) -> tuple[str, str]
     if isinstance(model, WorldModelModule):
         return "val/error", "min"
     if isinstance(model, MOMAPPOModule):
-        return "eval/estimate", "max"  # the world model selects, not the real environment
+        return ESTIMATE, "max"  # the world model selects, not the real environment
     return ("eval/return", "max") if plays else None
 
 
@@ -161,7 +156,8 @@ def _instantiate(key: str, setting: Any) -> Any:
 
 
 def _checkpoint(directory: Path, name: str, monitor: str | None, mode: str) -> RunCheckpoint:
-    return RunCheckpoint(
+    kind = BestEstimate if monitor == ESTIMATE else RunCheckpoint
+    return kind(
         directory,
         filename=name,
         monitor=monitor,

@@ -52,7 +52,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
 def student_quantile(probability: float, freedom: int) -> float:
     """Quantile of Student's t distribution, by its expansion around the normal one (Abramowitz and Stegun, 26.7.5).
 
-    It is exact for one degree of freedom and at most 3 % too small for two.
+    It is exact for one and two degrees of freedom, and at most 1 % too small for three.
 
     Args:
         probability: between 0 and 1.
@@ -60,6 +60,8 @@ def student_quantile(probability: float, freedom: int) -> float:
     """
     if freedom == 1:
         return math.tan(math.pi * (probability - 0.5))
+    if freedom == 2:
+        return (2 * probability - 1) / math.sqrt(2 * probability * (1 - probability))
     z = NormalDist().inv_cdf(probability)
     terms = (
         (z**3 + z) / 4,

@@ -20,8 +20,40 @@ from momalit.world_model.correction import Correction
 from momalit.world_model.dynamics import WorldModel
 from momalit.world_model.elite_rollouts import EliteRollouts
 
-CONFIDENCE = 0.95
+PROBABILITY = 0.975  # upper end of 95 % intervals
 CHECKED_STEPS = 2_000  # steps of which support by the data is examined
+
+
+@dataclass(frozen=True)
+class EliteReturns:
+    """What each elite of a world model expects of a team.
+
+    Args:
+        returns: ``(E,)``.
+        error_ratio: how much larger the elites' errors on held-out data are than their disagreement there.
+    """
+
+    returns: Tensor
+    error_ratio: float
+
+    @property
+    def mean(self) -> float:
+        return float(self.returns.mean())
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of the mean's 95 % interval; 0 for one elite.
+
+        Elites learn from the same data and share errors, so that their number does not narrow it.
+        """
+        if len(self.returns) < 2:
+            return 0.0
+        return student_quantile(PROBABILITY, len(self.returns) - 1) * self.error_ratio * float(self.returns.std())
+
+    def is_below(self, other: EliteReturns) -> bool:
+        """Whether the elites agree that this team is worse than another, which began in the same initial states."""
+        difference = EliteReturns(self.returns - other.returns, self.error_ratio)
+        return difference.mean + difference.half_width < 0
 
 
 @dataclass(frozen=True)
@@ -34,7 +66,7 @@ class ReturnEstimate:
         high: upper end.
         outside: share of the team's steps that the dataset does not support; None if it could not be determined. About
             1 % of held-out steps are farther from the data than this allows, and 1 % more uncertain.
-        by_elite: what each elite of the world model expects, ``(E,)``.
+        elites: what each elite of the world model expects.
         rollout: the imagined episodes, elite by elite.
     """
 
@@ -42,7 +74,7 @@ class ReturnEstimate:
     low: float
     high: float
     outside: float | None
-    by_elite: Tensor
+    elites: EliteReturns
     rollout: Rollout
 
 
@@ -109,15 +141,12 @@ class ReturnEstimator:
         states = env.reset(self.initial_states.to(self.model.space.reward_low.dtype))
         rollout = collect_rollout(env, actor, initial_start(states, *actor.mask.shape), self.n_steps, None)
         returns = rollout.returns.double().view(self.model.n_elites, -1)
-        by_elite, by_start = returns.mean(1), returns.mean(0)
-        probability = (1 + CONFIDENCE) / 2
-        mean, half = float(returns.mean()), 0.0
-        if len(by_start) > 1:
-            half = student_quantile(probability, len(by_start) - 1) * float(by_start.std()) / math.sqrt(len(by_start))
-        if len(by_elite) > 1:
-            ratio = 1.0 if self.correction is None else self.correction.error_ratio
-            half = math.hypot(half, student_quantile(probability, len(by_elite) - 1) * ratio * float(by_elite.std()))
-        return ReturnEstimate(mean, mean - half, mean + half, self._outside(rollout), by_elite.cpu(), rollout)
+        ratio = 1.0 if self.correction is None else self.correction.error_ratio
+        elites, by_start = EliteReturns(returns.mean(1).cpu(), ratio), returns.mean(0)
+        mean, half = float(returns.mean()), elites.half_width
+        if (n := len(by_start)) > 1:
+            half = math.hypot(half, student_quantile(PROBABILITY, n - 1) * float(by_start.std()) / math.sqrt(n))
+        return ReturnEstimate(mean, mean - half, mean + half, self._outside(rollout), elites, rollout)
 
     def _outside(self, rollout: Rollout) -> float | None:
         """Share of imagined steps that are farther from the data, or more uncertain, than 99 % of held-out steps."""
