@@ -1,4 +1,6 @@
-"""``python -m tests.memory PATH``: measures memory and time for loading the dataset at PATH, and prints them as JSON.
+"""``python -m tests.memory SMALL PATH``: measures memory and time for loading the dataset at PATH, as JSON.
+
+The dataset SMALL is loaded first, so that libraries, whose size differs between machines, do not count.
 
 Linux only, because the figures are those that the kernel reports for the process.
 """
@@ -17,15 +19,15 @@ STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 resets the kernel's record of the peak
 
 
-def loading_memory(dataset: Path) -> dict[str, float]:
-    """Loads ``dataset`` in a new process and measures its memory.
+def loading_memory(dataset: Path, small: Path) -> dict[str, float]:
+    """Loads ``dataset`` in a new process, after the dataset ``small``, and measures its memory.
 
     Returns:
         ``raw``: bytes of the dataset's tensors. ``resident``: growth of the process's memory when training, validation
         and test data are loaded. ``peak``: growth at the peak until then. ``peak_fitted``: growth at the peak including
         the computation of a world model's statistics. ``seconds``: loading time.
     """
-    command = [sys.executable, "-m", "tests.memory", str(dataset)]
+    command = [sys.executable, "-m", "tests.memory", str(small), str(dataset)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
 
@@ -50,12 +52,15 @@ def memory_usage() -> tuple[int, int]:
     return now, peak
 
 
-def _measure(dataset: str) -> dict[str, float]:
+def _measure(small: str, dataset: str) -> dict[str, float]:
     from datamodules import OfflineDataModule
     from momalit.training.cpu import configure_cpu
     from momalit.world_model.dynamics import ModelSpace
 
     configure_cpu()
+    first = OfflineDataModule(small)
+    ModelSpace(first.spec).fit(first.train, 0.99)
+    del first
     before = reset_peak()
     start = time.perf_counter()
     data = OfflineDataModule(dataset)
@@ -77,4 +82,4 @@ def _measure(dataset: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_measure(sys.argv[1])))
+    sys.stdout.write(json.dumps(_measure(*sys.argv[1:])))

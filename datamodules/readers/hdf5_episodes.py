@@ -14,7 +14,6 @@ from datamodules.readers.hdf5_file import require_memory, require_plausible
 from momalit.core.errors import UserError
 
 NAME = re.compile(r"episode_(\d+)")
-METADATA_CACHE = 2**18  # bytes; a small cache is enough, because each array is opened only once or twice
 
 
 class Episodes:
@@ -35,7 +34,6 @@ class Episodes:
     ) -> None:
         self.path = path
         self._file = file
-        _limit_metadata_cache(file)
         numbers = sorted(int(match[1]) for name in file if (match := NAME.fullmatch(name)))
         if not numbers:
             raise UserError(f"{path}: found keys {list(file)[:5]}, expected groups episode_0, episode_1, ...")
@@ -80,6 +78,15 @@ class Episodes:
         """Number of columns of a key in the first episode."""
         return int(np.prod(self.shape(key), dtype=np.int64))
 
+    def steps_of(self, agent: str) -> list[int]:
+        """Number of steps at which an agent acts in every episode; fewer than the episode has if it left."""
+        key = f"actions/{agent}"
+        found = [(*self._open(i, key).shape, 0)[0] for i in range(len(self.names))]
+        for i, (steps, length) in enumerate(zip(found, self.lengths, strict=True)):
+            if not 0 < steps <= length:
+                raise UserError(f"{self.path}: {self.names[i]}/{key} has {steps} rows, expected 1 to {length}")
+        return found
+
     def read(
         self,
         key: str,
@@ -88,6 +95,7 @@ class Episodes:
         dtype: Any = np.float32,
         columns: slice = slice(None),
         out: np.ndarray | None = None,
+        steps: Sequence[int] | None = None,
     ) -> np.ndarray:
         """Reads one key of all episodes.
 
@@ -98,6 +106,8 @@ class Episodes:
             dtype: type of the result; None for that of the file.
             columns: columns to return. The others are not checked.
             out: array for the result, with its shape and type; None allocates one.
+            steps: number of steps that each episode must have of this key, which has ``extra`` rows more; the last row
+                is repeated until the end of the episode. None for all steps.
 
         Returns:
             ``(total number of rows, number of columns)``, all finite.
@@ -119,16 +129,17 @@ class Episodes:
         for i, length in enumerate(self.lengths):
             source = self._open(i, key)
             shape = source.shape
-            if not shape or shape[0] != length + extra or int(np.prod(shape[1:], dtype=np.int64)) != width:
-                expected = (length + extra, width) if width != 1 else (length + extra,)
+            own = extra + (length if steps is None else steps[i])
+            if not shape or shape[0] != own or int(np.prod(shape[1:], dtype=np.int64)) != width:
+                expected = (own, width) if width != 1 else (own,)
                 raise UserError(f"{self.path}: {self.names[i]}/{key} has shape {shape}, expected {expected}")
             file_dtype = source.dtype
             if file_dtype.kind not in "biuf":
                 raise UserError(f"{self.path}: {self.names[i]}/{key} has type {file_dtype}, expected numbers")
             if dtype is None:
                 array = array.astype(np.result_type(array, file_dtype), copy=False)
-            begin, end = end, end + shape[0]
-            rows = array[begin:end]
+            begin, end = end, end + length + extra
+            rows = array[begin : begin + own]
             # Reads directly into the result if there is nothing to convert or select, which avoids a copy.
             direct = file_dtype == array.dtype and n_columns == width and rows.flags.c_contiguous
             buffer = rows if direct else np.empty((len(rows), width), file_dtype)
@@ -136,8 +147,9 @@ class Episodes:
                 source.read(h5py.h5s.ALL, h5py.h5s.ALL, buffer)
             if not direct:
                 rows[:] = buffer[:, columns]
+            array[begin + own : end] = rows[-1:]
             if array.dtype.kind == "f":
-                invalid[begin:end] = ~np.isfinite(rows).all(1)
+                invalid[begin : begin + own] = ~np.isfinite(rows).all(1)
         self.raise_if_any(key, invalid, array, "finite numbers", extra)
         return array
 
@@ -167,11 +179,3 @@ class Episodes:
             raise UserError(f"{self.path}: {self.names[i]}/{key} is a group, expected an array")
         require_plausible(self.path, f"{self.names[i]}/{key}", found)
         return found
-
-
-def _limit_metadata_cache(file: h5py.File) -> None:
-    """Limits HDF5's metadata cache, which otherwise takes a fifth of the memory of a million transitions."""
-    cache = file.id.get_mdc_config()
-    cache.set_initial_size = True
-    cache.min_size = cache.initial_size = cache.max_size = METADATA_CACHE
-    file.id.set_mdc_config(cache)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from minari.serialization import deserialize_space
 
 from datamodules.readers.hdf5_episodes import Episodes
 from momalit.core.errors import UserError
-from momalit.core.team import STATE, AgentSpec, TeamSpec
+from momalit.core.team import PRESENT, STATE, AgentSpec, TeamSpec
 from momalit.envs.factory import make_env
 from momalit.envs.spaces import (
     MASK,
@@ -34,6 +34,7 @@ def inferred_spec(episodes: Episodes, metadata: Mapping[str, Any]) -> tuple[Team
 
     Columns that are equal in every row are the same state dimension. Action bounds and numbers of discrete actions come
     from the metadata's action space; without one, integer actions are discrete. The horizon is the longest episode.
+    An agent with fewer actions than the episode has steps has left then; its observations end with it.
 
     Args:
         episodes: the data.
@@ -62,9 +63,16 @@ def inferred_spec(episodes: Episodes, metadata: Mapping[str, Any]) -> tuple[Team
         rows[agent], n_observed[agent] = _observation(episodes, agent, observation_spaces.get(agent))
     parts = {agent: _action_part(episodes, agent, space) for agent, space in _action_spaces(agents, metadata).items()}
     sources, observes, legal = index_map(rows, n_observed)
+    column: dict[str, int] = {}
+    if (there := _who_is_there(episodes, agents)) is not None:
+        rows[PRESENT] = there
+        column = {agent: len(sources) + i for i, agent in enumerate(agents)}
+        sources = (*sources, *((PRESENT, i) for i in range(len(agents))))
     spec = TeamSpec(
         task=str(metadata.get("dataset_id") or episodes.path.stem),
-        agents=tuple(AgentSpec(agent, observes[agent], *parts[agent][1:], legal[agent]) for agent in agents),
+        agents=tuple(
+            AgentSpec(agent, observes[agent], *parts[agent][1:], legal[agent], column.get(agent)) for agent in agents
+        ),
         state_size=len(sources),
         discrete=all(part[0] for part in parts.values()),
         horizon=max(episodes.lengths),
@@ -144,9 +152,24 @@ def _require_matching_env(spec: TeamSpec, instance: Any, name: str, path: Path) 
             )
 
 
+def _who_is_there(episodes: Episodes, agents: Sequence[str]) -> np.ndarray | None:
+    """1 while an agent acts, 0 after it has left, ``(rows of all states, A)``; None if all agents always stay.
+
+    At the end of an episode everybody leaves, which says nothing.
+    """
+    acts = np.stack([episodes.steps_of(agent) for agent in agents], 1)
+    if (acts == np.array(episodes.lengths)[:, None]).all():
+        return None
+    there = []
+    for length, own in zip(episodes.lengths, acts, strict=True):
+        step = np.arange(length + 1)[:, None]
+        there.append((step < own) | (own >= length))
+    return np.concatenate(there).astype(np.float32)
+
+
 def _observation(episodes: Episodes, agent: str, space: spaces.Space[Any] | None) -> tuple[np.ndarray, int]:
     """Columns of an agent's observation and then of its action mask, and the number of observation columns."""
-    key = f"observations/{agent}"
+    key, steps = f"observations/{agent}", episodes.steps_of(agent)
     if episodes.is_group(key):
         found = set(episodes.keys(key))
         if found != {OBSERVATION, MASK}:
@@ -155,10 +178,11 @@ def _observation(episodes: Episodes, agent: str, space: spaces.Space[Any] | None
                 f" {OBSERVATION} and {MASK}"
             )
         inner = space[OBSERVATION] if isinstance(space, spaces.Dict) else None
-        observed = _one_hot(episodes.read(f"{key}/{OBSERVATION}", extra=1), inner)
-        return np.concatenate([observed, episodes.read(f"{key}/{MASK}", extra=1)], axis=1), observed.shape[1]
+        observed = _one_hot(episodes.read(f"{key}/{OBSERVATION}", extra=1, steps=steps), inner)
+        mask = episodes.read(f"{key}/{MASK}", extra=1, steps=steps)
+        return np.concatenate([observed, mask], axis=1), observed.shape[1]
     require_no_image(f"{episodes.path}: {episodes.names[0]}/{key}", episodes.shape(key))
-    observed = _one_hot(episodes.read(key, extra=1), space)
+    observed = _one_hot(episodes.read(key, extra=1, steps=steps), space)
     return observed, observed.shape[1]
 
 
@@ -176,7 +200,7 @@ def _action_part(
     """Whether an agent's actions are discrete, its action size, and its lower and upper bounds."""
     if space is not None:
         return action_layout(agent, space)
-    values = episodes.read(f"actions/{agent}", dtype=None)
+    values = episodes.read(f"actions/{agent}", dtype=None, steps=episodes.steps_of(agent))
     if values.dtype.kind in "iu" and values.shape[1] == 1:
         return True, int(values.max()) + 1, (), ()
     raise UserError(

@@ -173,9 +173,10 @@ def _actions(episodes: Episodes, spec: TeamSpec, metadata: dict[str, Any] | None
     joint = np.zeros(shape, np.float32)
     for i, agent in enumerate(spec.agents):
         key = f"actions/{agent.name}"
+        steps = None if agent.present is None else episodes.steps_of(agent.name)
         if agent.discrete:
             choices = recorded[agent.name]
-            values = episodes.read(key, width=len(choices.sizes), dtype=None)
+            values = episodes.read(key, width=len(choices.sizes), dtype=None, steps=steps)
             index = choices.number(values)
             ends = [(first, first + size - 1) for first, size in zip(choices.start, choices.sizes, strict=True)]
             allowed = "an integer" if choices.single else "integers"
@@ -183,7 +184,7 @@ def _actions(episodes: Episodes, spec: TeamSpec, metadata: dict[str, Any] | None
             episodes.raise_if_any(key, index < 0, values, allowed)
             joint[np.arange(len(index)), i, index] = 1.0
         else:
-            values = episodes.read(key, width=agent.action_size, out=joint[:, i, : agent.action_size])
+            values = episodes.read(key, width=agent.action_size, out=joint[:, i, : agent.action_size], steps=steps)
             low, high = np.array(agent.low, np.float32), np.array(agent.high, np.float32)
             excess = float(np.maximum(low - values.min(0), values.max(0) - high).max(initial=0.0))
             if excess > 0:

@@ -104,7 +104,8 @@ def test_load(benchmark, record, tmp_path):
     write_dataset(tmp_path / "ant", "ant/large/x-v0", spec, data, {})
     benchmark.pedantic(lambda: OfflineDataModule(str(tmp_path / "ant")).train, rounds=2)
     record(1_000_000, subprocess=True)
-    memory = loading_memory(tmp_path / "ant")
+    write_dataset(tmp_path / "small", "ant/small/x-v0", spec, make_data(spec, 5_000, 1000), {})
+    memory = loading_memory(tmp_path / "ant", tmp_path / "small")
     benchmark.extra_info |= {
         f"memory_{key}": memory[key] / memory["raw"] for key in ("resident", "peak", "peak_fitted")
     }

@@ -47,16 +47,15 @@ def test_memory_order_does_not_affect_contents_or_hash(reacher):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory use from /proc")
-def test_loading_needs_little_more_memory_than_the_data(tmp_path):
+def test_loading_needs_little_more_memory_than_the_data(reacher, tmp_path):
     lengths, size = torch.full((400,), 500), 200_000
     random, no = torch.Generator().manual_seed(0), torch.zeros(size, dtype=torch.bool)
     state = torch.randn(size + len(lengths), 10, generator=random)
     data = Trajectories.from_lengths(state, torch.zeros(size, 2, 1), torch.zeros(size), no, no, lengths)
     write_dataset(tmp_path / "x", "reacher/large/x-v0", make_spec("reacher"), data, {})
-    memory = loading_memory(tmp_path / "x")
-    # Libraries take up to 15 MB, independently of the size of the data.
+    memory = loading_memory(tmp_path / "x", small=reacher.path)
     assert memory["raw"] == size * (2 * 4 + 4 + 2) + state.nbytes
-    assert memory["resident"] <= memory["peak"] <= 1.3 * memory["raw"] + 15e6
+    assert memory["resident"] <= memory["peak"] <= 1.3 * memory["raw"] + 7e6
 
 
 def test_fingerprint_depends_on_split_seed_and_fractions(reacher):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 
 from datamodules import OfflineDataModule, collect
+from momalit.core.errors import UserError
 from momalit.core.records import Sequence
 from momalit.core.team import PRESENT, TeamSpec
 from momalit.envs import make_env, team_spec
@@ -82,3 +84,33 @@ def test_a_recording_has_no_actions_of_who_has_left(tmp_path: Path) -> None:
     assert trajectories.terminated[trajectories.last].all()
     assert (trajectories.reward == -there.float().mean(1)).all()
     assert Rescue.possible_agents == data.spec.names
+
+
+def test_a_foreign_file_has_no_rows_of_who_has_left(tmp_path: Path) -> None:
+    collect(NAME, policy=forward, transitions=60, output=tmp_path / "walk")
+    own = OfflineDataModule(str(tmp_path / "walk"))
+    folder = tmp_path / "walk/data"
+    metadata = json.loads((folder / "metadata.json").read_text())
+    del metadata["momalit"]
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    with h5py.File(folder / "main_data.hdf5", "r+") as file:
+        for episode in file.values():
+            there = episode["observations/state"][:-1, 2:] > 0.5
+            for i, agent in enumerate("ab"):
+                steps = int(there[:, i].sum())
+                for key, rows in (("observations", steps + 1), ("actions", steps)):
+                    values = episode[key][agent][:rows]
+                    del episode[key][agent]
+                    episode[key][agent] = values
+            del episode["observations/state"]
+    data = OfflineDataModule(str(tmp_path / "walk"), env={"name": NAME})
+    assert data.spec.agents == own.spec.agents
+    assert data.spec.sources == own.spec.sources
+    for name in ("state", "action", "reward", "terminated", "truncated"):
+        assert torch.equal(getattr(data.trajectories, name), getattr(own.trajectories, name)), name
+    with h5py.File(folder / "main_data.hdf5", "r+") as file:
+        values = file["episode_0/observations/a"][:-1]
+        del file["episode_0/observations/a"]
+        file["episode_0/observations/a"] = values
+    with pytest.raises(UserError, match=r"episode_0/observations/a has shape .*, expected"):
+        OfflineDataModule(str(tmp_path / "walk")).trajectories  # noqa: B018
