@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -122,11 +123,14 @@ def stage_trainer(
     )
 
 
-def require_devices(trainer: Mapping[str, Any]) -> None:
+def require_devices(trainer: Mapping[str, Any]) -> torch.device:
     """Rejects devices that do not exist and precisions that they do not support, before the run directory is created.
 
     Args:
         trainer: the settings of the policies' trainer.
+
+    Returns:
+        the first device.
 
     Raises:
         UserError: a setting is not supported. The message has Lightning's reason.
@@ -139,6 +143,7 @@ def require_devices(trainer: Mapping[str, Any]) -> None:
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"trainer: {error}") from error
     require_precision_on_device(trainer["precision"], str(trial.precision))
+    return trial.strategy.root_device
 
 
 def _shared_settings(trainer: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from momalit.training.checkpoints import BEST, LAST, CheckpointFiles
 from momalit.training.cpu import configure_cpu
 from momalit.training.resumable import ResumableModule
 from momalit.training.run_directory import INHERITED, RunDirectory
-from momalit.training.trainer_checks import require_launcher, require_precision, require_strategy
+from momalit.training.trainer_checks import precision_for, require_launcher, require_precision, require_strategy
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,9 @@ class TrainingCLI(LightningCLI):
         self.run = RunDirectory.choose(config["run_dir"], _run_name(self.files), self.seed)
         if self.command == "fit" and not self.resuming and INHERITED not in os.environ:
             self.run.require_free()
-        require_devices(config["trainer"])
+        device = require_devices(config["trainer"])
+        insisted = "precision" in checkpoint_settings.given_on_command_line(self.arguments, "trainer")
+        config["trainer"]["precision"] = precision_for(device, config["trainer"]["precision"], insisted)
 
     def _drop_env_of_other_dataset(self, data: Any) -> None:
         """Drops the configuration's ``data.env`` if the command line names a dataset file, which has its own."""

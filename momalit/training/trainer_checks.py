@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import torch
+
 from momalit.core.errors import UserError
+from momalit.training.cpu import has_bfloat16
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 _ALIASES = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true", "None": "32-true"}
@@ -75,6 +81,24 @@ def require_precision_on_device(requested: Any, precision: str) -> None:
             f"trainer.precision: found {requested}, expected bf16-mixed or 32-true on this device: CPUs do not"
             " support training in float16"
         )
+
+
+def precision_for(device: torch.device, requested: Any, insisted: bool) -> Any:
+    """The precision to compute with on a device: bf16-mixed only where the device has such products.
+
+    Args:
+        device: the device.
+        requested: the precision in the configuration.
+        insisted: whether the command line names it, so that it is kept.
+    """
+    if _ALIASES.get(str(requested), str(requested)) != "bf16-mixed" or has_bfloat16(device):
+        return requested
+    what = f"trainer.precision: this {device.type.upper()} has no bfloat16 arithmetic"
+    if insisted:
+        logger.warning("%s and emulates %s, many times slower than 32-true", what, requested)
+        return requested
+    logger.info("%s; using 32-true instead of %s", what, requested)
+    return "32-true"
 
 
 def require_no_trainer_clipping(trainer: Any, what: str, settings: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 FIT = ("fit", "--config", "tiny.yaml")
 
@@ -36,3 +37,23 @@ def test_online_run_in_precision(precision, momalit, tmp_path: Path):
     arguments = ("fit", "--config", "mappo/icg.yaml", "--config", "overlays/quick.yaml", "--trainer.max_epochs", "1")
     small = ("--model.width", "8", "--model.gru_size", "8", "--model.n_rollouts", "4", "--trainer.precision", precision)
     assert momalit(*arguments, *small).code == 0
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_only_where_the_device_has_it(native, momalit, tmp_path: Path, monkeypatch, caplog):
+    monkeypatch.setattr("momalit.training.trainer_checks.has_bfloat16", lambda _: native)
+    config = (tmp_path / "tiny.yaml").read_text().replace("trainer:\n", "trainer:\n  precision: bf16-mixed\n")
+    (tmp_path / "tiny.yaml").write_text(config)
+    with caplog.at_level("INFO"):
+        assert momalit(*FIT, "--run_dir", "run", "--trainer.max_epochs", "1").code == 0
+    says = "trainer.precision: this CPU has no bfloat16 arithmetic; using 32-true instead of bf16-mixed"
+    assert (says in caplog.messages) is not native
+    used = "bf16-mixed" if native else "32-true"
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["trainer"]["precision"] == used
+
+
+def test_the_command_line_insists_on_bfloat16(momalit, tmp_path: Path, monkeypatch, caplog):
+    monkeypatch.setattr("momalit.training.trainer_checks.has_bfloat16", lambda _: False)
+    assert momalit(*FIT, "--run_dir", "run", "--trainer.max_epochs", "1", "--trainer.precision", "bf16-mixed").code == 0
+    assert "emulates bf16-mixed, many times slower than 32-true" in caplog.text
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
