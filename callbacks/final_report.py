@@ -22,7 +22,7 @@ from momalit.policies.figure_data import figure_data
 from momalit.policies.model_check import errors_on_path, over_time
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.team_policy import TeamPolicyModule
-from momalit.studies.estimates import MANY_OUTSIDE
+from momalit.studies.estimates import MANY_OUTSIDE, WELL_EXPLAINED, poorly_explained
 from momalit.studies.run_page import FIGURES, write_run_page
 from momalit.studies.statistics import bootstrap_interval
 from momalit.studies.tables import REFERENCES, format_number
@@ -157,6 +157,7 @@ def _results(
         results[f"estimate_{name}"] = None if estimate is None else estimate.mean
         results[f"estimate_{name}_interval"] = None if estimate is None else [estimate.low, estimate.high]
         results[f"outside_{name}"] = None if estimate is None else estimate.outside
+    results["reward_explained"] = estimates["last"].reward_explained if estimates else None
     results["distance"] = distance
     results["wall_clock_seconds"] = round(time.time() - started, 1)
     results["versions"] = versions()
@@ -235,10 +236,11 @@ def _estimate_in_words(results: dict[str, Any]) -> list[str]:
     if estimate is None:
         return []
     line = f"estimated from data alone, last checkpoint: {_text(estimate)} ({_span(interval)})"
-    if outside is None:
-        return [line]
-    line += f"; {100 * outside:.0f} % of its steps are outside the data"
-    return [line + (", where this is a guess" if outside > MANY_OUTSIDE else "")]
+    if outside is not None:
+        line += f"; {100 * outside:.0f} % of its steps are outside the data"
+        line += ", where this is a guess" if outside > MANY_OUTSIDE else ""
+    explained = results["reward_explained"]
+    return [line, *([] if explained is None or explained >= WELL_EXPLAINED else [poorly_explained(explained)])]
 
 
 def model_check_table(check: dict[str, Any]) -> Table:

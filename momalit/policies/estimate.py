@@ -66,6 +66,8 @@ class ReturnEstimate:
         high: upper end.
         outside: share of the team's steps that the dataset does not support; None if it could not be determined. About
             1 % of held-out steps are farther from the data than this allows, and 1 % more uncertain.
+        reward_explained: share of the rewards' variance on held-out steps that the world model explains; None without
+            any. What it does not explain, a team may have learned to exploit.
         elites: what each elite of the world model expects.
         rollout: the imagined episodes, elite by elite.
     """
@@ -74,6 +76,7 @@ class ReturnEstimate:
     low: float
     high: float
     outside: float | None
+    reward_explained: float | None
     elites: EliteReturns
     rollout: Rollout
 
@@ -146,7 +149,8 @@ class ReturnEstimator:
         mean, half = float(returns.mean()), elites.half_width
         if (n := len(by_start)) > 1:
             half = math.hypot(half, student_quantile(PROBABILITY, n - 1) * float(by_start.std()) / math.sqrt(n))
-        return ReturnEstimate(mean, mean - half, mean + half, self._outside(rollout), elites, rollout)
+        explained = None if self.correction is None else 1 - self.correction.reward_error
+        return ReturnEstimate(mean, mean - half, mean + half, self._outside(rollout), explained, elites, rollout)
 
     def _outside(self, rollout: Rollout) -> float | None:
         """Share of imagined steps that are farther from the data, or more uncertain, than 99 % of held-out steps."""

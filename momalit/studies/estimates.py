@@ -14,7 +14,7 @@ from momalit.studies.tables import Table, drop_empty_columns, format_number
 from momalit.studies.write_results import write_table
 from momalit.training.run_directory import write_text
 
-MANY_OUTSIDE = 0.1
+MANY_OUTSIDE, WELL_EXPLAINED = 0.1, 0.9
 CLOSE = 0.05
 
 
@@ -31,6 +31,7 @@ class Judged:
         fitted_q: discounted value by fitted-Q evaluation, or None.
         real: mean return of real episodes, or None.
         real_error: standard error of that mean.
+        reward_explained: share of the rewards' variance on held-out steps that the world model explains, or None.
     """
 
     run: str
@@ -41,6 +42,7 @@ class Judged:
     fitted_q: float | None = None
     real: float | None = None
     real_error: float | None = None
+    reward_explained: float | None = None
 
     @property
     def covers(self) -> bool:
@@ -77,6 +79,9 @@ def remarks(teams: Sequence[Judged]) -> list[str]:
             f"{len(guesses)} of {len(teams)} teams are outside the data in more than {100 * MANY_OUTSIDE:.0f} % of"
             " their steps; what the model says there is a guess, and the interval does not cover it"
         )
+    least = min((team.reward_explained for team in teams if team.reward_explained is not None), default=1.0)
+    if least < WELL_EXPLAINED:
+        found.append(poorly_explained(least))
     known = [team for team in teams if team.real is not None]
     if len(known) < 3:
         return found
@@ -99,6 +104,14 @@ def remarks(teams: Sequence[Judged]) -> list[str]:
             f" {100 * CLOSE:.0f} % of the best one; at worst {100 * max(compared):.0f} % less"
         )
     return found
+
+
+def poorly_explained(share: float) -> str:
+    """What to say of a world model that explains a small share of the rewards' variance."""
+    return (
+        f"the world model explains only {share:.0%} of the rewards' variance on held-out data: what a team gains beyond"
+        " the data may be an error of the model, which the interval does not cover"
+    )
 
 
 def _rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
@@ -125,7 +138,18 @@ def write_estimates(directory: Path, teams: Sequence[Judged]) -> None:
     """Writes ``estimates.csv`` and, if there are real returns, ``estimates.svg``."""
     directory.mkdir(parents=True, exist_ok=True)
     rows = [{**asdict(team), "low": team.interval[0], "high": team.interval[1]} for team in teams]
-    columns = ["run", "checkpoint", "estimate", "low", "high", "outside", "fitted_q", "real", "real_error"]
+    columns = [
+        "run",
+        "checkpoint",
+        "estimate",
+        "low",
+        "high",
+        "outside",
+        "reward_explained",
+        "fitted_q",
+        "real",
+        "real_error",
+    ]
     write_table(directory / "estimates.csv", columns, rows)
     known = [team for team in teams if team.real is not None]
     if known:

@@ -20,7 +20,8 @@ OUTSIDE = 0.99  # quantile of held-out steps beyond which a step is outside the 
 SIGNIFICANT = 2.0  # standard errors
 LARGEST_SHIFT = 10.0
 CHUNK = 4096
-SUMS = ("steps", "features", "products", "squares", "variance", "squared_error")
+SUMS = ("steps", "features", "products", "squares", "variance", "squared_error", "reward_error")
+REWARD_SHARE = 0.5  # of the reward in errors, which then count as they do for returns
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,15 @@ class Correction:
         weights: ``(E, 1 + I, D)``, of a constant and the standardised inputs, for standardised targets.
         termination: added to the termination logits, ``(E,)``.
         error_ratio: root mean square error of the elites' mean prediction, as a multiple of their standard deviation;
-            at least 1.
+            at least 1. The reward counts as much as the whole state.
+        reward_error: mean square error of the elites' mean prediction of the reward, in variances of the reward.
         largest_uncertainty: 99 % quantile of ``u_all`` on held-out steps.
     """
 
     weights: Tensor
     termination: Tensor
     error_ratio: float
+    reward_error: float
     largest_uncertainty: float
 
     def change(self, x: Tensor) -> Tensor:
@@ -77,6 +80,7 @@ class Correction:
             total.solve(ridge).to(model.space.target.mean.dtype),
             torch.tensor(shift, device=terminated.device),
             max(error / spread, 1.0) if spread > 0 else 1.0,
+            float(total.reward_error / total.steps),
             float(uncertainty.kthvalue(rank).values),
         )
 
@@ -89,8 +93,9 @@ class _Moments:
     features: Tensor  # (F, F)
     products: Tensor  # (E, F, D), of features and errors
     squares: Tensor  # (E, D), of errors
-    variance: Tensor  # of the elites' predictions, mean over varying targets
-    squared_error: Tensor  # of the elites' mean prediction, mean over varying targets
+    variance: Tensor  # of the elites' predictions, weighted mean over targets
+    squared_error: Tensor  # of the elites' mean prediction, weighted mean over targets
+    reward_error: Tensor  # squared, of the elites' mean prediction
     logits: Tensor  # (E, N)
     terminated: Tensor  # (N,)
     uncertainty: Tensor  # (N,)
@@ -111,7 +116,7 @@ class _Moments:
         error = ((space.target(space.raw_target(batch)) - prediction.mean) * space.target.varies).double()
         x = space.input(space.raw_input(batch.state, batch.action)).double()
         features = torch.cat([torch.ones_like(x[:, :1]), x], 1)
-        varying = space.target.varies.sum().clamp(min=1)
+        weights = space.target_weights(REWARD_SHARE).double()
         members = len(prediction.mean)
         variance = prediction.mean.double().var(0) if members > 1 else torch.zeros_like(error[0])
         return cls(
@@ -119,8 +124,9 @@ class _Moments:
             features.T @ features,
             features.T @ error,
             error.square().sum(1),
-            variance.sum() / varying,
-            error.mean(0).square().sum() / varying,
+            variance.sum(0) @ weights,
+            error.mean(0).square().sum(0) @ weights,
+            error.mean(0)[:, -1].square().sum(),
             prediction.termination,
             batch.terminated,
             ensemble_covariance_norm(prediction.mean),

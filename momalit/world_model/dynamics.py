@@ -82,6 +82,17 @@ class ModelSpace(nn.Module):
         stay = (before[:, self.present_columns] > 0.5) & (after[:, self.present_columns] > 0.5)
         return after.index_copy(1, self.present_columns, stay.to(after.dtype))
 
+    def target_weights(self, reward_share: float) -> Tensor:
+        """Weights ``(S + 1,)`` of the targets that vary, which sum to 1 unless none does.
+
+        Args:
+            reward_share: weight of the reward; the dimensions of the state share the rest in equal parts.
+        """
+        varies = self.target.varies.to(self.target.std.dtype)
+        states = varies[:-1] * (1 - reward_share) / varies[:-1].sum().clamp(min=1)
+        weights = torch.cat([states, varies[-1:] * reward_share])
+        return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
     @property
     def reward_scale(self) -> Tensor:
         """The standard deviation of the reward, which is one standardised unit."""

@@ -31,12 +31,14 @@ from momalit.world_model.member_share import MemberShare
 class WorldModelModule(ResumableModule):
     """Trains M members in parallel, each on its own shuffling of the data, and saves the best weights of each.
 
-    The loss of a member is the Gaussian negative log-likelihood of the standardised ``[s' - s ; r]``, averaged over the
-    dimensions that vary, plus the cross-entropy of termination. The likelihood of each dimension is weighted by its
-    predicted variance to the power β, without gradient through the weight (Seitzer et al., 2022). Without this weight,
-    a network explains rare outcomes as noise and hardly learns them. A member is frozen when its validation error stops
-    improving; training ends when all members are frozen. The ``n_elites`` members with the smallest squared error of
-    the mean on the validation split form the world model.
+    The loss of a member is the Gaussian negative log-likelihood of the standardised ``[s' - s ; r]``, plus the
+    cross-entropy of termination. The reward has a fixed share of the likelihood, and the dimensions of the state that
+    vary have equal parts of the rest: as one dimension of many, the reward of a wide state would hardly be learned,
+    and a team would exploit what is wrong about it. The likelihood of each dimension is weighted by its predicted
+    variance to the power β, without gradient through the weight (Seitzer et al., 2022). Without this weight, a network
+    explains rare outcomes as noise and hardly learns them. A member is frozen when its validation error, the squared
+    error of the mean with the same shares, stops improving; training ends when all members are frozen. The ``n_elites``
+    members with the smallest validation error form the world model.
 
     Args:
         spec: the team (the command line links it to the data).
@@ -55,6 +57,7 @@ class WorldModelModule(ResumableModule):
             can undo a member's training at a high learning rate.
         beta: β, power of the predicted variance that weights the likelihood, from 0 (no weights) to 1 (the mean is
             trained as with squared errors).
+        reward_share: share of the reward in the likelihood and in the validation error, above 0 and below 1.
         discount: γ of the lowest return in the dataset, which pessimism needs.
         compiled: compile the networks with ``torch.compile``. This takes time and, on a CPU, needs a C++ compiler.
     """
@@ -74,6 +77,7 @@ class WorldModelModule(ResumableModule):
         min_improvement: float = 0.01,
         max_grad_norm: float = 1.0,
         beta: float = 0.5,
+        reward_share: float = 0.5,
         discount: float = 0.99,
         compiled: bool = False,
     ) -> None:
@@ -89,6 +93,8 @@ class WorldModelModule(ResumableModule):
             )
         if not 0 <= beta <= 1:
             raise UserError(f"world_model.beta: found {beta}, expected a number from 0 to 1")
+        if not 0 < reward_share < 1:
+            raise UserError(f"world_model.reward_share: found {reward_share}, expected a number above 0 and below 1")
         if max_grad_norm <= 0:
             raise UserError(f"world_model.max_grad_norm: found {max_grad_norm}, expected a number above 0")
         for name, number, least in (
@@ -195,15 +201,19 @@ class WorldModelModule(ResumableModule):
         """The loss of this process's members ``(M,)`` for standardised inputs ``(M, B, n_in)`` and targets."""
         network = self.share.network
         prediction = network(x)
-        varies = self.space.target.varies
         error = (prediction.mean - y) ** 2 * torch.exp(-prediction.log_variance) + prediction.log_variance
         weight = torch.exp(self.hparams["beta"] * prediction.log_variance.detach())
-        likelihood = 0.5 * (error * weight * varies).sum(-1).mean(-1) / varies.sum().clamp(min=1)
+        likelihood = 0.5 * (error * weight * self.weights).sum(-1).mean(-1)
         loss = likelihood + 0.01 * network.range_penalty()
         if self.hparams["termination"] == "learned":
             logit, target = prediction.termination, terminated.to(x.dtype)
             loss = loss + F.binary_cross_entropy_with_logits(logit, target, reduction="none").mean(-1)
         return loss
+
+    @property
+    def weights(self) -> Tensor:
+        """Weights of the targets in likelihood and validation error, ``(S + 1,)``."""
+        return self.space.target_weights(self.hparams["reward_share"])
 
     @property
     def training_members(self) -> Tensor:
@@ -264,11 +274,12 @@ class WorldModelModule(ResumableModule):
         x = self.space.input(self.space.raw_input(batch.state, batch.action))
         y = self.space.target(self.space.raw_target(batch))
         mean = self.network(x.expand(self.hparams["n_members"], *x.shape)).mean
-        self._validation_errors.append((((mean - y) * self.space.target.varies) ** 2).mean(-1).sum(-1))
+        self._validation_errors.append((((mean - y) * self.space.target.varies) ** 2).sum(-2))
 
     def on_validation_epoch_end(self) -> None:
         """Saves the members that improved; stops training when all members are frozen."""
-        error = gather_tensor(torch.stack(self._validation_errors).sum(0)).sum(0) / len(self._data.validation)
+        by_target = gather_tensor(torch.stack(self._validation_errors).sum(0)).sum(0) / len(self._data.validation)
+        error = by_target @ self.weights
         self._validation_errors.clear()
         if self.trainer.sanity_checking:
             return
@@ -283,6 +294,7 @@ class WorldModelModule(ResumableModule):
         training = self.training_members.sum().float()
         self.log_synced({"val/error": best.mean()}, prog_bar=True)
         self.log_synced({"val/error_current": error.mean(), "val/members_training": training})
+        self.log_synced({"val/error_reward": by_target[:, -1].mean()})
 
     @property
     def elites(self) -> Tensor:

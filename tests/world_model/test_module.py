@@ -160,7 +160,7 @@ def test_elites_are_the_members_with_the_smallest_validation_error(trained, data
     x = module.space.input(module.space.raw_input(batch.state, batch.action))
     y = module.space.target(module.space.raw_target(batch))
     mean = module.best_network(x.expand(4, *x.shape)).mean
-    error = ((mean - y) * module.space.target.varies).square().mean((1, 2))
+    error = ((mean - y) * module.space.target.varies).square().mean(1) @ module.weights
     # ``best_error`` is the error of the saved weights.
     torch.testing.assert_close(error, module.best_error)
     assert module.elites.tolist() == error.argsort()[:3].tolist()
@@ -229,7 +229,7 @@ def test_members_are_frozen_separately_and_their_best_weights_saved(data):
     saved = []
     for epoch, errors in enumerate(errors_by_epoch):
         weight.data.fill_(epoch)
-        module._validation_errors = [torch.tensor(errors) * len(data.validation)]
+        module._validation_errors = [torch.tensor(errors).unsqueeze(1).repeat(1, 5) * len(data.validation)]
         module.on_validation_epoch_end()
         saved.append(module.best_network.layers.first.weight[:, 0, 0].tolist())
     # Member 0 improves in epoch 1, but not in epochs 2 and 3: it is frozen before its error of 0.1. Member 1 does not
@@ -262,11 +262,24 @@ def test_losses_equal_values_computed_by_hand(data):
     def loss():
         return float(module.losses(torch.zeros(1, 1, 7), y, torch.tensor([[True]])).detach())
 
-    # 1/2 (mean squared error 2 * e^-2 + log-variance 2) + 0.01 * range 100 + ln 2 for a termination logit of 0.
-    likelihood, rest = 0.5 * (2 * math.exp(-2) + 2), 1.0 + math.log(2)
+    # Half of the weight is the reward's, whose squared error is 4, and two dimensions of the state share the rest:
+    # 1/2 (squared error 2.5 * e^-2 + log-variance 2) + 0.01 * range 100 + ln 2 for a termination logit of 0.
+    likelihood, rest = 0.5 * (2.5 * math.exp(-2) + 2), 1.0 + math.log(2)
     assert loss() == pytest.approx(likelihood + rest, rel=1e-5)
     module.hparams["beta"] = 0.5  # the weight of each likelihood is sqrt(variance) = e
     assert loss() == pytest.approx(likelihood * math.e + rest, rel=1e-5)
+
+
+def test_weights_of_targets(data):
+    space = WorldModelModule(data.spec, n_members=1, n_elites=1, width=4, n_blocks=0).space
+    for varies, expected in (
+        ((True, True, False, False, True), (0.15, 0.15, 0, 0, 0.7)),
+        ((True, False, False, False, False), (1, 0, 0, 0, 0)),  # a constant reward has nothing to learn
+        ((False, False, False, False, True), (0, 0, 0, 0, 1)),
+        ((False,) * 5, (0,) * 5),
+    ):
+        space.target.varies.copy_(torch.tensor(varies))
+        torch.testing.assert_close(space.target_weights(0.7), torch.tensor(expected, dtype=torch.float32))
 
 
 def test_training_depends_on_the_seed_only(data):

@@ -107,6 +107,7 @@ def _judge_team(judge: ReturnEstimator, run: RunDirectory, path: Path, options: 
         raise UserError(f"--real: {path} names no environment, expected one to play in")
     found = judge.estimate(actor)
     team = Judged(str(run.path), path.stem, found.mean, (found.low, found.high), found.outside)
+    team.reward_explained = found.reward_explained
     if options.fitted_q:
         team.fitted_q = fitted_q(actor, judge.train, judge.initial_states)
     if options.real:
