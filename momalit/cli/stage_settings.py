@@ -29,7 +29,7 @@ WORLD_MODEL = Stage(
     "world model",
     WorldModelModule,
     inherits=("discount",),
-    gradient_steps=15_000,
+    gradient_steps=10_000,
     fingerprint="dynamics_fingerprint",
 )
 WARM_START = Stage(

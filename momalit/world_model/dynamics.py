@@ -82,13 +82,16 @@ class ModelSpace(nn.Module):
         stay = (before[:, self.present_columns] > 0.5) & (after[:, self.present_columns] > 0.5)
         return after.index_copy(1, self.present_columns, stay.to(after.dtype))
 
-    def target_weights(self, reward_share: float) -> Tensor:
+    def target_weights(self, reward_share: float | None) -> Tensor:
         """Weights ``(S + 1,)`` of the targets that vary, which sum to 1 unless none does.
 
         Args:
-            reward_share: weight of the reward; the dimensions of the state share the rest in equal parts.
+            reward_share: weight of the reward; the dimensions of the state share the rest in equal parts. None for the
+                same as each of these.
         """
         varies = self.target.varies.to(self.target.std.dtype)
+        if reward_share is None:
+            return varies / varies.sum().clamp(min=1)
         states = varies[:-1] * (1 - reward_share) / varies[:-1].sum().clamp(min=1)
         weights = torch.cat([states, varies[-1:] * reward_share])
         return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)

@@ -32,9 +32,9 @@ class WorldModelModule(ResumableModule):
     """Trains M members in parallel, each on its own shuffling of the data, and saves the best weights of each.
 
     The loss of a member is the Gaussian negative log-likelihood of the standardised ``[s' - s ; r]``, plus the
-    cross-entropy of termination. The reward has a fixed share of the likelihood, and the dimensions of the state that
-    vary have equal parts of the rest: as one dimension of many, the reward of a wide state would hardly be learned,
-    and a team would exploit what is wrong about it. The likelihood of each dimension is weighted by its predicted
+    cross-entropy of termination. The dimensions of the state that vary have equal parts of the likelihood, and so has
+    the reward, or a share of its own: as one dimension of many, a reward that is hard to learn would be wrong in ways
+    that a team exploits. The likelihood of each dimension is weighted by its predicted
     variance to the power β, without gradient through the weight (Seitzer et al., 2022). Without this weight, a network
     explains rare outcomes as noise and hardly learns them. A member is frozen when its validation error, the squared
     error of the mean with the same shares, stops improving; training ends when all members are frozen. The ``n_elites``
@@ -57,7 +57,8 @@ class WorldModelModule(ResumableModule):
             can undo a member's training at a high learning rate.
         beta: β, power of the predicted variance that weights the likelihood, from 0 (no weights) to 1 (the mean is
             trained as with squared errors).
-        reward_share: share of the reward in the likelihood and in the validation error, above 0 and below 1.
+        reward_share: share of the reward in the likelihood and in the validation error, above 0 and below 1; None for
+            the same as each dimension of the state.
         discount: γ of the lowest return in the dataset, which pessimism needs.
         compiled: compile the networks with ``torch.compile``. This takes time and, on a CPU, needs a C++ compiler.
     """
@@ -77,7 +78,7 @@ class WorldModelModule(ResumableModule):
         min_improvement: float = 0.01,
         max_grad_norm: float = 1.0,
         beta: float = 0.5,
-        reward_share: float = 0.5,
+        reward_share: float | None = None,
         discount: float = 0.99,
         compiled: bool = False,
     ) -> None:
@@ -93,7 +94,7 @@ class WorldModelModule(ResumableModule):
             )
         if not 0 <= beta <= 1:
             raise UserError(f"world_model.beta: found {beta}, expected a number from 0 to 1")
-        if not 0 < reward_share < 1:
+        if reward_share is not None and not 0 < reward_share < 1:
             raise UserError(f"world_model.reward_share: found {reward_share}, expected a number above 0 and below 1")
         if max_grad_norm <= 0:
             raise UserError(f"world_model.max_grad_norm: found {max_grad_norm}, expected a number above 0")

@@ -250,7 +250,7 @@ def test_frozen_members_have_no_gradient(data):
 
 
 def test_losses_equal_values_computed_by_hand(data):
-    module = WorldModelModule(data.spec, n_members=1, n_elites=1, width=4, n_blocks=0, beta=0.0)
+    module = WorldModelModule(data.spec, n_members=1, n_elites=1, width=4, n_blocks=0, beta=0.0, reward_share=0.5)
     for parameter in module.network.layers.parameters():
         parameter.data.zero_()
     module.network.highest.data.fill_(50.0)
@@ -280,6 +280,8 @@ def test_weights_of_targets(data):
     ):
         space.target.varies.copy_(torch.tensor(varies))
         torch.testing.assert_close(space.target_weights(0.7), torch.tensor(expected, dtype=torch.float32))
+    space.target.varies.copy_(torch.tensor((True, True, True, False, True)))
+    assert space.target_weights(None).tolist() == [0.25, 0.25, 0.25, 0, 0.25]
 
 
 def test_training_depends_on_the_seed_only(data):
