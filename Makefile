@@ -4,6 +4,7 @@ CONFIG ?= ant.yaml
 ARGS ?=
 PROCESSES ?=
 THREADS ?= 1
+JOBS ?= auto
 BENCH ?=
 PYTHONS ?=
 
@@ -30,8 +31,8 @@ $(STAMP): requirements.lock pyproject.toml
 run: $(STAMP) ## train; four-agent Ant, or what CONFIG=icg.yaml says; PROCESSES=2 uses two cores or GPUs, ARGS="..." adds options
 	$(BIN)/python main.py fit --config $(CONFIG) $(if $(PROCESSES),--trainer.devices $(PROCESSES)) $(ARGS)
 
-test: $(STAMP) ## the fast tests
-	$(BIN)/python -m pytest $(TESTS)
+test: $(STAMP) ## the fast tests, on all cores (JOBS=1 for one)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope $(TESTS)
 
 test-slow: $(STAMP) ## the tests that learn something
 	$(BIN)/python -m pytest -m "slow and not benchmark" $(TESTS)

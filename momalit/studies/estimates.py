@@ -109,7 +109,7 @@ def remarks(teams: Sequence[Judged]) -> list[str]:
 def poorly_explained(share: float) -> str:
     """What to say of a world model that explains a small share of the rewards' variance."""
     return (
-        f"the world model explains only {share:.0%} of the rewards' variance on held-out data: what a team gains beyond"
+        f"The world model explains only {share:.0%} of the rewards' variance on held-out data: what a team gains beyond"
         " the data may be an error of the model, which the interval does not cover"
     )
 

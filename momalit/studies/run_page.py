@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from momalit.core.errors import UserError
+from momalit.studies.estimates import WELL_EXPLAINED, poorly_explained
 from momalit.studies.plots import Lines, curves, run_figures
 from momalit.studies.report_page import Figure, plain_page
 from momalit.studies.tables import REFERENCES, Table, drop_empty_columns, format_number
@@ -67,6 +68,9 @@ def _facts(results: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[st
             "No environment was used: returns are estimates from the world model and held-out data. What they say about"
             " steps outside the data is a guess."
         )
+    explained = results.get("reward_explained")
+    if explained is not None and explained < WELL_EXPLAINED:
+        yield f"{poorly_explained(explained)}."
     versions = results.get("versions") or {}
     yield ", ".join(f"{name} {version}" for name, version in versions.items())
 

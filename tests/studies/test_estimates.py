@@ -17,7 +17,7 @@ def test_without_real_returns_only_guesses_are_remarked_on():
     assert sentence.startswith("1 of 2 teams are outside the data in more than 10 % of their steps")
     weak = team("a", 1.0)
     weak.reward_explained = 0.8
-    assert remarks([weak])[0].startswith("the world model explains only 80% of the rewards' variance on held-out data")
+    assert remarks([weak])[0].startswith("The world model explains only 80% of the rewards' variance on held-out data")
     table = estimates_table([team("a", 1.0)])
     assert list(table.header) == ["team", "estimate", "95 % interval", "outside the data"]
 

@@ -53,6 +53,12 @@ def test_the_page_says_that_no_environment_was_used(run: Path) -> None:
     assert "No environment was used" in write_run_page(run).read_text()
 
 
+@pytest.mark.parametrize(("explained", "said"), [(0.85, True), (0.99, False), (None, False)])
+def test_the_page_warns_of_a_world_model_that_knows_little_about_rewards(run: Path, explained, said) -> None:
+    (run / "results.json").write_text(json.dumps({**RESULTS, "reward_explained": explained}))
+    assert ("explains only 85% of the rewards" in write_run_page(run).read_text()) is said
+
+
 def test_the_command_report_writes_a_runs_page_anew(run: Path) -> None:
     assert main(["report", str(run)]) == 0
     assert (run / "report.html").is_file()
