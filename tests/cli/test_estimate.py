@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def test_teams_are_estimated_from_data_and_compared_with_reality(momalit, tmp_pa
     assert all(0 <= float(row["outside"]) <= 1 and 0 <= float(row["real"]) <= 10 for row in rows)
     # A baseline's team is judged in another run's world model.
     assert momalit(*BASELINE, *DATA).code == 0
-    model = "run/world_model/checkpoints/best.ckpt"
+    model = json.loads((tmp_path / "run/run.json").read_text())["stages"]["world_model"]["path"]
     outcome = momalit("estimate", "bc", "--world_model", model, "--episodes", "8")
     assert outcome.code == 0, outcome.stderr
     outcome = momalit("estimate", "bc")

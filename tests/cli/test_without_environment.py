@@ -76,4 +76,4 @@ def test_one_configuration_for_any_dataset_derives_its_settings(momalit, nameles
     arguments = ("--data.dataset", nameless, "--evaluation.imagined_episodes", "4", "--world_model.width", "8")
     assert momalit("fit", *small, *arguments, "--world_model.max_epochs", "auto", "--run_dir", "run").code == 0
     assert "model: horizon 10, reset_fraction 1, final_reset_fraction 1, for episodes of 10 steps" in caplog.messages
-    assert "world model: 100 epochs, for about 15000 gradient steps" in caplog.messages
+    assert "world model: 100 epochs, for about 10000 gradient steps" in caplog.messages
