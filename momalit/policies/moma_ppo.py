@@ -99,7 +99,10 @@ class MOMAPPOModule(PPOModule):
         self._derived = {name: value for name, value in rollouts._asdict().items() if arguments[name] == "auto"}
         super().__init__(team, horizon=rollouts.horizon, n_rollouts=rollouts.n_rollouts, **kwargs)
         self.save_hyperparameters({**arguments, **rollouts._asdict()})
-        self.pessimism = Pessimism(**pessimism) if isinstance(pessimism, Mapping) else pessimism or Pessimism()
+        given = Pessimism(**pessimism) if isinstance(pessimism, Mapping) else pessimism or Pessimism()
+        self.pessimism = given.for_rollouts(whole_episodes=rollouts.horizon >= team.horizon)
+        if given.adaptive_horizon == "auto":
+            self._derived["adaptive_horizon"] = str(self.pessimism.adaptive_horizon).lower()
         if burn_in < 0:
             raise UserError(f"model.burn_in: found {burn_in}, expected at least 0")
         self.burn_in = burn_in
@@ -122,7 +125,7 @@ class MOMAPPOModule(PPOModule):
         """Loads the world model and the initial policies."""
         super().setup(stage)
         if stage == "fit" and self._derived:
-            values = ", ".join(f"{name} {value:g}" for name, value in self._derived.items())
+            values = ", ".join(f"{name} {v if isinstance(v, str) else f'{v:g}'}" for name, v in self._derived.items())
             logger.info("model: %s, for episodes of %d steps", values, self.spec.horizon)
         if stage == "fit" and self.world_model is None:
             self.prepare(self.hparams["world_model"], self.hparams["warm_start"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -32,7 +32,9 @@ class Pessimism:
         threshold: τ, the cap of each uncertainty and the limit of the adaptive horizon; ``auto`` for the 99 %
             quantile of the disagreement on held-out data.
         clip_to_data: clip predicted states and rewards to the dataset's bounding box.
-        adaptive_horizon: stop a rollout when the disagreement on state and reward exceeds τ.
+        adaptive_horizon: stop a rollout when the disagreement on state and reward exceeds τ; ``auto`` only where
+            rollouts are parts of longer episodes. In whole short ones, model errors have little time to add up, while
+            the low values after stops drown what a critic has to learn.
         stop_value: highest value after such a stop: ``pessimistic`` (the lowest return in the dataset, if its episodes
             went on where a time limit ended them) or ``bootstrap``.
     """
@@ -42,7 +44,7 @@ class Pessimism:
     lambda_aleatoric: float = 0.0
     threshold: float | Literal["auto"] = "auto"
     clip_to_data: bool = True
-    adaptive_horizon: bool = True
+    adaptive_horizon: bool | Literal["auto"] = True
     stop_value: str = "pessimistic"
 
     def __post_init__(self) -> None:
@@ -61,6 +63,10 @@ class Pessimism:
     def fixed_threshold(self) -> float | None:
         """τ, or None if it comes from the data."""
         return None if self.threshold == "auto" else self.threshold
+
+    def for_rollouts(self, whole_episodes: bool) -> Pessimism:
+        """The same settings, with ``adaptive_horizon`` true or false."""
+        return self if self.adaptive_horizon != "auto" else replace(self, adaptive_horizon=not whole_episodes)
 
     def coefficients(self, slope: Tensor) -> tuple[float | Tensor, float, float]:
         """λ_all, λ_reward and λ_aleatoric, where ``slope`` is λ_all if it comes from the data."""

@@ -27,3 +27,11 @@ def test_checkpoints_store_the_numbers():
     module = MOMAPPOModule(spec, n_minibatches=4, **AUTO)
     stored = {name: module.hparams[name] for name in AUTO}
     assert stored == {"horizon": 25, "n_rollouts": 160, "reset_fraction": 0.5, "final_reset_fraction": 0.125}
+
+
+@pytest.mark.parametrize(("length", "stops"), [(50, False), (200, True)])
+def test_rollouts_stop_where_they_are_parts_of_episodes(length, stops):
+    spec = TeamSpec("line", (AgentSpec("a", (0,), 1, (-1.0,), (1.0,)),), 1, False, length, (("state", 0),))
+    module = MOMAPPOModule(spec, n_minibatches=4, pessimism={"adaptive_horizon": "auto"}, **AUTO)
+    assert module.pessimism.adaptive_horizon is stops
+    assert MOMAPPOModule(spec, n_minibatches=4, **AUTO).pessimism.adaptive_horizon is True
