@@ -40,6 +40,7 @@ class Episodes:
         self.order = list(range(len(numbers)) if episode_order is None else episode_order(len(numbers)))
         self.names = [f"episode_{numbers[i]}" for i in self.order]
         self._ids = [h5py.h5g.open(file.id, name.encode()) for name in self.names]
+        self._steps: dict[str, list[int]] = {}  # of every agent, once they are known
         self.lengths: list[int] = []
         for i, name in enumerate(self.names):
             shape = self._open(i, "rewards").shape
@@ -79,12 +80,19 @@ class Episodes:
         return int(np.prod(self.shape(key), dtype=np.int64))
 
     def steps_of(self, agent: str) -> list[int]:
-        """Number of steps at which an agent acts in every episode; fewer than the episode has if it left."""
+        """Number of steps at which an agent acts in every episode; fewer than the episode has if it left.
+
+        Raises:
+            UserError: the agent's actions are missing, or there are none, or more than the episode has steps.
+        """
         key = f"actions/{agent}"
+        if key in self._steps:
+            return self._steps[key]
         found = [(*self._open(i, key).shape, 0)[0] for i in range(len(self.names))]
         for i, (steps, length) in enumerate(zip(found, self.lengths, strict=True)):
             if not 0 < steps <= length:
                 raise UserError(f"{self.path}: {self.names[i]}/{key} has {steps} rows, expected 1 to {length}")
+        self._steps[key] = found
         return found
 
     def read(

@@ -14,7 +14,7 @@ from momalit.core.records import Sequence
 from momalit.core.team import TeamSpec, who_is_there
 from momalit.functional.precision import at_least_float32
 from momalit.nn.agent_inputs import AgentInputs
-from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian, TeamMixture
+from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian, TeamMixed
 from momalit.nn.recurrent_trunk import RecurrentTrunk
 from momalit.nn.stacked import StackedLinear
 
@@ -24,8 +24,7 @@ class TeamActor(nn.Module):
 
     Continuous actions are Gaussian. Tanh squashes the mean into the action bounds; a hard clip would give a mean
     outside the bounds no gradient. The standard deviation is learnable per agent and component, with a lower and an
-    upper bound. Discrete actions are categorical over the legal choices. Agents of one team may
-    differ in kind.
+    upper bound. Discrete actions are categorical over the legal choices. Agents of one team may differ in kind.
 
     Args:
         spec: the team.
@@ -143,7 +142,7 @@ class TeamActor(nn.Module):
         if self.choosing is not None:
             real = 1 - self.choosing if present is None else (1 - self.choosing) * present
             chooses = self.choosing if present is None else self.choosing * present
-            return TeamMixture(self._real(scores, real), self._choice(scores, state, chooses), self.choosing)
+            return TeamMixed(self._real(scores, real), self._choice(scores, state, chooses), self.choosing)
         return self._choice(scores, state, present) if self.discrete else self._real(scores, present)
 
     def _real(self, scores: Tensor, present: Tensor | None) -> TeamGaussian:

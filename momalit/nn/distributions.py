@@ -91,7 +91,7 @@ class TeamCategorical:
 
 
 @dataclass(frozen=True)
-class TeamMixture:
+class TeamMixed:
     """Teams in which some agents choose and others act by real numbers.
 
     Args:
@@ -119,4 +119,4 @@ class TeamMixture:
         return self.real.entropy + self.choice.entropy
 
 
-TeamDistribution = TeamGaussian | TeamCategorical | TeamMixture
+TeamDistribution = TeamGaussian | TeamCategorical | TeamMixed

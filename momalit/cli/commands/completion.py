@@ -39,6 +39,7 @@ def run_completion(arguments: list[str]) -> None:
 def _plain_parser(path: dict[str, Any]) -> argparse.ArgumentParser:
     """All commands with their options, as a parser that shtab can read. Paths are completed by ``path``."""
     training = _training_options()
+    completers = {**dict.fromkeys(PATHS, path), "--config": _config(path)}
     root = argparse.ArgumentParser("momalit", allow_abbrev=False)
     commands = root.add_subparsers()
     for name, text in COMMANDS.items():
@@ -54,8 +55,8 @@ def _plain_parser(path: dict[str, Any]) -> argparse.ArgumentParser:
                     parser.add_argument(action.dest, nargs="*").complete = path  # type: ignore[attr-defined]
         for option, description in options.items():
             added = parser.add_argument(option, help=_text(description))
-            if option in PATHS or option == "--config":
-                added.complete = path if option in PATHS else _config(path)  # type: ignore[attr-defined]
+            if option in completers:
+                added.complete = completers[option]  # type: ignore[attr-defined]
     return root
 
 
