@@ -1,4 +1,4 @@
-# Everything happens in .venv, which `make setup` fills with the exact versions of requirements.lock.
+# Everything happens in .venv, which `make setup` fills with the exact versions of requirements.lock and requirements-torch.lock.
 PYTHON ?= python3
 CONFIG ?= ant.yaml
 ARGS ?=
@@ -7,24 +7,26 @@ THREADS ?= 1
 JOBS ?= auto
 BENCH ?=
 PYTHONS ?=
+VERSIONS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
 TESTS := tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-matrix reliability lint format types bench docs clean
+.PHONY: help setup run test test-slow test-matrix reliability lint format types bench docs lock audit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## create .venv and install the locked versions (nothing to do when up to date)
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock requirements-torch.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; name another with: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-torch.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -37,8 +39,8 @@ test: $(STAMP) ## the fast tests, on all cores (JOBS=1 for one)
 test-slow: $(STAMP) ## the tests that learn something
 	$(BIN)/python -m pytest -m "slow and not benchmark" $(TESTS)
 
-test-matrix: $(STAMP) ## the fast tests with other rounding; PYTHONS="python3.12" adds interpreters, TESTS=tests/nn selects
-	$(BIN)/python -m tests.matrix --pythons "$(PYTHONS)" $(TESTS)
+test-matrix: $(STAMP) ## the fast tests with other rounding; PYTHONS="python3.12", VERSIONS="lowest highest", TESTS=tests/nn
+	$(BIN)/python -m tests.matrix --pythons "$(PYTHONS)" --versions "$(VERSIONS)" $(TESTS)
 
 reliability: $(STAMP) ## inject every fault and write docs/reliability.md, about fifteen minutes
 	$(BIN)/python -m pytest -q -m fault --reliability docs/reliability.md $(TESTS)
@@ -61,6 +63,13 @@ types: $(STAMP) ## mypy on the three packages
 
 docs: $(STAMP) ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+lock: $(STAMP) ## add the hashes to requirements.lock; needs uv
+	$(BIN)/python -m tests.lock
+
+audit: $(STAMP) ## look the locked versions up in the database of vulnerabilities; needs pip-audit
+	pip-audit --no-deps --requirement requirements.lock
+	pip-audit --no-deps --requirement requirements-torch.lock
 
 clean: ## remove .venv and caches (runs and datasets stay)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info dist site

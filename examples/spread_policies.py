@@ -25,14 +25,13 @@ class Spread:
     """
 
     discrete = False
+    paces, carelessnesses = (0.1, 1.0), (0.0, 0.6)
 
     def __init__(self, seed: int | None = None) -> None:
         self.random = np.random.default_rng(seed)
         self.convention = CONVENTIONS[self.random.integers(2)]
-        self.pace, self.carelessness = (
-            self.random.uniform(0.1, 1.0),
-            self.random.uniform(0.0, 0.6),
-        )
+        self.pace = self.random.uniform(*self.paces)
+        self.carelessness = self.random.uniform(*self.carelessnesses)
 
     def __call__(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | int]:
         """Moves every agent towards its landmark."""
@@ -61,3 +60,13 @@ class DiscreteSpread(Spread):
     """The same with five moves: none, left, right, down, up."""
 
     discrete = True
+
+
+class Medium(Spread):
+    """Slow and careless players: a third of the way from random play to the best."""
+
+    paces, carelessnesses = (0.1, 0.4), (0.2, 0.6)
+
+
+class DiscreteMedium(Medium, DiscreteSpread):
+    """The same with five moves."""

@@ -1,7 +1,8 @@
 """Runs the tests where numbers are rounded otherwise: ``make test-matrix``.
 
 Other instruction sets, another precision of matrix products and two threads take sums in another order. Every setting
-must pass. With PYTHONS="python3.12 python3.13", the tests also run in new environments of those interpreters.
+must pass. With PYTHONS="python3.12 python3.13", the tests also run with the locked versions on those interpreters, and
+with VERSIONS="lowest highest" with the oldest and the newest versions that pyproject.toml allows (this needs ``uv``).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ SETTINGS = {
     "oneDNN with AVX-512 without bf16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
     "oneDNN may round to bf16": {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"},
 }
+RESOLUTIONS = {"lowest": "lowest-direct", "highest": "highest"}
 
 
 def main() -> int:
@@ -37,18 +39,28 @@ def main() -> int:
         the exit code: 1 if a test failed.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default="", help="run the settings whose name contains this")
+    parser.add_argument("--only", help="run the settings whose name contains this; none for no setting")
     parser.add_argument("--pythons", default="", help="other interpreters, separated by spaces")
+    parser.add_argument("--versions", default="", help="lowest, highest or both: which allowed versions to install")
+    parser.add_argument("--environments", type=Path, help="folder that keeps the new environments for the next time")
     parser.add_argument("tests", nargs="*", default=["tests"], help="what pytest runs (default: all fast tests)")
     options = parser.parse_args()
+    for name in options.versions.split():
+        if name not in RESOLUTIONS:
+            parser.error(f"--versions: found {name}, expected {' or '.join(RESOLUTIONS)}")
     table = Table("setting", "outcome", "minutes")
     failed = False
     for name, variables in SETTINGS.items():
-        if options.only in name:
+        if options.only != "none" and (options.only or "") in name:
             failed |= _run(table, name, sys.executable, variables, options.tests)
-    for interpreter in options.pythons.split():
-        with tempfile.TemporaryDirectory() as folder:
-            failed |= _run(table, interpreter, _environment(interpreter, Path(folder)), {}, options.tests)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.environments or Path(temporary)
+        for interpreter in options.pythons.split():
+            python = _environment(folder / Path(interpreter).name, interpreter)
+            failed |= _run(table, interpreter, python, {}, options.tests)
+        for versions in options.versions.split():
+            python = _environment(folder / versions, sys.executable, RESOLUTIONS[versions])
+            failed |= _run(table, f"{versions} versions", python, {}, options.tests)
     Console().print(table)
     return int(failed)
 
@@ -57,7 +69,7 @@ def _run(table: Table, name: str, python: str, variables: dict[str, str], tests:
     """Runs the tests and adds a row. Returns whether one failed."""
     sys.stdout.write(f"== {name}\n")
     started = time.monotonic()
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "auto", "--dist", "loadscope", *tests]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True, check=False
     )
@@ -67,15 +79,32 @@ def _run(table: Table, name: str, python: str, variables: dict[str, str], tests:
     return done.returncode != 0
 
 
-def _environment(interpreter: str, folder: Path) -> str:
-    """Installs the locked versions for another interpreter. Returns its path."""
-    if shutil.which(interpreter) is None:
-        raise SystemExit(f"error: PYTHONS: found no {interpreter}, expected interpreters on the path")
-    subprocess.run([interpreter, "-m", "venv", folder], check=True)
+def _environment(folder: Path, interpreter: str, resolution: str | None = None) -> str:
+    """Makes an environment unless it is there.
+
+    Args:
+        folder: where.
+        interpreter: its Python.
+        resolution: which allowed versions ``uv`` takes; None for the locked ones.
+
+    Returns:
+        the path of its Python.
+    """
     python = folder / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "--requirement", ROOT / "requirements.lock"], check=True)
-    subprocess.run([*install, "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
+    if python.exists():
+        return str(python)
+    for name in (interpreter, *(["uv"] if resolution else [])):
+        if shutil.which(name) is None:
+            raise SystemExit(f"error: found no {name} on the path")
+    subprocess.run([interpreter, "-m", "venv", folder], check=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if resolution:
+        uv = ["uv", "pip", "install", "--quiet", "--python", python, "--resolution", resolution]
+        subprocess.run([*uv, "--editable", f"{ROOT}[dev,mamujoco]"], check=True)
+    else:
+        subprocess.run([*pip, "--no-deps", "--require-hashes", "--requirement", ROOT / "requirements.lock"], check=True)
+        subprocess.run([*pip, "--requirement", ROOT / "requirements-torch.lock"], check=True)
+        subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
     return str(python)
 
 

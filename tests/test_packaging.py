@@ -21,17 +21,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_the_lock_has_an_allowed_version_of_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    text = (ROOT / "requirements.lock").read_text() + (ROOT / "requirements-torch.lock").read_text()
+    pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE))
     locked = {canonicalize_name(name): version for name, version in pins.items()}
-    for text in (*project["dependencies"], *project["optional-dependencies"]["dev"]):
-        wanted = Requirement(text)
-        assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), text
+    for wanted in map(Requirement, (*project["dependencies"], *project["optional-dependencies"]["dev"])):
+        assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)]), wanted
 
 
-def test_the_lock_has_only_names_and_versions() -> None:
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
-        assert line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.]+", line), line
+def test_the_lock_has_a_version_and_hashes_of_everything() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines(keepends=True)
+    text = "".join(line for line in lines if not line.startswith("#"))
+    entry = r"[\w.-]+==[\w.]+(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+    assert re.fullmatch(f"(?:{entry})+", text)
 
 
 def test_public_names_exist_and_the_help_does_not_import_torch() -> None:

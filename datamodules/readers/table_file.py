@@ -106,7 +106,10 @@ def _batches(path: Path, numbers: Sequence[str], texts: Sequence[str]) -> Iterat
 
 def _header(path: Path, pa: Any, separator: Any) -> list[str]:
     with pa.csv.open_csv(path, parse_options=separator) as reader:
-        return list(reader.schema.names)
+        try:
+            return list(reader.schema.names)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: the first line is no UTF-8 text ({error.reason})") from error
 
 
 def _cast(path: Path, pa: Any, batch: Any, types: dict[str, Any]) -> Any:

@@ -95,7 +95,7 @@ def read_layout(path: Path) -> TableLayout:
         raise UserError(f"--layout: {path}: found {type(content).__name__}, expected keys such as episode and reward")
     require_known_keys(f"{path}: ", content, KEYS)
     for key in ("episode", "reward"):
-        if content.get(key) is None:
+        if content.get(key) in (None, []):
             raise UserError(f"{path}: {key}: missing, expected the name of a column")
     long = content.get("agent") is not None
     for key in ("agents",) if long else ("observations", "actions"):

@@ -10,7 +10,12 @@ class UserError(ValueError):
     """A mistake in the user's input. The one-line message has the key or file, what was found and what was expected.
 
     The command line prints only the message and exits with code 2. In Python it is an ordinary ``ValueError``.
+    Characters that are not printable, as a stranger's file may have in its names, are shown as escape sequences.
     """
+
+    def __init__(self, message: str) -> None:
+        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        super().__init__("".join(shown))
 
 
 class DivergedError(FloatingPointError):

@@ -151,16 +151,3 @@ def test_a_deleted_working_directory_is_named(tmp_path: Path) -> None:
     )
     assert ended.returncode == 2
     assert ended.stderr == "error: working directory: found none, it was deleted; expected an existing one\n"
-
-
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_a_run_goes_on_without_a_cache(momalit, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "home"))
-    assert momalit(*FIT, "--run_dir", "a").code == 0
-    for cached in (tmp_path / "home").glob("*/*.ckpt"):
-        cached.unlink()
-    for folder in ("world_models", "warm_starts"):
-        (tmp_path / "home" / folder).chmod(0o555)
-    outcome = momalit(*FIT, "--run_dir", "b")
-    assert outcome.code == 0
-    assert "world model: not cached" in outcome.stderr

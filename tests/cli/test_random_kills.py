@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +42,18 @@ def study(folder: Path) -> list[str]:
     return ["study", "mine.yaml", "--output", "results", "--jobs", "1"]
 
 
+def import_arrays(folder: Path) -> list[str]:
+    return ["import", "recorded", "--output", "data"]
+
+
+def export(folder: Path) -> list[str]:
+    return ["export", "run", "--output", "team"]
+
+
+def report(folder: Path) -> list[str]:
+    return ["report", "results"]
+
+
 def run(command: Command, folder: Path, timeout: float | None, rng: random.Random) -> int | None:
     """Runs a command; after ``timeout`` seconds it is sent a signal. Returns its exit code, or None if it was ended."""
     environment = {**os.environ, "MOMALIT_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
@@ -54,14 +68,20 @@ def run(command: Command, folder: Path, timeout: float | None, rng: random.Rando
 
 
 def killed_and_whole(
-    command: Command, folder: Path, kills: int, seconds: tuple[float, float]
+    command: Command, folder: Path, kills: int, seconds: tuple[float, float], before: Command | None = None
 ) -> tuple[Path, Path, int]:
-    """Runs a command twice, once with kills. Returns both folders and the number of kills before it was finished."""
+    """Runs a command twice, once with kills, after another one in a folder that both continue with.
+
+    Returns:
+        both folders and the number of kills before it was finished.
+    """
     rng = random.Random(0)
-    for name in ("killed", "whole"):
-        (folder / name).mkdir()
-        (folder / name / "tiny.yaml").write_text(TINY)
-        (folder / name / "mine.yaml").write_text(STUDY)
+    (folder / "killed").mkdir()
+    (folder / "killed/tiny.yaml").write_text(TINY)
+    (folder / "killed/mine.yaml").write_text(STUDY)
+    if before is not None:
+        assert run(before, folder / "killed", None, rng) == 0
+    shutil.copytree(folder / "killed", folder / "whole")
     done = 0
     while done < kills and run(command, folder / "killed", rng.uniform(*seconds), rng) is None:
         done += 1
@@ -111,3 +131,55 @@ def test_kills_of_a_study_leave_its_results_alone(tmp_path: Path) -> None:
         del row["wall_clock_seconds"]
     assert len(other) == 6
     assert one == other
+
+
+def recorded(folder: Path) -> None:
+    """Arrays of two agents: a million numbers."""
+    (folder / "recorded").mkdir(parents=True)
+    rng, done = np.random.default_rng(0), np.arange(1, 50_001) % 25 == 0
+    for agent in range(2):
+        for name, columns in (("obs", 8), ("next_obs", 8), ("acs", 3)):
+            np.save(folder / f"recorded/{name}_{agent}.npy", rng.normal(size=(50_000, columns)).astype(np.float32))
+        np.save(folder / f"recorded/rews_{agent}.npy", rng.normal(size=50_000))
+        np.save(folder / f"recorded/dones_{agent}.npy", done)
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "`import` killed at random moments, repeated", "SIGKILL, SIGTERM, SIGINT", "the same dataset", times=15
+)
+def test_kills_of_import_leave_no_half_dataset(tmp_path: Path) -> None:
+    def source(folder: Path) -> list[str]:
+        recorded(folder)
+        return ["--version"]
+
+    killed, whole, kills = killed_and_whole(import_arrays, tmp_path, 15, (2, 5), source)
+    assert kills > 3
+    one, other = (read_dataset(folder / "data") for folder in (killed, whole))
+    assert one.sha256 == other.sha256
+
+
+@pytest.mark.slow
+@pytest.mark.fault("`export` killed at random moments, repeated", "SIGKILL, SIGTERM, SIGINT", "the same team", times=15)
+def test_kills_of_export_leave_no_half_team(tmp_path: Path) -> None:
+    def trained(folder: Path) -> list[str]:
+        return ["fit", "--config", "tiny.yaml", "--run_dir", "run"]
+
+    killed, whole, kills = killed_and_whole(export, tmp_path, 15, (2, 12), trained)
+    assert kills > 3
+    assert files(killed / "team").keys() == files(whole / "team").keys()
+    assert files(killed / "team")["policies.safetensors"] == files(whole / "team")["policies.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.fault("`report` killed at random moments, repeated", "SIGKILL, SIGTERM, SIGINT", "the same page", times=15)
+def test_kills_of_report_leave_no_half_page(tmp_path: Path) -> None:
+    killed, whole, kills = killed_and_whole(report, tmp_path, 15, (2, 6), study)
+    assert kills > 3
+    one, other = files(killed / "results"), files(whole / "results")
+    assert {name for name in one if ".partial-" not in name} == other.keys()
+    assert one["report.html"] == other["report.html"]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
