@@ -57,7 +57,9 @@ def report(folder: Path) -> list[str]:
 def run(command: Command, folder: Path, timeout: float | None, rng: random.Random) -> int | None:
     """Runs a command; after ``timeout`` seconds it is sent a signal. Returns its exit code, or None if it was ended."""
     environment = {**os.environ, "MOMALIT_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*MAIN, *command(folder)], cwd=folder, env=environment, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*MAIN, *command(folder)], cwd=folder, env=environment, stderr=subprocess.PIPE, preexec_fn=_heed_interrupts
+    ) as process:
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -65,6 +67,11 @@ def run(command: Command, folder: Path, timeout: float | None, rng: random.Rando
         errors = process.communicate()[1].decode()
     assert "error:" not in errors, errors
     return process.returncode if process.returncode in (0, 1, 2) else None
+
+
+def _heed_interrupts() -> None:
+    """A process that a shell starts in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def killed_and_whole(
@@ -138,8 +145,10 @@ def recorded(folder: Path) -> None:
     (folder / "recorded").mkdir(parents=True)
     rng, done = np.random.default_rng(0), np.arange(1, 50_001) % 25 == 0
     for agent in range(2):
-        for name, columns in (("obs", 8), ("next_obs", 8), ("acs", 3)):
-            np.save(folder / f"recorded/{name}_{agent}.npy", rng.normal(size=(50_000, columns)).astype(np.float32))
+        seen = rng.normal(size=(50_000, 8)).astype(np.float32)
+        np.save(folder / f"recorded/obs_{agent}.npy", seen)
+        np.save(folder / f"recorded/next_obs_{agent}.npy", np.roll(seen, -1, 0))
+        np.save(folder / f"recorded/acs_{agent}.npy", rng.normal(size=(50_000, 3)).astype(np.float32))
         np.save(folder / f"recorded/rews_{agent}.npy", rng.normal(size=50_000))
         np.save(folder / f"recorded/dones_{agent}.npy", done)
 
