@@ -21,6 +21,7 @@ from momalit.policies.team_policy import TeamPolicyModule
 # Evaluation seeds are below 2**30, and training on a real environment uses seeds above. Validation (which selects
 # checkpoints), test (which is reported) and videos have separate seeds.
 _STREAMS = {"validation": 1, "test": 2, "video": 3}
+MOST_ROWS = 256  # episodes that run side by side; more of them follow, so that memory does not grow with their number
 
 
 def episode_seeds(purpose: str, episodes: int) -> list[int]:
@@ -126,23 +127,30 @@ class Evaluation(pl.Callback):
             episodes: number of episodes over all processes.
             rank: rank of this process.
             world_size: number of processes.
-            visits: records the states and joint actions of this process's episodes.
+            visits: records the states and joint actions of this process's first 256 episodes.
         """
         seeds = episode_seeds(purpose, episodes)
         own = list(range(rank, episodes, world_size))
-        own_returns = torch.zeros(0)
-        if own:
-            if self._env is None or self._env.n_rows != len(own):
-                if self._env is not None:
-                    self._env.close()
-                self._env = VectorTeamEnv(module.spec, len(own), workers=self.workers)
-            noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
-            env = self._env if visits is None else visits.wrap(self._env)
-            own_returns = play_episodes(env, module.deployed, [seeds[i] for i in own], noise)
+        noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
+        played = [torch.zeros(0)]
+        for first in range(0, len(own), MOST_ROWS):
+            part = [seeds[i] for i in own[first : first + MOST_ROWS]]
+            env = self._env_of(module, len(part))
+            recorded = env if visits is None or first else visits.wrap(env)
+            played.append(play_episodes(recorded, module.deployed, part, noise))
+        own_returns = torch.cat(played)
         returns = torch.zeros(episodes)
         for process, part in enumerate(gather_objects(own_returns) if world_size > 1 else [own_returns]):
             returns[process::world_size] = part
         return returns
+
+    def _env_of(self, module: TeamPolicyModule, n_rows: int) -> VectorTeamEnv:
+        """The environment of the last evaluation if it has as many rows, else a new one."""
+        if self._env is None or self._env.n_rows != n_rows:
+            if self._env is not None:
+                self._env.close()
+            self._env = VectorTeamEnv(module.spec, n_rows, workers=self.workers)
+        return self._env
 
     def estimate(self, module: MOMAPPOModule, purpose: str) -> ReturnEstimate:
         """The team's return according to its world model and held-out data.

@@ -17,7 +17,7 @@ from momalit.functional.surrogate import masked_mean
 from momalit.functional.uncertainty import ensemble_covariance_norm
 from momalit.policies.ppo import PPOModule
 from momalit.policies.rollout import collect_rollout
-from momalit.policies.rollout_settings import Auto, rollout_settings
+from momalit.policies.rollout_settings import BOOTSTRAP, END, Auto, rollout_settings
 from momalit.policies.start_states import StartStates
 from momalit.policies.team_policy import load_policies
 from momalit.policies.value_errors import value_errors
@@ -49,7 +49,7 @@ class MOMAPPOModule(PPOModule):
         warm_start: checkpoint of any team with one policy per agent (behaviour cloning, MOMA-PPO, MAPPO, most
             baselines) whose policies initialise the training; None starts from random weights.
         horizon: k, steps per rollout; ``auto`` for whole episodes of up to 50 steps, and 25 steps of longer ones.
-        n_rollouts: rollouts per iteration, in all processes together; ``auto`` for about 4,000 steps.
+        n_rollouts: rollouts per iteration, in all processes together; ``auto`` for about 8,000 steps.
         warm_start_std: initial standard deviation of the actions after a warm start, as a fraction of half the action
             range. None keeps that of the checkpoint; after cloning it contains the cloning error as well as the
             exploration in the data.
@@ -69,7 +69,10 @@ class MOMAPPOModule(PPOModule):
         start_top_fraction: fraction of the training episodes in which rollouts start, those with the highest returns.
             First steps (``initial_state_fraction``) are those of all episodes.
         initial_state_fraction: fraction of start states that are the first step of an episode; the others are any step
-            of the dataset. Increase it if rollouts are long, since first steps are rare otherwise.
+            of the dataset. Increase it if rollouts are long, since first steps are rare otherwise. ``auto``: 1 if
+            rollouts are whole episodes, else 0.5.
+        time_limit: ``bootstrap`` or ``end``, see ``PPOModule``; ``end`` needs rollouts that are whole episodes, and
+            ``auto`` takes it for these.
         compiled: compile the world model's network with ``torch.compile``.
         **kwargs: see ``PPOModule``.
     """
@@ -89,15 +92,26 @@ class MOMAPPOModule(PPOModule):
         reset_fraction: float | Auto = 1.0,
         final_reset_fraction: float | Auto | None = None,
         start_top_fraction: float = 1.0,
-        initial_state_fraction: float = 0.0,
+        initial_state_fraction: float | Auto = 0.0,
+        time_limit: str = BOOTSTRAP,
         compiled: bool = False,
         **kwargs: Any,
     ) -> None:
         arguments = plain_arguments(locals())
         team = spec if isinstance(spec, TeamSpec) else TeamSpec.from_dict(spec)
-        rollouts = rollout_settings(team.horizon, horizon, n_rollouts, reset_fraction, final_reset_fraction)
+        rollouts = rollout_settings(
+            team.horizon,
+            horizon,
+            n_rollouts,
+            reset_fraction,
+            final_reset_fraction,
+            initial_state_fraction,
+            time_limit,
+        )
         self._derived = {name: value for name, value in rollouts._asdict().items() if arguments[name] == "auto"}
-        super().__init__(team, horizon=rollouts.horizon, n_rollouts=rollouts.n_rollouts, **kwargs)
+        super().__init__(
+            team, horizon=rollouts.horizon, n_rollouts=rollouts.n_rollouts, time_limit=rollouts.time_limit, **kwargs
+        )
         self.save_hyperparameters({**arguments, **rollouts._asdict()})
         given = Pessimism(**pessimism) if isinstance(pessimism, Mapping) else pessimism or Pessimism()
         self.pessimism = given.for_rollouts(whole_episodes=rollouts.horizon >= team.horizon)
@@ -110,10 +124,9 @@ class MOMAPPOModule(PPOModule):
             fraction = self.hparams[name]
             if fraction is not None and not 0 < fraction <= 1:
                 raise UserError(f"model.{name}: found {fraction}, expected a number above 0 and up to 1")
-        if not 0 <= initial_state_fraction <= 1:
-            raise UserError(
-                f"model.initial_state_fraction: found {initial_state_fraction}, expected a number from 0 to 1"
-            )
+        fraction = rollouts.initial_state_fraction
+        if not 0 <= fraction <= 1:
+            raise UserError(f"model.initial_state_fraction: found {fraction}, expected a number from 0 to 1")
         self.world_model: WorldModel | None = None
         self.levels = UncertaintyLevels(self.pessimism.fixed_threshold)
         self._next_warning = 0
@@ -227,6 +240,8 @@ class MOMAPPOModule(PPOModule):
             start, elite = self._continue_rollouts(start, env.elite, generator)
             env.reset(start.now.state[0], elite)
         rollout = self._collect(env, start, self.horizon, generator)
+        if self.hparams["time_limit"] == END:
+            rollout.truncated[-1] = rollout.valid[-1]
         if self.reset_fraction < 1:
             self._continuing = rollout.valid[-1] & ~(rollout.terminated[-1] | rollout.stopped[-1]), env.elite
         return rollout

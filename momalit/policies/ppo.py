@@ -31,6 +31,7 @@ from momalit.functional.statistics import explained_variance, global_moments, no
 from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_means
 from momalit.nn.recurrent_trunk import run_trunks
 from momalit.policies.actor_critic import ActorCriticModule
+from momalit.policies.rollout_settings import BOOTSTRAP, END, TIME_LIMITS
 from momalit.training.batches import keyed_generator
 from momalit.training.hyperparameters import plain_arguments
 from momalit.training.trainer_checks import require_no_trainer_clipping
@@ -58,6 +59,9 @@ class PPOModule(ActorCriticModule):
         n_minibatches: minibatches per pass.
         discount: γ.
         gae_lambda: λ of generalised advantage estimation.
+        time_limit: what an episode's time limit means. ``bootstrap``: the task goes on, so returns continue with the
+            value of the next state. ``end``: nothing comes after it, so returns end there and the critic learns, with
+            its memory, how many steps are left; for short episodes whose sum of rewards is what counts.
         clip_epsilon: ε of the clipped surrogate objective.
         value_coefficient: weight of the value loss.
         entropy_coefficient: weight of the entropy bonus (the initial weight if ``target_entropy`` is set).
@@ -90,6 +94,7 @@ class PPOModule(ActorCriticModule):
         n_minibatches: int = 4,
         discount: float = 0.99,
         gae_lambda: float = 0.95,
+        time_limit: str = BOOTSTRAP,
         clip_epsilon: float = 0.2,
         value_coefficient: float = 1.0,
         entropy_coefficient: float = 0.0,
@@ -116,6 +121,8 @@ class PPOModule(ActorCriticModule):
         ):
             if not 0 <= fraction <= 1:
                 raise UserError(f"model.{name}: found {fraction}, expected a number from 0 to 1")
+        if time_limit not in TIME_LIMITS:
+            raise UserError(f"model.time_limit: found {time_limit!r}, expected one of {', '.join(TIME_LIMITS)}")
         if not 0 <= ema_decay < 1:
             raise UserError(f"model.ema_decay: found {ema_decay}, expected a number of at least 0 and below 1")
         self.horizon = horizon
@@ -197,10 +204,11 @@ class PPOModule(ActorCriticModule):
             rollout = replace(rollout, next_hidden_state=torch.cat([rollout.next_hidden_state, after[:, -2]]))
         if (limits := self.value_range()) is not None:
             value = value.clamp(*limits)
+        ends = rollout.truncated if self.hparams["time_limit"] == END else torch.zeros_like(rollout.truncated)
         advantage, target = generalized_advantage(
             rollout.reward,
             value,
-            rollout.terminated,
+            rollout.terminated | ends,
             rollout.truncated,
             rollout.stopped,
             rollout.valid,

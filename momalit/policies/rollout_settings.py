@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from momalit.core.errors import UserError
+
 Auto = Literal["auto"]
+BOOTSTRAP, END = "bootstrap", "end"
+TIME_LIMITS = (BOOTSTRAP, END)
 
 LONGEST_WHOLE_EPISODE, PART_OF_LONGER_ONE = 50, 25
-STEPS_PER_ITERATION, FEWEST_ROLLOUTS = 4000, 16
+STEPS_PER_ITERATION, FEWEST_ROLLOUTS = 8000, 16
 
 
 class RolloutSettings(NamedTuple):
-    """Length k and number of rollouts, and the fraction that starts anew in each iteration, at first and at the end."""
+    """Length k and number of rollouts, where they start, and what comes after an episode's time limit.
+
+    ``reset_fraction`` of them start anew in each iteration, and ``final_reset_fraction`` in the end.
+    """
 
     horizon: int
     n_rollouts: int
     reset_fraction: float
     final_reset_fraction: float | None
+    initial_state_fraction: float
+    time_limit: str
 
 
 def rollout_settings(
@@ -25,12 +34,14 @@ def rollout_settings(
     n_rollouts: int | Auto,
     reset_fraction: float | Auto,
     final_reset_fraction: float | Auto | None,
+    initial_state_fraction: float | Auto,
+    time_limit: str,
 ) -> RolloutSettings:
     """Replaces every ``auto`` by a value that suits the episodes.
 
-    Rollouts are whole episodes of up to 50 steps. Longer episodes are practised in parts of 25 steps, half of which
-    first start anew in the dataset; in the end so few do that a rollout lasts as long as an episode. An iteration has
-    about 4,000 steps.
+    Rollouts are whole episodes of up to 50 steps, from the first step to the time limit, where returns end. Longer
+    episodes are practised in parts of 25 steps, half of which first start anew in the dataset; in the end so few do
+    that a rollout lasts as long as an episode. An iteration has about 8,000 steps.
 
     Args:
         episode_length: steps after which the task truncates an episode.
@@ -38,6 +49,11 @@ def rollout_settings(
         n_rollouts: rollouts per iteration.
         reset_fraction: fraction of rollouts that start anew in each iteration.
         final_reset_fraction: the same at the end; None for no change.
+        initial_state_fraction: fraction of the starts that are the first step of an episode.
+        time_limit: ``end`` or ``bootstrap``, see ``PPOModule``.
+
+    Raises:
+        UserError: returns are to end at the time limit, but rollouts are not whole episodes.
     """
     if horizon == "auto":
         horizon = episode_length if episode_length <= LONGEST_WHOLE_EPISODE else PART_OF_LONGER_ONE
@@ -46,4 +62,15 @@ def rollout_settings(
         reset_fraction = 1.0 if horizon >= episode_length else 0.5
     if final_reset_fraction == "auto":
         final_reset_fraction = min(horizon / episode_length, reset_fraction)
-    return RolloutSettings(horizon, count, reset_fraction, final_reset_fraction)
+    whole = horizon == episode_length and reset_fraction == 1 and final_reset_fraction in (None, 1)
+    if initial_state_fraction == "auto":
+        initial_state_fraction = 1.0 if whole else 0.5
+    whole = whole and initial_state_fraction == 1
+    if time_limit == "auto":
+        time_limit = END if whole else BOOTSTRAP
+    if time_limit == END and not whole:
+        raise UserError(
+            f"model.time_limit: found end with horizon {horizon}, reset_fraction {reset_fraction:g} and"
+            f" initial_state_fraction {initial_state_fraction:g}, expected whole episodes: {episode_length}, 1 and 1"
+        )
+    return RolloutSettings(horizon, count, reset_fraction, final_reset_fraction, initial_state_fraction, time_limit)

@@ -44,6 +44,14 @@ def test_returns_are_reproducible(team):
     assert torch.equal(sampled, Evaluation(deterministic=False).episode_returns(team, "test", 3))
 
 
+def test_many_episodes_run_one_part_after_the_other(team, monkeypatch):
+    expected = Evaluation().episode_returns(team, "test", 5)
+    monkeypatch.setattr("callbacks.evaluation.MOST_ROWS", 2)
+    evaluation = Evaluation()
+    torch.testing.assert_close(evaluation.episode_returns(team, "test", 5), expected)
+    assert evaluation._env.n_rows == 1
+
+
 def test_returns_do_not_depend_on_the_number_of_workers(team):
     evaluation = Evaluation(workers=2)
     assert torch.equal(evaluation.episode_returns(team, "test", 5), Evaluation().episode_returns(team, "test", 5))

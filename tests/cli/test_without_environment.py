@@ -75,6 +75,6 @@ def test_one_configuration_for_any_dataset_derives_its_settings(momalit, nameles
     small = ("--config", "own.yaml", "--config", "overlays/quick.yaml", "--model.n_rollouts", "16")
     arguments = ("--data.dataset", nameless, "--evaluation.imagined_episodes", "4", "--world_model.width", "8")
     assert momalit("fit", *small, *arguments, "--world_model.max_epochs", "auto", "--run_dir", "run").code == 0
-    derived = "horizon 10, reset_fraction 1, final_reset_fraction 1, adaptive_horizon false"
-    assert f"model: {derived}, for episodes of 10 steps" in caplog.messages
+    derived = "horizon 10, reset_fraction 1, final_reset_fraction 1, initial_state_fraction 1, time_limit end"
+    assert f"model: {derived}, adaptive_horizon false, for episodes of 10 steps" in caplog.messages
     assert "world model: 100 epochs, for about 10000 gradient steps" in caplog.messages

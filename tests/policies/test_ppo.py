@@ -110,6 +110,13 @@ def test_advantages_are_normalised_and_targets_are_returns():
     torch.testing.assert_close(module.critic.scale.std, rollout.target.std(correction=0))
 
 
+def test_returns_end_at_the_time_limit_if_nothing_follows():
+    rollout = module_with_rollout(64, gae_lambda=1.0, discount=0.9, time_limit="end")._rollout
+    assert rollout.truncated[-1].all()
+    torch.testing.assert_close(rollout.target[-1], rollout.reward[-1])
+    torch.testing.assert_close(rollout.target[-2], rollout.reward[-2] + 0.9 * rollout.reward[-1])
+
+
 @pytest.mark.parametrize("burn_in", [0, 3])
 def test_first_update_reproduces_log_probabilities_and_values(burn_in):
     """From the hidden states of the start, the update computes the same log-probabilities and values."""
@@ -222,6 +229,7 @@ def test_non_finite_loss_stops_training():
         ({"horizon": 0}, "model.horizon: found 0"),
         ({"n_minibatches": 65}, "model.n_minibatches: found 65"),
         ({"discount": 1.5}, "model.discount: found 1.5"),
+        ({"time_limit": "stop"}, "model.time_limit: found 'stop', expected one of bootstrap, end"),
         ({"mixer": "max"}, "model.mixer: found 'max', expected one of qmix"),
     ],
 )

@@ -35,6 +35,17 @@ def test_initial_state_fraction_of_starts_are_first_steps(data, world_model):
     assert float((~rollout.keep[0]).float().mean()) == pytest.approx(0.55, abs=0.04)
 
 
+@pytest.mark.parametrize("time_limit", ["bootstrap", "end"])
+def test_whole_episodes_begin_with_the_first_step_and_may_end_at_the_time_limit(data, world_model, time_limit):
+    module = MOMAPPOModule(data.spec, **SMALL, initial_state_fraction=1.0, time_limit=time_limit)
+    module.prepare(world_model, None)
+    module._trainer = SimpleNamespace(datamodule=data)
+    rollout = module.make_rollout(100, torch.Generator().manual_seed(0))
+    assert not rollout.keep[0].any()
+    assert not rollout.truncated[:-1].any()
+    assert torch.equal(rollout.truncated[-1], rollout.valid[-1] & (time_limit == "end"))
+
+
 @pytest.mark.parametrize("burn_in", [0, 2])
 def test_rollouts_continue_unless_ended_or_reset(data, world_model, burn_in):
     settings = {**SMALL, "n_rollouts": 1000, "horizon": 4, "reset_fraction": 0.25, "burn_in": burn_in}
