@@ -75,27 +75,49 @@ def _heed_interrupts() -> None:
 
 
 def killed_and_whole(
-    command: Command, folder: Path, kills: int, seconds: tuple[float, float], before: Command | None = None
-) -> tuple[Path, Path, int]:
-    """Runs a command twice, once with kills, after another one in a folder that both continue with.
+    command: Command,
+    folder: Path,
+    kills: int,
+    seconds: tuple[float, float],
+    before: Command | None = None,
+    made: str = "nothing",
+) -> tuple[list[Path], Path]:
+    """Runs a command until it is finished, with kills, as often as it takes to kill it so many times; and once without.
+
+    Args:
+        command: the command, which may be another one when it is given again.
+        folder: where.
+        kills: their number.
+        seconds: when a kill comes, at the earliest and at the latest.
+        before: a command whose files the others start from.
+        made: what the command makes and does not make again, even if it was killed right after that.
 
     Returns:
-        both folders and the number of kills before it was finished.
+        the folders of the runs that were killed, and of the one that was not.
     """
-    rng = random.Random(0)
-    (folder / "killed").mkdir()
-    (folder / "killed/tiny.yaml").write_text(TINY)
-    (folder / "killed/mine.yaml").write_text(STUDY)
+    rng, done, survivors = random.Random(0), 0, []
+    whole = folder / "whole"
+    whole.mkdir()
+    (whole / "tiny.yaml").write_text(TINY)
+    (whole / "mine.yaml").write_text(STUDY)
     if before is not None:
-        assert run(before, folder / "killed", None, rng) == 0
-    shutil.copytree(folder / "killed", folder / "whole")
-    done = 0
-    while done < kills and run(command, folder / "killed", rng.uniform(*seconds), rng) is None:
-        done += 1
-    assert run(command, folder / "killed", None, rng) == 0 if done == kills else True
-    assert run(command, folder / "whole", None, rng) == 0
-    assert not list((folder / "killed").glob("home/**/.partial-*.ckpt"))
-    return folder / "killed", folder / "whole", done
+        assert run(before, whole, None, rng) == 0
+    shutil.copytree(whole, folder / "start")
+    assert run(command, whole, None, rng) == 0
+    while done < kills:
+        assert len(survivors) < kills  # or no kill comes in time
+        survivor = folder / f"killed-{len(survivors)}"
+        shutil.copytree(folder / "start", survivor)
+        finished = False
+        while done < kills and not finished:
+            code = run(command, survivor, rng.uniform(*seconds), rng)
+            assert code in (0, None)
+            done += code is None
+            finished = code == 0 or (survivor / made).exists()
+        assert finished or run(command, survivor, None, rng) == 0
+        assert not list(survivor.glob("home/**/.partial-*.ckpt"))
+        survivors.append(survivor)
+    return survivors, whole
 
 
 @pytest.mark.slow
@@ -103,15 +125,18 @@ def killed_and_whole(
     "`fit` killed at random moments, resumed", "SIGKILL, SIGTERM, SIGINT", "same weights and metrics", times=50
 )
 def test_any_number_of_kills_of_a_fit_changes_nothing(tmp_path: Path) -> None:
-    killed, whole, kills = killed_and_whole(fit, tmp_path, 50, (3, 14))
-    assert kills == 50
-    assert (killed / "run/metrics.csv").read_bytes() == (whole / "run/metrics.csv").read_bytes()
-    one, other = (
-        torch.load(folder / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"] for folder in (killed, whole)
-    )
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in other)
-    assert not list((killed / "run/checkpoints").glob(".partial-*"))
+    survivors, whole = killed_and_whole(fit, tmp_path, 50, (3, 14))
+    expected = weights(whole)
+    for survivor in survivors:
+        assert (survivor / "run/metrics.csv").read_bytes() == (whole / "run/metrics.csv").read_bytes()
+        found = weights(survivor)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        assert not list((survivor / "run/checkpoints").glob(".partial-*"))
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(torch.load(folder / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"])
 
 
 @pytest.mark.slow
@@ -119,11 +144,14 @@ def test_any_number_of_kills_of_a_fit_changes_nothing(tmp_path: Path) -> None:
     "`collect` killed at random moments, repeated", "SIGKILL, SIGTERM, SIGINT", "the same dataset", times=15
 )
 def test_kills_of_collect_leave_no_half_dataset(tmp_path: Path) -> None:
-    killed, whole, kills = killed_and_whole(collect, tmp_path, 15, (3, 7))
-    assert kills > 5
-    datasets = [next(folder.glob("home/datasets/reacher/expert-mix/*-v0")) for folder in (killed, whole)]
-    one, other = (read_dataset(path, may_import=True) for path in datasets)
-    assert one.sha256 == other.sha256
+    survivors, whole = killed_and_whole(collect, tmp_path, 15, (3, 7))
+    assert {digest(next(path.glob("home/datasets/reacher/expert-mix/*-v0"))) for path in survivors} == {
+        digest(next(whole.glob("home/datasets/reacher/expert-mix/*-v0")))
+    }
+
+
+def digest(dataset: Path) -> str:
+    return read_dataset(dataset, may_import=True).sha256
 
 
 @pytest.mark.slow
@@ -131,13 +159,14 @@ def test_kills_of_collect_leave_no_half_dataset(tmp_path: Path) -> None:
     "`study` killed at random moments, repeated", "SIGKILL, SIGTERM, SIGINT", "the same results", times=15
 )
 def test_kills_of_a_study_leave_its_results_alone(tmp_path: Path) -> None:
-    killed, whole, kills = killed_and_whole(study, tmp_path, 15, (5, 20))
-    assert kills > 3
-    one, other = (list(csv.DictReader((folder / "results/results.csv").open())) for folder in (killed, whole))
-    for row in (*one, *other):
-        del row["wall_clock_seconds"]
-    assert len(other) == 6
-    assert one == other
+    survivors, whole = killed_and_whole(study, tmp_path, 15, (5, 20))
+    assert len(results(whole)) == 6
+    assert all(results(survivor) == results(whole) for survivor in survivors)
+
+
+def results(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results/results.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "wall_clock_seconds"} for row in csv.DictReader(file)]
 
 
 def recorded(folder: Path) -> None:
@@ -162,10 +191,8 @@ def test_kills_of_import_leave_no_half_dataset(tmp_path: Path) -> None:
         recorded(folder)
         return ["--version"]
 
-    killed, whole, kills = killed_and_whole(import_arrays, tmp_path, 15, (0.5, 4), source)
-    assert kills > 3
-    one, other = (read_dataset(folder / "data") for folder in (killed, whole))
-    assert one.sha256 == other.sha256
+    survivors, whole = killed_and_whole(import_arrays, tmp_path, 15, (0.5, 4), source, "data")
+    assert {digest(survivor / "data") for survivor in survivors} == {digest(whole / "data")}
 
 
 @pytest.mark.slow
@@ -174,20 +201,23 @@ def test_kills_of_export_leave_no_half_team(tmp_path: Path) -> None:
     def trained(folder: Path) -> list[str]:
         return ["fit", "--config", "tiny.yaml", "--run_dir", "run"]
 
-    killed, whole, kills = killed_and_whole(export, tmp_path, 15, (1, 8), trained)
-    assert kills > 3
-    assert files(killed / "team").keys() == files(whole / "team").keys()
-    assert files(killed / "team")["policies.safetensors"] == files(whole / "team")["policies.safetensors"]
+    survivors, whole = killed_and_whole(export, tmp_path, 15, (1, 8), trained, "team")
+    expected = files(whole / "team")
+    for survivor in survivors:
+        found = files(survivor / "team")
+        assert found.keys() == expected.keys()
+        assert found["policies.safetensors"] == expected["policies.safetensors"]
 
 
 @pytest.mark.slow
 @pytest.mark.fault("`report` killed at random moments, repeated", "SIGKILL, SIGTERM, SIGINT", "the same page", times=15)
 def test_kills_of_report_leave_no_half_page(tmp_path: Path) -> None:
-    killed, whole, kills = killed_and_whole(report, tmp_path, 15, (0.2, 2), study)
-    assert kills > 3
-    one, other = files(killed / "results"), files(whole / "results")
-    assert {name for name in one if ".partial-" not in name} == other.keys()
-    assert one["report.html"] == other["report.html"]
+    survivors, whole = killed_and_whole(report, tmp_path, 15, (0.2, 2), study)
+    expected = files(whole / "results")
+    for survivor in survivors:
+        found = files(survivor / "results")
+        assert {name for name in found if ".partial-" not in name} == expected.keys()
+        assert found["report.html"] == expected["report.html"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
