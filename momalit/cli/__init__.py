@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
-from momalit.core.errors import DivergedError, UserError
+from momalit.core.errors import INTERRUPTED, DivergedError, UserError
 
 COMMANDS = {
     "fit": "train a team; MOMA-PPO first trains its world model or loads it from the cache",
@@ -73,8 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name. Default: ``sys.argv[1:]``.
 
     Returns:
-        the exit code: 0, 2 after a user's mistake, or 1 if training diverged or a file cannot be written. All are
-        explained in one line on standard error. Any other failure raises an exception.
+        the exit code: 0, 2 after a user's mistake, 1 if training diverged or a file cannot be written, or 128 and the
+        signal's number after SIGINT and SIGTERM. All are explained in one line on standard error. Any other failure
+        raises an exception.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     quiet = any(argument in QUIET for argument in arguments)
@@ -106,6 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from momalit.cli.error_messages import one_line
 
         line = one_line(error.message)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
     except SystemExit as stop:  # raised by --help, --print_config and an interrupted fit
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     sys.stderr.write(f"error: {' '.join(line.split())}\n")

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from momalit.cli.own_runs import remember
-from momalit.core.errors import DivergedError, UserError
+from momalit.core.errors import INTERRUPTED, DivergedError, UserError
 from momalit.core.files import locked, remove_partial
 from momalit.training.checkpoints import LAST
 from momalit.training.run_directory import INHERITED, RunDirectory
@@ -81,9 +81,11 @@ def _inherited(run: RunDirectory) -> Iterator[None]:
 def _status(run: RunDirectory, started: float) -> Iterator[None]:
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stop:
         run.update(status="interrupted")
         logger.info("interrupted; resume with: fit --run_dir %s --ckpt_path last", run.path)
+        if any(isinstance(error, KeyboardInterrupt) for error in (stop, stop.__context__)):  # Lightning exits with 1
+            raise SystemExit(INTERRUPTED) from None
         raise
     except BaseException as error:
         run.update(status="failed")

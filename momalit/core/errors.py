@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+INTERRUPTED = 130  # exit code after Ctrl-C: 128 and SIGINT's number
+
 
 class UserError(ValueError):
     """A mistake in the user's input. The one-line message has the key or file, what was found and what was expected.

@@ -66,6 +66,30 @@ def test_run_resumes_exactly_after_sigterm(momalit, tmp_path: Path):
     assert (tmp_path / "run/metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("command", "begun", "last"),
+    [
+        (("fit", "--config", "tiny.yaml", "--run_dir", "run"), "training in", "resume with: fit --run_dir run"),
+        (("collect", "reacher/expert-mix", "--output", "data"), "collecting", "interrupted"),
+    ],
+)
+def test_an_interrupt_ends_in_one_line(command, begun, last, momalit, tmp_path: Path):
+    heeding = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from momalit.cli import main"
+    )
+    program = [sys.executable, "-c", f"{heeding}; sys.exit(main(sys.argv[1:]))"]  # shells start jobs that ignore it
+    with subprocess.Popen([*program, *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while begun not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        output = process.communicate()[1]
+    assert process.returncode == 130, output
+    assert last in output.splitlines()[-1]
+    assert "Traceback" not in output
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("model", ["", "momalit.MAPPOModule"])

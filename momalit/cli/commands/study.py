@@ -12,7 +12,7 @@ from rich.table import Table
 from momalit.cli import configs
 from momalit.cli.console import console
 from momalit.cli.error_messages import parse_arguments
-from momalit.core.errors import UserError
+from momalit.core.errors import INTERRUPTED, UserError
 from momalit.studies.execution import Engine, Job, LocalEngine, RayEngine, cores, run_jobs
 from momalit.studies.grid import ORDER, Cell, Study, read_study
 from momalit.studies.write_results import RESULT, write_cross_play, write_results
@@ -49,7 +49,7 @@ def run_study(arguments: list[str]) -> None:
         failed = execute(study, directory, engine)
     except KeyboardInterrupt:
         logger.info("interrupted; repeat the command to resume")
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
     logger.info("the results are in %s; compare them with: report %s", directory, directory)
     if failed:
         raise UserError(
