@@ -69,7 +69,11 @@ def test_run_resumes_exactly_after_sigterm(momalit, tmp_path: Path):
 @pytest.mark.parametrize(
     ("command", "begun", "last"),
     [
-        (("fit", "--config", "tiny.yaml", "--run_dir", "run"), "training in", "resume with: fit --run_dir run"),
+        (
+            ("fit", "--config", "tiny.yaml", "--run_dir", "run", "--seed_everything", "5"),  # nothing is in the cache
+            "training in",
+            "resume with: fit --run_dir run",
+        ),
         (("collect", "reacher/expert-mix", "--output", "data"), "collecting", "interrupted"),
     ],
 )
