@@ -93,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.path.append(working_directory)  # users' callbacks and environments can be imported from there
         return _dispatch(arguments[0], arguments[1:], quiet)
     except UserError as error:
+        if _caused_by_interrupt(error):
+            return _interrupted()
         line = str(error)
     except OSError as error:
         if error.errno not in UNWRITABLE:
@@ -107,13 +109,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         from momalit.cli.error_messages import one_line
 
         line = one_line(error.message)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return INTERRUPTED
     except SystemExit as stop:  # raised by --help, --print_config and an interrupted fit
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException as error:
+        if not _caused_by_interrupt(error):
+            raise
+        return _interrupted()
     sys.stderr.write(f"error: {' '.join(line.split())}\n")
     return 2
+
+
+def _caused_by_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: libraries written in C turn it into an ImportError while they are imported."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _interrupted() -> int:
+    sys.stderr.write("interrupted\n")
+    return INTERRUPTED
 
 
 def _working_directory() -> str:
