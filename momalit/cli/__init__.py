@@ -121,9 +121,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _caused_by_interrupt(error: BaseException | None) -> bool:
     """Whether Ctrl-C is behind an error: libraries written in C turn it into an ImportError while they are imported."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))  # causes may form a circle
         error = error.__cause__ or error.__context__
-    return error is not None
+    return False
 
 
 def _interrupted() -> int:
