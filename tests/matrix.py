@@ -60,7 +60,8 @@ def main() -> int:
             failed |= _run(table, interpreter, python, {}, options.tests)
         for versions in options.versions.split():
             python = _environment(folder / versions, sys.executable, RESOLUTIONS[versions])
-            failed |= _run(table, f"{versions} versions", python, {}, options.tests)
+            tests = ["-W", "default", *options.tests]  # an old version may warn of a new one
+            failed |= _run(table, f"{versions} versions", python, {}, tests)
     Console().print(table)
     return int(failed)
 
