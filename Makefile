@@ -42,7 +42,8 @@ test-slow: $(STAMP) ## the tests that learn something
 test-matrix: $(STAMP) ## the fast tests with other rounding; PYTHONS="python3.12", VERSIONS="lowest highest", TESTS=tests/nn
 	$(BIN)/python -m tests.matrix --pythons "$(PYTHONS)" --versions "$(VERSIONS)" $(TESTS)
 
-reliability: $(STAMP) ## inject every fault and write docs/reliability.md, about fifteen minutes
+reliability: $(STAMP) ## inject every fault and write docs/reliability.md, about forty minutes; MOMALIT_SOAK_MINUTES=60 trains for an hour
+	rm -f docs/reliability.md
 	$(BIN)/python -m pytest -q -m fault --reliability docs/reliability.md $(TESTS)
 
 bench: $(STAMP) ## the speed of every stage on one thread, or THREADS=2; BENCH=NAME picks some

@@ -1,7 +1,8 @@
 """A plugin that writes ``docs/reliability.md`` from the tests that inject faults: ``make reliability``.
 
 A test says what it does in a mark, ``@pytest.mark.fault(fault, injected, outcome, times)``; ``times`` is the number of
-injections within the test. The table adds up the tests of the same fault, and counts those that failed.
+injections within the test. The table adds up the tests of the same fault, and counts those that failed. An existing file
+keeps the rows whose tests did not run, so that the slow tests can run on their own.
 """
 
 from __future__ import annotations
@@ -41,11 +42,17 @@ class Table:
         return report
 
     def pytest_sessionfinish(self) -> None:
-        lines = [
-            f"| {fault} | {injected} | {times:,} | {outcome} | {failed} |\n"
+        rows = self._earlier() | {
+            (fault, injected): f"| {fault} | {injected} | {times:,} | {outcome} | {failed} |\n"
             for (fault, injected, outcome), (times, failed) in self.rows.items()
-        ]
-        self.path.write_text(HEAD + "".join(lines), encoding="utf-8")
+        }
+        self.path.write_text(HEAD + "".join(row for _, row in sorted(rows.items())), encoding="utf-8")
+
+    def _earlier(self) -> dict[tuple[str, ...], str]:
+        """The rows of the existing file, by what is injected and how."""
+        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+        rows = text.partition("|---|---|---|---|---|\n")[2].splitlines(keepends=True)
+        return {tuple(row[2:].split(" | ")[:2]): row for row in rows}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
