@@ -1,8 +1,8 @@
 """A plugin that writes ``docs/reliability.md`` from the tests that inject faults: ``make reliability``.
 
 A test says what it does in a mark, ``@pytest.mark.fault(fault, injected, outcome, times)``; ``times`` is the number of
-injections within the test. The table adds up the tests of the same fault, and counts those that failed. An existing file
-keeps the rows whose tests did not run, so that the slow tests can run on their own.
+injections within the test. The table adds up the tests of the same fault, and counts those that failed. An existing
+file keeps the rows whose tests did not run, so that the slow tests can run on their own.
 """
 
 from __future__ import annotations
