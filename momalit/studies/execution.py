@@ -213,7 +213,7 @@ def run_jobs(
     start = time.monotonic()
     for number, (job, code) in enumerate(engine.run(missing), 1):
         remaining = (time.monotonic() - start) / number * (len(missing) - number)
-        if code == 0 and job.done:
+        if job.done:  # whoever did it: a run can outlive a study that was killed
             logger.info("%d/%d %s (%s left)", number, len(missing), job.name, format_duration(remaining))
             on_success(job)
         else:
