@@ -162,7 +162,8 @@ class Rollout(TensorRecord):
         log_prob: ``(T, B, A)``, log-probability of that action under the policy that took it.
         reward: ``(T, B)``, the team reward. It includes the uncertainty penalty if imagined.
         terminated: ``(T, B)`` bool: whether the next state is terminal, so that its value is 0.
-        truncated: ``(T, B)`` bool: whether a time limit ended the episode. Targets bootstrap from the next state.
+        truncated: ``(T, B)`` bool: whether a time limit ended the episode. Targets bootstrap from the next state,
+            unless nothing follows a time limit (see ``PPOModule``).
         stopped: ``(T, B)`` bool: whether the rollout stopped because the model was too uncertain. Targets bootstrap
             from a pessimistic value.
         valid: ``(T, B)`` bool: whether the step counts.

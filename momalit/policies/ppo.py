@@ -204,11 +204,11 @@ class PPOModule(ActorCriticModule):
             rollout = replace(rollout, next_hidden_state=torch.cat([rollout.next_hidden_state, after[:, -2]]))
         if (limits := self.value_range()) is not None:
             value = value.clamp(*limits)
-        ends = rollout.truncated if self.hparams["time_limit"] == END else torch.zeros_like(rollout.truncated)
+        ends = self.hparams["time_limit"] == END
         advantage, target = generalized_advantage(
             rollout.reward,
             value,
-            rollout.terminated | ends,
+            rollout.terminated | rollout.truncated if ends else rollout.terminated,
             rollout.truncated,
             rollout.stopped,
             rollout.valid,

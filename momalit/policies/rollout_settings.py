@@ -53,8 +53,10 @@ def rollout_settings(
         time_limit: ``end`` or ``bootstrap``, see ``PPOModule``.
 
     Raises:
-        UserError: returns are to end at the time limit, but rollouts are not whole episodes.
+        UserError: ``time_limit`` is unknown, or returns are to end there but rollouts are not whole episodes.
     """
+    if time_limit not in (*TIME_LIMITS, "auto"):
+        raise UserError(f"model.time_limit: found {time_limit!r}, expected one of {', '.join(TIME_LIMITS)}, auto")
     if horizon == "auto":
         horizon = episode_length if episode_length <= LONGEST_WHOLE_EPISODE else PART_OF_LONGER_ONE
     count = max(STEPS_PER_ITERATION // max(horizon, 1), FEWEST_ROLLOUTS) if n_rollouts == "auto" else n_rollouts
