@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from momalit.core.errors import UserError
+from momalit.core.files import locked
 from momalit.training.run_directory import write_json
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 COMMAND = "command.json"  # in a job's directory: its command-line arguments, which must not change
 LOG = "log.txt"
 _TERMINATED = -int(signal.SIGTERM)
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,43 @@ class Job:
                 f" {' '.join(added) or 'fewer settings'}; delete this folder or choose another one with --output"
             )
 
-    def run(self, on_start: Callable[[subprocess.Popen[bytes]], Any] = lambda _: None) -> int:
+    def run(
+        self,
+        on_start: Callable[[subprocess.Popen[bytes]], Any] = lambda _: None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Runs the command until it ends, and appends its output to ``log.txt``.
+
+        A run can outlive a study that was killed. While such a process has the directory, this one waits for it.
 
         Args:
             on_start: called with the process when it has started.
+            stopped: whether to wait no longer.
 
         Returns:
-            the exit code.
+            the exit code; 0 if another process finished the job.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
+        while True:
+            if self._in_use:
+                logger.info("%s: another process is still running it; waiting for it", self.name)
+            while self._in_use:
+                if stopped():
+                    return _TERMINATED
+                time.sleep(_POLL_SECONDS)
+            if self.done:
+                return 0
+            code = self._run_once(on_start)
+            if code == 0 or not self._in_use:  # in use: the other process was still starting when this one looked
+                return code
+
+    @property
+    def _in_use(self) -> bool:
+        """Whether a process is running in the directory. One that ``fit`` starts holds this lock."""
+        with locked(self.directory / "run") as free:
+            return not free
+
+    def _run_once(self, on_start: Callable[[subprocess.Popen[bytes]], Any]) -> int:
         write_json(self.directory / COMMAND, self.arguments)
         has_checkpoint = any(self.directory.glob("**/checkpoints/*.ckpt"))
         arguments = (*self.arguments, *(self.resume_arguments if has_checkpoint else ()))
@@ -153,7 +182,7 @@ class LocalEngine:
                 new.terminate()
 
         try:
-            return job.run(on_start)
+            return job.run(on_start, self._stop.is_set)
         finally:
             self._running.difference_update(process)
 
@@ -213,7 +242,7 @@ def run_jobs(
     start = time.monotonic()
     for number, (job, code) in enumerate(engine.run(missing), 1):
         remaining = (time.monotonic() - start) / number * (len(missing) - number)
-        if job.done:  # whoever did it: a run can outlive a study that was killed
+        if job.done:
             logger.info("%d/%d %s (%s left)", number, len(missing), job.name, format_duration(remaining))
             on_success(job)
         else:

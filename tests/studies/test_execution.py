@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from momalit.core.errors import UserError
+from momalit.core.files import locked
 from momalit.studies.execution import Job, LocalEngine, RayEngine, format_duration, run_jobs
 
 
 class Python(Job):
     """A job that runs a few lines of Python."""
 
-    def run(self, on_start=lambda _: None) -> int:
+    def run(self, on_start=lambda _: None, stopped=lambda: False) -> int:
         self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / "log.txt").open("ab") as log:
             process = subprocess.Popen([sys.executable, "-c", *self.arguments], stderr=log, cwd=self.directory)
@@ -85,6 +86,24 @@ def test_a_real_job_logs_stores_its_arguments_and_resumes(tmp_path):
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     assert failing.run() == 2
     assert "ckpt_path" in failing.last_log_line
+
+
+@pytest.mark.fault("a study was killed, its run lives on", "another process has the run", "waits, trains nothing twice")
+def test_a_job_waits_for_a_run_that_outlived_its_study(tmp_path, caplog):
+    caplog.set_level("INFO", "momalit")
+    mine = Job("mine", ("collect", "no/such"), tmp_path, tmp_path / "result")
+    with locked(tmp_path / "run"):
+        assert mine.run(stopped=lambda: True) < 0
+        finishes = threading.Timer(0.5, mine.result.touch)
+        finishes.start()
+        waiting = threading.Thread(target=lambda: codes.append(mine.run()))
+        codes = []
+        waiting.start()
+        finishes.join()
+    waiting.join()
+    assert codes == [0]
+    assert "mine: another process is still running it" in caplog.text
+    assert not (tmp_path / "log.txt").exists()
 
 
 def test_results_of_other_settings_raise_an_error(tmp_path):
