@@ -39,8 +39,8 @@ test: $(STAMP) ## the fast tests, on all cores (JOBS=1 for one)
 test-slow: $(STAMP) ## the tests that learn something
 	$(BIN)/python -m pytest -m "slow and not benchmark" $(TESTS)
 
-test-matrix: $(STAMP) ## the fast tests with other rounding; PYTHONS="python3.12", VERSIONS="lowest highest", TESTS=tests/nn
-	$(BIN)/python -m tests.matrix --pythons "$(PYTHONS)" --versions "$(VERSIONS)" $(TESTS)
+test-matrix: $(STAMP) ## the fast tests with other rounding; PYTHONS="python3.12", VERSIONS="lowest highest", TOGETHER=1, TESTS=tests/nn
+	$(BIN)/python -m tests.matrix --pythons "$(PYTHONS)" --versions "$(VERSIONS)" $(if $(TOGETHER),--together) $(TESTS)
 
 reliability: $(STAMP) ## inject every fault and write docs/reliability.md, about forty minutes; MOMALIT_SOAK_MINUTES=60 trains for an hour
 	rm -f docs/reliability.md
