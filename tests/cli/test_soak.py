@@ -93,7 +93,7 @@ def test_a_study_finishes_around_its_failures(tmp_path: Path) -> None:
     ended = subprocess.run(
         command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False
     )
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
     failed = {line.split(":")[0] for line in ended.stderr.splitlines() if "wrong" in line and "failed" in line}
     assert len(failed) == 50, ended.stderr
