@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = path
         self._columns = ["epoch", "step"]
-        self._rows: list[dict[str, str]] = []
-        self._offset = 0  # byte offset of the last row
+        self._last: dict[str, str] = {}  # the last row; the earlier ones are only in the file, or memory would grow
+        self._offset = 0  # its byte offset
 
     @property
     def name(self) -> str:
@@ -55,15 +55,19 @@ class MetricsFile(Logger):
     @rank_zero_only
     def truncate(self, epoch: int) -> None:
         """Keeps only the file's rows before ``epoch``; the later epochs are trained again."""
-        self._rows, self._columns = [], ["epoch", "step"]
-        if self.path.is_file() and epoch:
-            with self.path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                self._columns = list(reader.fieldnames or self._columns)
-                # A killed process may leave an incomplete last row, whose epoch is trained again.
-                self._rows = [row for row in reader if None not in row.values() and int(row["epoch"]) < epoch]
+        rows = self._earlier_rows(epoch)
+        self._columns = list(rows[0]) if rows else ["epoch", "step"]
+        self._last = rows[-1] if rows else {}
         if self.path.parent.is_dir():
-            self._rewrite()
+            self._rewrite(rows)
+
+    def _earlier_rows(self, epoch: int) -> list[dict[str, str]]:
+        """Reads the file's rows before ``epoch``, without an incomplete last one that a killed process may leave."""
+        if not self.path.is_file():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        return [row for row in rows if int(row["epoch"]) < epoch]
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -72,15 +76,14 @@ class MetricsFile(Logger):
         if "epoch" not in new or len(new) == 1:
             return
         epoch = str(int(metrics["epoch"]))
-        same_epoch = bool(self._rows) and self._rows[-1]["epoch"] == epoch
-        row = {**(self._rows[-1] if same_epoch else {}), **new, "epoch": epoch, "step": str(step)}
-        self._rows[len(self._rows) - same_epoch :] = [row]
-        new_columns = sorted(set(row) - set(self._columns))
+        same_epoch = self._last.get("epoch") == epoch
+        self._last = {**(self._last if same_epoch else {}), **new, "epoch": epoch, "step": str(step)}
+        new_columns = set(self._last) - set(self._columns)
         if new_columns:
             # Sorted, so that the order in which callbacks log does not change the file.
             self._columns = [*self._columns[:2], *sorted({*self._columns[2:], *new_columns})]
         if new_columns or not self.path.is_file():
-            self._rewrite()
+            self._rewrite([*self._earlier_rows(int(epoch)), self._last])
         else:
             self._write_last(appended=not same_epoch)
 
@@ -89,14 +92,14 @@ class MetricsFile(Logger):
             if appended:
                 self._offset = file.seek(0, io.SEEK_END)
             file.seek(self._offset)
-            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(self._rows[-1])
+            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(self._last)
             file.truncate()
 
-    def _rewrite(self) -> None:
+    def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns, lineterminator="\n")
             writer.writeheader()
-            for row in self._rows:
+            for row in rows:
                 self._offset = file.tell()
                 writer.writerow(row)
