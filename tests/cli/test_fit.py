@@ -28,7 +28,7 @@ def test_contents_of_a_run_directory(momalit, tmp_path: Path):
     assert record["seed"] == 0
     assert len(record["dataset"]["fingerprint"]) == 64
     assert record["dataset"]["provenance"]["seed"] == 0
-    assert record["versions"]["torch"] == torch.__version__
+    assert record["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]  # +cpu or not
     assert record["command"][0] == "fit"
     assert {row["epoch"] for row in rows(run / "metrics.csv")} == {"0", "1"}
     assert "eval/return" in rows(run / "metrics.csv")[0]
