@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from datamodules.builders.actuators import read_actuators, split_action
 from datamodules.builders.collect import versions
+from datamodules.builders.progress import terminal_progress
 from datamodules.names import datasets_root, import_id
 from datamodules.readers.single_agent import Recording, read_recording
 from datamodules.readers.sources import file_digest, find_source, source_name
@@ -69,8 +68,7 @@ def import_dataset(
     finally:
         instance.close()
     path = find_source(source)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with terminal_progress() as progress:
         progress.add_task("checksum", total=None)
         digest = file_digest(path)
         label = source_name(path)

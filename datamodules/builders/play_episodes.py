@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TypeAlias
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from datamodules.builders.behaviours import Behaviour
+from datamodules.builders.progress import progress_bar
 from momalit.core.team import TeamSpec, who_is_there
 from momalit.core.trajectories import Trajectories
 from momalit.envs import VectorTeamEnv
@@ -75,15 +72,6 @@ def run_episodes(
         (state[row, : n + 1], action[row, :n], reward[row, :n], terminated[row, :n], truncated[row, :n])
         for row, n in enumerate(lengths)
     ]
-
-
-@contextmanager
-def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows a progress bar if standard error is a terminal. Yields a function that advances it by a number of steps."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(label, total=total)
-        yield lambda steps: progress.advance(bar, steps)
 
 
 def as_trajectories(episodes: list[Episode]) -> Trajectories:

