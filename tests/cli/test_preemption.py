@@ -66,15 +66,13 @@ def test_run_resumes_exactly_after_sigterm(momalit, tmp_path: Path):
     assert (tmp_path / "run/metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
 
 
+LONG = ("fit", "--config", "tiny.yaml", "--run_dir", "run", "--seed_everything", "5", "--trainer.max_epochs", "9999")
+
+
 @pytest.mark.parametrize(
     ("command", "begun", "last"),
     [
-        (
-            # Nothing is in the cache, and the run lasts until it is interrupted.
-            ("fit", *["--config", "tiny.yaml", "--run_dir", "run", "--seed_everything", "5", "--trainer.max_epochs", "9999"]),
-            "training in",
-            "resume with: fit --run_dir run",
-        ),
+        (LONG, "training in", "resume with: fit --run_dir run"),  # nothing of seed 5 is in the cache
         (("collect", "reacher/expert-mix", "--output", "data"), "collecting", "interrupted"),
     ],
 )
