@@ -46,8 +46,8 @@ reliability: $(STAMP) ## inject every fault and write docs/reliability.md, about
 	rm -f docs/reliability.md
 	$(BIN)/python -m pytest -q -m fault --reliability docs/reliability.md $(TESTS)
 
-bench: $(STAMP) ## the speed of every stage on one thread, or THREADS=2; BENCH=NAME picks some
-	BENCHMARK_THREADS=$(THREADS) $(BIN)/python -m pytest -q -m benchmark --benchmark-only --benchmark-quiet \
+bench: $(STAMP) ## the speed of every stage on one thread, or THREADS=2; BENCH=NAME picks some; PEERS=1 adds other designs
+	$(if $(PEERS),BENCHMARK_PEERS=1) BENCHMARK_THREADS=$(THREADS) $(BIN)/python -m pytest -q -m benchmark --benchmark-only --benchmark-quiet \
 		--benchmark-json=benchmark.json -k "$(BENCH)" $(TESTS)/benchmarks
 	@$(BIN)/python -m tests.benchmarks.table benchmark.json
 

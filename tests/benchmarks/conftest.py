@@ -54,13 +54,12 @@ def memory_before() -> int:
 def record(memory_before, benchmark, threads, peak_throughput):
     """Returns a function that adds derived figures to a benchmark's result, for the JSON file and the table."""
 
-    def add(transitions: float = 0, operations: float = 0, reference: float = 0, subprocess: bool = False) -> None:
+    def add(transitions: float = 0, operations: float = 0, subprocess: bool = False) -> None:
         """Adds the figures.
 
         Args:
             transitions: number of transitions per round.
             operations: multiplications and additions of the matrix products per round.
-            reference: seconds of the research code for the same work.
             subprocess: whether the work was done in other processes, whose memory is not measured.
         """
         seconds = benchmark.stats.stats.min
@@ -74,8 +73,6 @@ def record(memory_before, benchmark, threads, peak_throughput):
             info["gflops"] = round(operations / seconds / 1e9)
             info["share_of_default"] = round(operations / seconds / peak_throughput["default"], 2)
             info["share_of_chosen"] = round(operations / seconds / peak_throughput["chosen"], 2)
-        if reference:
-            info["times_faster"] = round(reference / seconds, 2)
         benchmark.extra_info.update(info)
 
     return add

@@ -19,6 +19,8 @@ from momalit.world_model.module import WorldModelModule
 SMALL, PAPER = (200, 2), (1024, 2)  # width and number of blocks of the world model's networks
 NETWORKS = {"200-2": SMALL, "1024-2": PAPER}
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+TASKS: dict[str, dict[str, object]] = {"reacher": {"observability": "independent"}, "ant": {}}
+N_ROLLOUTS, HORIZON, N_MINIBATCHES = 202, 10, 31
 
 
 def make_spec(task: str, **settings: object) -> TeamSpec:
