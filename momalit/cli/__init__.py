@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 
+from momalit.cli.interrupts import remembered_interrupts
 from momalit.core.errors import INTERRUPTED, DivergedError, UserError
 
 COMMANDS = {
@@ -91,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if (working_directory := _working_directory()) not in sys.path:
             sys.path.append(working_directory)  # users' callbacks and environments can be imported from there
-        return _dispatch(arguments[0], arguments[1:], quiet)
+        with remembered_interrupts():
+            return _dispatch(arguments[0], arguments[1:], quiet)
     except UserError as error:
         if _caused_by_interrupt(error):
             return _interrupted()

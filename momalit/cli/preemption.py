@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
+from momalit.cli.interrupts import require_no_interrupt
 from momalit.core.distributed import gather_objects
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ class Preemption(Callback):
     The signal handlers replace Lightning's during training. Lightning's would save or communicate at different points
     in different processes, possibly between two collective operations. Lightning's broadcast before every batch, which
     asks whether rank 0 received SIGTERM, is disabled.
+
+    Ctrl-C stops training at once, or before the next batch if a library swallowed the exception.
     """
 
     def __init__(self) -> None:
@@ -49,6 +52,9 @@ class Preemption(Callback):
         for number in {signal.SIGTERM, *self._requeue_signals(trainer)}:
             signal.signal(number, record_signal)
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        require_no_interrupt()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # All processes stop after the same epoch, even if only one received the signal.

@@ -93,6 +93,33 @@ def test_an_interrupt_ends_in_one_line(command, begun, last, momalit, tmp_path: 
     assert not (tmp_path / "data").exists()
 
 
+SWALLOW = """
+import os, signal
+import lightning.pytorch as pl
+class Library(pl.Callback):
+    def on_fit_start(self, trainer, module):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000): pass
+        except KeyboardInterrupt:
+            pass
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import sys
+from momalit.cli import main
+sys.modules["library"] = sys.modules["__main__"]
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.fault("an interrupt is swallowed", "by a library that catches everything", "training stops all the same")
+def test_an_interrupt_that_a_library_swallows_still_stops(momalit, tmp_path: Path):
+    command = [sys.executable, "-c", SWALLOW, *LONG, "--trainer.callbacks+=library.Library"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=200)
+    assert ended.returncode == 130, ended.stderr
+    assert "resume with: fit --run_dir run" in ended.stderr.splitlines()[-1]
+    assert "MOMAPPO: epoch" not in ended.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("model", ["", "momalit.MAPPOModule"])
