@@ -55,9 +55,9 @@ def test_team_coordinates_in_the_real_game(trained):
 def test_imagined_return_predicts_real_return(trained):
     metrics = trained[1].callback_metrics
     assert float(metrics["eval/estimate"]) == pytest.approx(float(metrics["eval/return"]), abs=0.3)
-    assert float(metrics["eval/normalized"]) == pytest.approx(
-        float(metrics["eval/return"]) / 5 - 1
-    )  # random actions have 5
+    random, expert = 5.0, 10.0
+    normalized = (float(metrics["eval/return"]) - random) / (expert - random)
+    assert float(metrics["eval/normalized"]) == pytest.approx(normalized)
 
 
 def test_the_penalty_is_measured_on_held_out_steps(trained):
