@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
 import time
@@ -95,8 +96,8 @@ def test_a_study_finishes_around_its_failures(tmp_path: Path) -> None:
     )
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
-    failed = {line.split(":")[0] for line in ended.stderr.splitlines() if "wrong" in line and "failed" in line}
-    assert len(failed) == 50, ended.stderr
+    failed = re.findall(r"(\S+), seed (\d+) failed", ended.stderr)
+    assert sorted(failed) == sorted(("game-wrong-moma_ppo", str(seed)) for seed in range(50)), ended.stderr
     with (tmp_path / "results/results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["setting"] for row in rows] == 50 * ["fine"]
