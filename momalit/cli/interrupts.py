@@ -22,7 +22,6 @@ def remembered_interrupts() -> Iterator[None]:
     Where SIGINT is ignored, as in a shell's background jobs, it stays so.
     """
     global _received
-    _received = False
     own = threading.current_thread() is threading.main_thread()
     if not own or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -31,6 +30,7 @@ def remembered_interrupts() -> Iterator[None]:
     try:
         yield
     finally:
+        _received = False
         if signal.getsignal(signal.SIGINT) is _remember:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -86,7 +86,10 @@ def test_an_interrupt_ends_in_one_line(command, begun, last, momalit, tmp_path: 
         while begun not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        output = process.communicate()[1]
+        try:
+            output = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()  # has no effect on one that has ended
     assert process.returncode == 130, output
     assert last in output.splitlines()[-1]
     assert "Traceback" not in output
