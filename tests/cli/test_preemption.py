@@ -66,13 +66,13 @@ def test_run_resumes_exactly_after_sigterm(momalit, tmp_path: Path):
     assert (tmp_path / "run/metrics.csv").read_bytes() == (tmp_path / "whole/metrics.csv").read_bytes()
 
 
-LONG = ("fit", "--config", "tiny.yaml", "--run_dir", "run", "--seed_everything", "5", "--trainer.max_epochs", "9999")
+LONG = ("fit", "--config", "tiny.yaml", "--run_dir", "run", "--trainer.max_epochs", "9999")
 
 
 @pytest.mark.parametrize(
     ("command", "begun", "last"),
     [
-        (LONG, "training in", "resume with: fit --run_dir run"),  # nothing of seed 5 is in the cache
+        (LONG, "training in", "resume with: fit --run_dir run"),
         (("collect", "reacher/expert-mix", "--output", "data"), "collecting", "interrupted"),
     ],
 )
@@ -81,7 +81,8 @@ def test_an_interrupt_ends_in_one_line(command, begun, last, momalit, tmp_path: 
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from momalit.cli import main"
     )
     program = [sys.executable, "-c", f"{heeding}; sys.exit(main(sys.argv[1:]))"]  # shells start jobs that ignore it
-    with subprocess.Popen([*program, *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    own = {**os.environ, "MOMALIT_HOME": str(tmp_path / "home")}  # no world model of another test is reused
+    with subprocess.Popen([*program, *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=own) as process:
         assert process.stderr is not None
         while begun not in process.stderr.readline():
             assert process.poll() is None
