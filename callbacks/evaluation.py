@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from momalit.core.checks import require_numbers
 from momalit.core.distributed import gather_objects
-from momalit.core.errors import UserError
 from momalit.envs import references
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.envs.workers import worker_count
@@ -66,9 +66,7 @@ class Evaluation(pl.Callback):
         imagined_episodes: int = 500,
         workers: int | None = None,
     ) -> None:
-        for name, value in (("episodes", episodes), ("test_episodes", test_episodes)):
-            if value < 1:
-                raise UserError(f"Evaluation.{name}: found {value}, expected at least 1")
+        require_numbers("Evaluation.", {"episodes": episodes, "test_episodes": test_episodes}, least=1)
         self.environment, self.episodes, self.test_episodes = environment, episodes, test_episodes
         self.deterministic, self.imagined_episodes = deterministic, imagined_episodes
         self.workers = workers if workers is None else worker_count(workers, "Evaluation.workers")

@@ -17,6 +17,7 @@ from callbacks.evaluation import episode_seeds
 from callbacks.filmed_env import FilmedEnv, one_line
 from callbacks.final_report import best_checkpoint
 from callbacks.video_files import FORMATS, missing_package
+from momalit.core.checks import require_numbers
 from momalit.core.errors import UserError
 from momalit.envs.rendering import egl_without_display
 from momalit.nn.actors import TeamActor
@@ -63,9 +64,7 @@ class Video(pl.Callback):
         every_n_epochs: int | None = None,
     ) -> None:
         numbers = {"episodes": episodes, "max_steps": max_steps, "size": size, "every_n_epochs": every_n_epochs}
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise UserError(f"Video.{name}: found {value}, expected at least 1")
+        require_numbers("Video.", numbers, least=1)
         if fps is not None and not (math.isfinite(fps) and fps > 0):
             raise UserError(f"Video.fps: found {fps}, expected a positive number")
         if isinstance(formats, str) or not formats or not set(formats) <= set(FORMATS):

@@ -15,6 +15,7 @@ from datamodules.builders.collect import collect
 from datamodules.module_loaders import ModuleLoaders
 from datamodules.names import is_name
 from datamodules.readers.team_dataset import Dataset, contents_hash, read_dataset
+from momalit.core.checks import require_numbers
 from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
@@ -52,9 +53,7 @@ class OfflineDataModule(ModuleLoaders):
     ) -> None:
         super().__init__()
         fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-        for key, value in fractions.items():
-            if not 0 <= value < 1:
-                raise UserError(f"data.{key}: found {value!r}, expected a number from 0 to below 1")
+        require_numbers("data.", fractions, least=0, below=1)
         if validation_fraction + test_fraction >= 1:
             raise UserError(
                 f"data.validation_fraction + data.test_fraction: found {validation_fraction + test_fraction:g},"

@@ -14,7 +14,7 @@ from datamodules.builders.imported import Built, import_once
 from datamodules.readers.action_columns import action_part, joint_action
 from datamodules.readers.last_steps import are_time_limits
 from datamodules.readers.npy_arrays import AgentArrays, read_agent_arrays
-from momalit.core.errors import UserError
+from momalit.core.checks import require_numbers
 from momalit.core.team import STATE, AgentSpec, TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.envs.spec_from_env import index_map
@@ -46,8 +46,7 @@ def import_arrays(
         UserError: the arrays are invalid, or ``output`` exists.
     """
     path = Path(source).expanduser()
-    if episode_length is not None and episode_length < 1:
-        raise UserError(f"--episode_length: found {episode_length}, expected at least 1")
+    require_numbers("--", {"episode_length": episode_length}, least=1)
 
     def build() -> Built:
         return *as_dataset(path, read_agent_arrays(path, reward), episode_length), {}

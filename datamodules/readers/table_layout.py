@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from momalit.core.errors import UserError, require_known_keys
+from momalit.core.checks import require_known_keys
+from momalit.core.errors import UserError
 
 KEYS = (
     "episode", "step", "agent", "agents", "observations", "actions", "state", "reward", "terminated", "truncated",

@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from momalit.baselines.offline_learner import OfflineLearner, require_at_least
+from momalit.baselines.offline_learner import OfflineLearner
+from momalit.core.checks import require_numbers
 from momalit.core.distributed import reweight
-from momalit.core.errors import UserError
 from momalit.core.records import Windows
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
@@ -56,10 +56,9 @@ class BCModule(OfflineLearner):
         arguments = plain_arguments(locals())
         super().__init__(spec)
         self.save_hyperparameters(arguments)
-        require_at_least(1, width=width, window=window, batch_size=batch_size)
-        require_at_least(0, gru_size=gru_size, burn_in=burn_in)
-        if not 0 < top_fraction <= 1:
-            raise UserError(f"model.top_fraction: found {top_fraction}, expected a number above 0 and up to 1")
+        require_numbers("model.", {"width": width, "window": window, "batch_size": batch_size}, least=1)
+        require_numbers("model.", {"gru_size": gru_size, "burn_in": burn_in}, least=0)
+        require_numbers("model.", {"top_fraction": top_fraction}, above=0, most=1)
         self.actor = TeamActor(self.spec, width, gru_size, share_parameters, initial_std, min_std)
         self._selected: Trajectories | None = None
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from momalit.baselines.offline_learner import require_at_least
 from momalit.baselines.value_learner import Minibatch, ValueLearner
+from momalit.core.checks import require_numbers
 from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
 from momalit.functional.value_learning import conservative_gap
@@ -41,8 +41,8 @@ class ConservativeLearner(ValueLearner):
         self, spec: TeamSpec | Mapping[str, Any], cql_alpha: float, n_action_samples: int, **kwargs: Any
     ) -> None:
         super().__init__(spec, **kwargs)
-        require_at_least(0, cql_alpha=cql_alpha)
-        require_at_least(1, n_action_samples=n_action_samples)
+        require_numbers("model.", {"cql_alpha": cql_alpha}, least=0)
+        require_numbers("model.", {"n_action_samples": n_action_samples}, least=1)
         self.q = AgentValues(self.team, 2, self.hparams["width"], self.gru_size, of_actions=True)
         self.q_target = self.make_target(self.q)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from momalit.baselines.joint_agent import JointActor, joint_team_spec
-from momalit.baselines.offline_learner import require_at_least, require_between
 from momalit.baselines.value_learner import Minibatch, ValueLearner
+from momalit.core.checks import require_numbers
 from momalit.core.records import Segments
 from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
@@ -47,9 +47,9 @@ class ImplicitQLearner(ValueLearner):
         **kwargs: Any,
     ) -> None:
         super().__init__(spec, **kwargs)
-        require_between(0, 1, expectile=expectile)
-        require_at_least(0, temperature=temperature)
-        require_at_least(1, max_weight=max_weight)
+        require_numbers("model.", {"expectile": expectile}, above=0, below=1)
+        require_numbers("model.", {"temperature": temperature}, least=0)
+        require_numbers("model.", {"max_weight": max_weight}, least=1)
         sizes = self.hparams["width"], self.gru_size
         self.q = MixedValues(self.team, 2, *sizes, of_actions=True, mixer=mixer)
         self.v = MixedValues(self.team, 1, *sizes, of_actions=False, mixer=mixer)

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from momalit.core.distributed import mean_over_processes
-from momalit.core.errors import UserError
 from momalit.core.records import Windows
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
@@ -100,25 +99,3 @@ class OfflineLearner(TeamPolicyModule):
         means = mean_over_processes(self._means.take())
         self.require_finite(means)
         self.log_synced({f"train/{name}": value for name, value in means.items()})
-
-
-def require_at_least(least: float, **numbers: float) -> None:
-    """Checks that settings of the model are not too small.
-
-    Raises:
-        UserError: a setting is too small. The message has the name of the first one.
-    """
-    for name, number in numbers.items():
-        if number < least:
-            raise UserError(f"model.{name}: found {number}, expected at least {least:g}")
-
-
-def require_between(low: float, high: float, **numbers: float) -> None:
-    """Checks that settings of the model are strictly between two numbers.
-
-    Raises:
-        UserError: a setting is not. The message has the name of the first one.
-    """
-    for name, number in numbers.items():
-        if not low < number < high:
-            raise UserError(f"model.{name}: found {number}, expected a number between {low:g} and {high:g}")

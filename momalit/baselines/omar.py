@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from momalit.baselines.cql import ConservativeLearner
-from momalit.baselines.offline_learner import require_at_least
 from momalit.baselines.value_learner import Minibatch
+from momalit.core.checks import require_numbers
 from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
@@ -56,11 +56,12 @@ class IOMARModule(ConservativeLearner):
         super().__init__(spec, cql_alpha, n_action_samples, initial_std=0.5, min_std=0.05, **kwargs)
         self.save_hyperparameters(arguments)
         self.require_continuous()
-        require_at_least(1, cem_iterations=cem_iterations, cem_samples=cem_samples, cem_elites=cem_elites)
+        require_numbers(
+            "model.", {"cem_iterations": cem_iterations, "cem_samples": cem_samples, "cem_elites": cem_elites}, least=1
+        )
         if cem_elites > cem_samples:
             raise UserError(f"model.cem_elites: found {cem_elites}, expected at most cem_samples = {cem_samples}")
-        if not 0 <= omar_coefficient <= 1:
-            raise UserError(f"model.omar_coefficient: found {omar_coefficient}, expected a number from 0 to 1")
+        require_numbers("model.", {"omar_coefficient": omar_coefficient}, least=0, most=1)
         self.actor.set_std(action_noise, "action_noise")
         self.actor.raw_std.requires_grad_(False)
 

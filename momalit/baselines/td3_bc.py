@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from momalit.baselines.offline_learner import require_at_least
 from momalit.baselines.value_learner import Minibatch, ValueLearner
+from momalit.core.checks import require_numbers
 from momalit.core.team import TeamSpec
 from momalit.functional.surrogate import masked_mean
 from momalit.functional.value_learning import squared_distance, value_weight
@@ -48,8 +48,10 @@ class ITD3BCModule(ValueLearner):
         arguments = plain_arguments(locals())
         super().__init__(spec, initial_std=0.5, min_std=0.05, **kwargs)
         self.save_hyperparameters(arguments)
-        require_at_least(0, alpha=alpha, policy_noise=policy_noise, policy_noise_clip=policy_noise_clip)
-        require_at_least(1, policy_delay=policy_delay)
+        require_numbers(
+            "model.", {"alpha": alpha, "policy_noise": policy_noise, "policy_noise_clip": policy_noise_clip}, least=0
+        )
+        require_numbers("model.", {"policy_delay": policy_delay}, least=1)
         self.require_continuous()
         self.actor.raw_std.requires_grad_(False)  # the policies are deterministic
         self.q = AgentValues(self.team, 2, self.hparams["width"], self.gru_size, of_actions=True)

@@ -11,8 +11,9 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from momalit.baselines.offline_learner import OfflineLearner, require_at_least
+from momalit.baselines.offline_learner import OfflineLearner
 from momalit.baselines.return_scale import ReturnScale
+from momalit.core.checks import require_numbers
 from momalit.core.distributed import reweight
 from momalit.core.errors import UserError
 from momalit.core.records import Segments
@@ -107,14 +108,14 @@ class ValueLearner(OfflineLearner):
         if self.deterministic:  # such a method has no options for the standard deviation
             arguments = {name: value for name, value in arguments.items() if name not in ("initial_std", "min_std")}
         self.save_hyperparameters(arguments)
-        require_at_least(1, width=width, window=window, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
-        require_at_least(0, gru_size=gru_size or 0, burn_in=burn_in)
-        if not 0 <= discount < 1:
-            raise UserError(f"model.discount: found {discount}, expected a number from 0 to below 1")
-        if not 0 < target_update_rate <= 1:
-            raise UserError(
-                f"model.target_update_rate: found {target_update_rate}, expected a number above 0 and up to 1"
-            )
+        require_numbers(
+            "model.",
+            {"width": width, "window": window, "batch_size": batch_size, "steps_per_epoch": steps_per_epoch},
+            least=1,
+        )
+        require_numbers("model.", {"gru_size": gru_size or 0, "burn_in": burn_in}, least=0)
+        require_numbers("model.", {"discount": discount}, least=0, below=1)
+        require_numbers("model.", {"target_update_rate": target_update_rate}, above=0, most=1)
         if self.spec.mixed:
             raise UserError(
                 f"model.class_path: found {type(self).__name__} for the discrete and continuous actions of"

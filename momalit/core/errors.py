@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
-
 INTERRUPTED = 130  # exit code after Ctrl-C: 128 and SIGINT's number
 
 
@@ -25,21 +22,3 @@ class DivergedError(FloatingPointError):
 
     The command line prints the message and exits with code 1. The last checkpoint is from the epoch before.
     """
-
-
-def require_known_keys(where: str, given: Iterable[object], known: Sequence[str]) -> None:
-    """Checks the keys of a mapping in a user's file.
-
-    Args:
-        where: file and key of the mapping, as the beginning of the message, e.g. ``mine.yaml: agents.buyer.``.
-        given: the keys found.
-        known: the keys allowed.
-
-    Raises:
-        UserError: a key is unknown. The message suggests the nearest one.
-    """
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-            raise UserError(f"{where}{key}: no such key; {hint}")

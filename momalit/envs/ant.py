@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import gymnasium
 
-from momalit.envs.factored_mujoco import RENDER_MODES, FactoredMujoco, require_one_of
+from momalit.core.checks import require_choice
+from momalit.envs.factored_mujoco import RENDER_MODES, FactoredMujoco
 
 HORIZON = 1000
 STATE_SIZE = 27
@@ -50,9 +51,9 @@ class Ant(FactoredMujoco):
     state_prefix_widths = (105, 111)
 
     def __init__(self, observability: str = "partial", factoring: str = "4x2", render_mode: str | None = None) -> None:
-        require_one_of("observability", observability, ("full", "partial"))
-        require_one_of("factoring", factoring, tuple(FACTORINGS))
-        require_one_of("render_mode", render_mode, (None, *RENDER_MODES))
+        require_choice("env.observability", observability, ("full", "partial"))
+        require_choice("env.factoring", factoring, tuple(FACTORINGS))
+        require_choice("env.render_mode", render_mode, (None, *RENDER_MODES))
         legs = {f"agent_{i}": part for i, part in enumerate(FACTORINGS[factoring])}
         drives = {agent: [actuator for leg in part for actuator in ACTUATORS[leg]] for agent, part in legs.items()}
         if observability == "full":

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
+from momalit.core.checks import require_choice
 from momalit.core.errors import UserError
 
 PAYOFFS = ("all", "pairs")
@@ -47,10 +48,8 @@ class CoordinationGame(ParallelEnv):
         for key, value, minimum in (("n_agents", n_agents, 2), ("n_actions", n_actions, 2), ("horizon", horizon, 1)):
             if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
                 raise UserError(f"env.{key}: found {value!r}, expected an integer of at least {minimum}")
-        if payoff not in PAYOFFS:
-            raise UserError(f"env.payoff: found {payoff!r}, expected one of {', '.join(PAYOFFS)}")
-        if observability not in OBSERVABILITIES:
-            raise UserError(f"env.observability: found {observability!r}, expected one of {', '.join(OBSERVABILITIES)}")
+        require_choice("env.payoff", payoff, PAYOFFS)
+        require_choice("env.observability", observability, OBSERVABILITIES)
         if convention_payoff is not None and len(convention_payoff) != n_actions:
             raise UserError(
                 f"env.convention_payoff: found {len(convention_payoff)} values, expected n_actions = {n_actions}"

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
+from momalit.core.checks import require_choice
 from momalit.core.errors import UserError
 from momalit.envs.rendering import track_robot
 
@@ -180,9 +181,9 @@ class MultiAgentMujoco(FactoredMujoco):
     metadata: ClassVar[dict[str, Any]] = {**FactoredMujoco.metadata, "name": "mamujoco"}
 
     def __init__(self, scenario: str, factoring: str, obsk: int = 1, render_mode: str | None = None) -> None:
-        require_one_of("scenario", scenario, tuple(FACTORINGS))
-        require_one_of("factoring", factoring, FACTORINGS[scenario])
-        require_one_of("render_mode", render_mode, (None, *RENDER_MODES))
+        require_choice("env.scenario", scenario, tuple(FACTORINGS))
+        require_choice("env.factoring", factoring, FACTORINGS[scenario])
+        require_choice("env.render_mode", render_mode, (None, *RENDER_MODES))
         if isinstance(obsk, bool) or not isinstance(obsk, int) or obsk < 0:
             raise UserError(f"env.obsk: found {obsk!r}, expected an integer of at least 0")
         try:
@@ -199,15 +200,3 @@ class MultiAgentMujoco(FactoredMujoco):
             original.map_global_state_to_local_observations(np.arange(env.observation_space.shape[0])),
             original.map_global_action_to_local_actions(np.arange(env.action_space.shape[0])),
         )
-
-
-def require_one_of(key: str, value: Any, allowed: Sequence[Any]) -> Any:
-    """Returns the value of setting ``key``.
-
-    Raises:
-        UserError: the value is not one of ``allowed``.
-    """
-    if value not in allowed:
-        names = ", ".join("null" if name is None else str(name) for name in allowed)
-        raise UserError(f"env.{key}: found {value!r}, expected one of {names}")
-    return value

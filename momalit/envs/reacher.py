@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 
-from momalit.envs.factored_mujoco import RENDER_MODES, FactoredMujoco, require_one_of
+from momalit.core.checks import require_choice
+from momalit.envs.factored_mujoco import RENDER_MODES, FactoredMujoco
 
 HORIZON = 50
 # Camera above the whole arena, with x to the right and y up; lookat and distance in m, angles in degrees.
@@ -41,8 +42,8 @@ class Reacher(FactoredMujoco):
     state_prefix_widths = (11,)  # widths of other versions' observations that start with the state: v2 and v4
 
     def __init__(self, observability: str = "full", render_mode: str | None = None) -> None:
-        require_one_of("observability", observability, tuple(OBSERVES))
-        require_one_of("render_mode", render_mode, (None, *RENDER_MODES))
+        require_choice("env.observability", observability, tuple(OBSERVES))
+        require_choice("env.render_mode", render_mode, (None, *RENDER_MODES))
         wrapped: Any = gymnasium.make(
             "Reacher-v5", render_mode=render_mode, default_camera_config=TOP_VIEW, disable_env_checker=True
         )

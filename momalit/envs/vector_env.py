@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from momalit.core.checks import require_numbers
 from momalit.core.errors import UserError
 from momalit.core.records import Step
 from momalit.core.team import PRESENT, STATE, TeamSpec
@@ -49,8 +50,7 @@ class VectorTeamEnv:
     def __init__(self, spec: TeamSpec, n_rows: int, autoreset: bool = False, workers: int | None = None) -> None:
         if spec.env is None:
             raise UserError(f"task {spec.task}: found no environment in the specification, expected env.name")
-        if n_rows < 1:
-            raise UserError(f"n_rows: found {n_rows}, expected at least 1")
+        require_numbers("", {"n_rows": n_rows}, least=1)
         self.spec, self.n_rows, self.autoreset = spec, n_rows, autoreset
         count = min(worker_count(workers), n_rows)
         self._workers: Workers | None = None

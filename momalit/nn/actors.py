@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from momalit.core.checks import require_numbers
 from momalit.core.errors import UserError
 from momalit.core.records import Sequence
 from momalit.core.team import TeamSpec, who_is_there
@@ -61,8 +62,7 @@ class TeamActor(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.sizes = spec, {"width": width, "gru_size": gru_size, "share_parameters": share_parameters}
-        if not 0 < min_std < max_std:
-            raise UserError(f"model.min_std: found {min_std}, expected a number above 0 and below {max_std}")
+        require_numbers("model.", {"min_std": min_std}, above=0, below=max_std)
         self.discrete = spec.discrete
         self.inputs = AgentInputs(spec, previous=gru_size > 0)
         self.trunk = RecurrentTrunk(spec, width, gru_size, share_parameters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from momalit.core.errors import UserError
+from momalit.core.checks import require_choice
 from momalit.core.records import Sequence
 from momalit.core.team import TeamSpec
 from momalit.functional.precision import at_least_float32
@@ -49,8 +49,7 @@ class TeamCritic(nn.Module):
         observes: str = "observations",
     ) -> None:
         super().__init__()
-        if observes not in OBSERVES:
-            raise UserError(f"model.critic_observes: found {observes!r}, expected one of {', '.join(OBSERVES)}")
+        require_choice("model.critic_observes", observes, OBSERVES)
         if observes == "state":
             spec = spec.fully_observed()
         self.scale = RunningScale()

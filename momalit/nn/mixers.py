@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from momalit.core.errors import UserError
+from momalit.core.checks import require_choice
 
 
 class QMixer(nn.Module):
@@ -77,5 +77,5 @@ def make_mixer(name: str, n_agents: int, state_size: int) -> nn.Module:
         UserError: the name is unknown.
     """
     if name not in MIXERS:
-        raise UserError(f"model.mixer: found {name!r}, expected one of {', '.join([*MIXERS, NO_MIXER])}")
+        require_choice("model.mixer", name, [*MIXERS, NO_MIXER])
     return MIXERS[name](n_agents, state_size)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from momalit.core.checks import require_numbers
 from momalit.core.errors import UserError
 from momalit.core.records import Rollout, Sequence, Start
 from momalit.core.team import TeamSpec
@@ -117,16 +118,11 @@ class MOMAPPOModule(PPOModule):
         self.pessimism = given.for_rollouts(whole_episodes=rollouts.horizon >= team.horizon)
         if given.adaptive_horizon == "auto":
             self._derived["adaptive_horizon"] = str(self.pessimism.adaptive_horizon).lower()
-        if burn_in < 0:
-            raise UserError(f"model.burn_in: found {burn_in}, expected at least 0")
+        fractions = {n: self.hparams[n] for n in ("reset_fraction", "final_reset_fraction", "start_top_fraction")}
+        require_numbers("model.", {"burn_in": burn_in}, least=0)
+        require_numbers("model.", fractions, above=0, most=1)
+        require_numbers("model.", {"initial_state_fraction": rollouts.initial_state_fraction}, least=0, most=1)
         self.burn_in = burn_in
-        for name in ("reset_fraction", "final_reset_fraction", "start_top_fraction"):
-            fraction = self.hparams[name]
-            if fraction is not None and not 0 < fraction <= 1:
-                raise UserError(f"model.{name}: found {fraction}, expected a number above 0 and up to 1")
-        fraction = rollouts.initial_state_fraction
-        if not 0 <= fraction <= 1:
-            raise UserError(f"model.initial_state_fraction: found {fraction}, expected a number from 0 to 1")
         self.world_model: WorldModel | None = None
         self.levels = UncertaintyLevels(self.pessimism.fixed_threshold)
         self._next_warning = 0

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from momalit.core.checks import require_choice, require_numbers
 from momalit.core.distributed import (
     count_on_rank,
     gather_tensor,
@@ -109,22 +110,16 @@ class PPOModule(ActorCriticModule):
         arguments = plain_arguments(locals())
         super().__init__(spec)
         self.save_hyperparameters(arguments)
-        _require_at_least_one(
-            horizon=horizon, n_rollouts=n_rollouts, ppo_epochs=ppo_epochs, n_minibatches=n_minibatches
-        )
+        counts = {
+            "horizon": horizon, "n_rollouts": n_rollouts, "ppo_epochs": ppo_epochs, "n_minibatches": n_minibatches
+        }  # fmt: skip
+        require_numbers("model.", counts, least=1)
         if n_minibatches > n_rollouts:
             raise UserError(f"model.n_minibatches: found {n_minibatches}, expected at most n_rollouts = {n_rollouts}")
-        for name, fraction in (
-            ("discount", discount),
-            ("gae_lambda", gae_lambda),
-            ("final_lr_fraction", final_lr_fraction),
-        ):
-            if not 0 <= fraction <= 1:
-                raise UserError(f"model.{name}: found {fraction}, expected a number from 0 to 1")
-        if time_limit not in TIME_LIMITS:
-            raise UserError(f"model.time_limit: found {time_limit!r}, expected one of {', '.join(TIME_LIMITS)}")
-        if not 0 <= ema_decay < 1:
-            raise UserError(f"model.ema_decay: found {ema_decay}, expected a number of at least 0 and below 1")
+        fractions = {"discount": discount, "gae_lambda": gae_lambda, "final_lr_fraction": final_lr_fraction}
+        require_numbers("model.", fractions, least=0, most=1)
+        require_numbers("model.", {"ema_decay": ema_decay}, least=0, below=1)
+        require_choice("model.time_limit", time_limit, TIME_LIMITS)
         self.horizon = horizon
         self.make_networks()
         self.register_buffer("steps_taken", torch.tensor(0, dtype=torch.long))
@@ -317,9 +312,3 @@ class PPOModule(ActorCriticModule):
         means["policy/lr"] = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.log_synced(means)
         self.after_iteration(rollout)
-
-
-def _require_at_least_one(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise UserError(f"model.{name}: found {number}, expected at least 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from momalit.core.checks import require_choice
 from momalit.core.errors import UserError
 
 Auto = Literal["auto"]
@@ -55,8 +56,7 @@ def rollout_settings(
     Raises:
         UserError: ``time_limit`` is unknown, or returns are to end there but rollouts are not whole episodes.
     """
-    if time_limit not in (*TIME_LIMITS, "auto"):
-        raise UserError(f"model.time_limit: found {time_limit!r}, expected one of {', '.join(TIME_LIMITS)}, auto")
+    require_choice("model.time_limit", time_limit, (*TIME_LIMITS, "auto"))
     if horizon == "auto":
         horizon = episode_length if episode_length <= LONGEST_WHOLE_EPISODE else PART_OF_LONGER_ONE
     count = max(STEPS_PER_ITERATION // max(horizon, 1), FEWEST_ROLLOUTS) if n_rollouts == "auto" else n_rollouts

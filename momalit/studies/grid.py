@@ -10,7 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from momalit.core.errors import UserError, require_known_keys
+from momalit.core.checks import require_choice, require_known_keys
+from momalit.core.errors import UserError
 from momalit.studies.claims import read_claims
 
 AXES = ("task", "dataset", "method", "setting")  # if two set the same option, the later one overrides
@@ -120,7 +121,7 @@ def read_study(path: Path, content: Mapping[str, Any]) -> Study:
         raise UserError(f"{path}: cross_play: found {_repr(cross_play)}, expected a list of methods from {methods}")
     for number, claim in enumerate(read_claims(path, content.get("claims"), AXES)):
         for axis, name in claim.where.items():
-            _require_level(path, f"claims[{number}].{axis}", name, levels[axis])
+            require_choice(f"{path}: claims[{number}].{axis}", name, levels[axis])
     cells = []
     for names in product(*(levels[axis] for axis in ORDER)):
         chosen = dict(zip(ORDER, names, strict=True))
@@ -167,13 +168,8 @@ def _skip(path: Path, i: int, entry: Any, levels: Mapping[str, Mapping[str, Any]
     skipped = {axis: [str(n) for n in (names if isinstance(names, list) else [names])] for axis, names in entry.items()}
     for axis, names in skipped.items():
         for name in names:
-            _require_level(path, f"{key}.{axis}", name, levels[axis])
+            require_choice(f"{path}: {key}.{axis}", name, levels[axis])
     return skipped
-
-
-def _require_level(path: Path, key: str, name: str, levels: Mapping[str, Any]) -> None:
-    if name not in levels:
-        raise UserError(f"{path}: {key}: found {name!r}, expected one of {', '.join(levels)}")
 
 
 def _arguments(parts: Sequence[Mapping[str, Any]], seed: int) -> Iterator[str]:

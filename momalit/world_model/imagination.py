@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from momalit.core.errors import UserError
+from momalit.core.checks import require_choice, require_numbers
 from momalit.core.records import Step
 from momalit.functional import uncertainty
 from momalit.world_model.calibration import UncertaintyLevels
@@ -48,16 +48,11 @@ class Pessimism:
     stop_value: str = "pessimistic"
 
     def __post_init__(self) -> None:
-        if self.stop_value not in STOP_VALUES:
-            raise UserError(
-                f"pessimism.stop_value: found {self.stop_value!r}, expected one of {', '.join(STOP_VALUES)}"
-            )
-        for name in ("lambda_all", "lambda_reward", "lambda_aleatoric"):
-            value = getattr(self, name)
-            if value != "auto" and value < 0:
-                raise UserError(f"pessimism.{name}: found {value}, expected a number of at least 0")
-        if self.fixed_threshold is not None and self.fixed_threshold <= 0:
-            raise UserError(f"pessimism.threshold: found {self.threshold}, expected a number above 0")
+        require_choice("pessimism.stop_value", self.stop_value, STOP_VALUES)
+        fixed = None if self.lambda_all == "auto" else self.lambda_all
+        weights = {"lambda_all": fixed, "lambda_reward": self.lambda_reward, "lambda_aleatoric": self.lambda_aleatoric}
+        require_numbers("pessimism.", weights, least=0)
+        require_numbers("pessimism.", {"threshold": self.fixed_threshold}, above=0)
 
     @property
     def fixed_threshold(self) -> float | None:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from momalit.core.checks import require_choice, require_numbers
 from momalit.core.distributed import gather_tensor
 from momalit.core.errors import UserError
 from momalit.core.records import Transitions
@@ -88,21 +89,12 @@ class WorldModelModule(ResumableModule):
         spec = self.spec
         if not 1 <= n_elites <= n_members:
             raise UserError(f"world_model.n_elites: found {n_elites}, expected 1 to n_members = {n_members}")
-        if termination not in TERMINATIONS:
-            raise UserError(
-                f"world_model.termination: found {termination!r}, expected one of {', '.join(TERMINATIONS)}"
-            )
-        if not 0 <= beta <= 1:
-            raise UserError(f"world_model.beta: found {beta}, expected a number from 0 to 1")
-        if reward_share is not None and not 0 < reward_share < 1:
-            raise UserError(f"world_model.reward_share: found {reward_share}, expected a number above 0 and below 1")
-        if max_grad_norm <= 0:
-            raise UserError(f"world_model.max_grad_norm: found {max_grad_norm}, expected a number above 0")
-        for name, number, least in (
-            ("batch_size", batch_size, 1), ("patience", patience, 1), ("width", width, 1), ("n_blocks", n_blocks, 0)
-        ):  # fmt: skip
-            if number < least:
-                raise UserError(f"world_model.{name}: found {number}, expected at least {least}")
+        require_choice("world_model.termination", termination, TERMINATIONS)
+        require_numbers("world_model.", {"beta": beta}, least=0, most=1)
+        require_numbers("world_model.", {"reward_share": reward_share}, above=0, below=1)
+        require_numbers("world_model.", {"max_grad_norm": max_grad_norm}, above=0)
+        require_numbers("world_model.", {"batch_size": batch_size, "patience": patience, "width": width}, least=1)
+        require_numbers("world_model.", {"n_blocks": n_blocks}, least=0)
         self.save_hyperparameters({"spec": spec.to_dict(), **arguments})
         n_in, n_out = spec.state_size + spec.joint_action_size, spec.state_size + 1
         self.space = ModelSpace(spec)

@@ -46,7 +46,7 @@ def test_a_run_without_a_dataset_is_refused(momalit, tmp_path: Path) -> None:
     [
         (("nothing",), "estimate: found no nothing/checkpoints/last.ckpt, expected a run's directory or a checkpoint"),
         (("tiny.yaml",), "estimate: tiny.yaml is in no run's directory, expected one, which names the dataset"),
-        (("run", "--checkpoint", "first"), "--checkpoint: found 'first', expected last, best or both"),
+        (("run", "--checkpoint", "first"), "--checkpoint: found 'first', expected one of last, best, both"),
         (("run", "--episodes", "0"), "--episodes: found 0, expected at least 1"),
         (("run", "--output", "tiny.yaml"), "--output: tiny.yaml is a file, expected a directory"),
         (("run", "--real", "-1"), "--real: found -1, expected at least 0"),

@@ -149,7 +149,7 @@ def test_random_reference_matches_measured_returns():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"observability": "blind"}, r"env\.observability: found 'blind', expected one of full, partial"),
+        ({"observability": "blind"}, r"env\.observability: found 'blind', expected full or partial"),
         ({"factoring": "8x1"}, r"env\.factoring: found '8x1', expected one of 4x2, 2x4, 2x4d"),
         ({"render_mode": "ascii"}, r"env\.render_mode: found 'ascii', expected one of null, rgb_array, human"),
     ],

@@ -80,7 +80,7 @@ def test_references_are_exact(payoff, convention_payoff):
     [
         ({"n_agents": 1}, r"env\.n_agents: found 1, expected an integer of at least 2"),
         ({"n_actions": 2.5}, r"env\.n_actions: found 2\.5"),
-        ({"payoff": "some"}, r"env\.payoff: found 'some', expected one of all, pairs"),
+        ({"payoff": "some"}, r"env\.payoff: found 'some', expected all or pairs"),
         ({"observability": "none"}, r"env\.observability: found 'none'"),
         ({"convention_payoff": [1.0]}, r"env\.convention_payoff: found 1 values, expected n_actions = 2"),
         ({"n_agent": 3}, r"env\.n_agent: not a setting of icg.*did you mean n_agents\?"),

@@ -180,7 +180,7 @@ def test_a_shared_network_has_a_hidden_state_per_agent(mixed_team):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"min_std": 0.0}, "model.min_std: found 0.0, expected a number above 0 and below 1.0"),
+        ({"min_std": 0.0}, "model.min_std: found 0.0, expected a number above 0 and below 1"),
         ({"min_std": 1.5}, "model.min_std: found 1.5"),
         ({"initial_std": 0.01}, "model.initial_std: found 0.01, expected a number from 0.05 to 1.0"),
         ({"initial_std": 3.0}, "model.initial_std: found 3.0"),

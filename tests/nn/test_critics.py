@@ -63,5 +63,5 @@ def test_value_networks_read_observations_or_the_state(mixed_team, observes):
 
 
 def test_unknown_observations_are_named(mixed_team):
-    with pytest.raises(UserError, match=r"^model\.critic_observes: found 'all', expected one of observations, state$"):
+    with pytest.raises(UserError, match=r"^model\.critic_observes: found 'all', expected observations or state$"):
         TeamCritic(mixed_team, observes="all")

@@ -246,7 +246,7 @@ def test_sampling_adds_the_predicted_noise(spec):
     [
         (
             {"stop_value": "hope"},
-            "pessimism.stop_value: found 'hope', expected one of pessimistic, bootstrap",
+            "pessimism.stop_value: found 'hope', expected pessimistic or bootstrap",
         ),
         ({"lambda_all": -1.0}, "pessimism.lambda_all: found -1.0"),
         ({"threshold": 0.0}, "pessimism.threshold: found 0.0"),

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from momalit.cli import COMMANDS, NON_TRAINING_COMMANDS, configs
 from momalit.cli.error_messages import class_settings, parse_arguments
+from momalit.core.checks import require_choice
 from momalit.core.errors import UserError
 
 PATHS = ("--run_dir", "--ckpt_path", "--output", "--layout", "--data.dataset")  # options whose values are paths
@@ -31,8 +32,7 @@ def run_completion(arguments: list[str]) -> None:
         import shtab
     except ImportError:
         raise UserError("completion: found no package shtab, expected it (pip install shtab)") from None
-    if options.shell not in shtab.SUPPORTED_SHELLS:
-        raise UserError(f"completion: found '{options.shell}', expected one of {', '.join(shtab.SUPPORTED_SHELLS)}")
+    require_choice("completion", options.shell, shtab.SUPPORTED_SHELLS)
     sys.stdout.write(shtab.complete(_plain_parser(shtab.FILE), options.shell) + "\n")
 
 

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 
 from momalit.cli.console import console
 from momalit.cli.error_messages import parse_arguments
-from momalit.core.errors import UserError
+from momalit.core.checks import require_choice, require_numbers
 from momalit.training.cpu import configure_cpu
 from momalit.training.run_directory import versions, write_json
 
@@ -26,11 +26,8 @@ def run_cross_play(arguments: list[str]) -> None:
         UserError: an argument is invalid, or the runs cannot be combined.
     """
     options = parse_arguments(_parser(), arguments)
-    for name in ("episodes", "teams"):
-        if options[name] < 1:
-            raise UserError(f"--{name}: found {options[name]}, expected at least 1")
-    if options.checkpoint not in ("last", "best"):
-        raise UserError(f"--checkpoint: found '{options.checkpoint}', expected last or best")
+    require_numbers("--", {name: options[name] for name in ("episodes", "teams")}, least=1)
+    require_choice("--checkpoint", options.checkpoint, ("last", "best"))
     configure_cpu()
     from callbacks.cross_play import cross_play, cross_play_table
 

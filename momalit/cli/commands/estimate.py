@@ -16,6 +16,7 @@ from datamodules import OfflineDataModule
 from momalit.cli.console import console, print_table
 from momalit.cli.error_messages import parse_arguments
 from momalit.cli.own_runs import require_own
+from momalit.core.checks import require_choice, require_numbers
 from momalit.core.errors import UserError
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.nn.actors import TeamActor
@@ -41,9 +42,8 @@ def run_estimate(arguments: list[str]) -> None:
         UserError: an argument is invalid, or a team, its dataset or its world model cannot be read.
     """
     options = parse_arguments(_parser(), arguments)
-    if options.real < 0 or options.episodes < 1:
-        name, least = ("real", 0) if options.real < 0 else ("episodes", 1)
-        raise UserError(f"--{name}: found {options[name]}, expected at least {least}")
+    require_numbers("--", {"real": options.real}, least=0)
+    require_numbers("--", {"episodes": options.episodes}, least=1)
     output = None if options.output is None else Path(options.output).expanduser()
     if output is not None and output.exists() and not output.is_dir():
         raise UserError(f"--output: {output} is a file, expected a directory")
@@ -77,8 +77,7 @@ def _checkpoints(source: Path, which: str) -> list[Path]:
     if source.is_file():
         return [source]
     run = RunDirectory(source)
-    if which not in ("last", "best", "both"):
-        raise UserError(f"--checkpoint: found '{which}', expected last, best or both")
+    require_choice("--checkpoint", which, ("last", "best", "both"))
     paths = [run.checkpoint(name) for name in (("last", "best") if which == "both" else (which,))]
     for path in paths:
         if not path.is_file():

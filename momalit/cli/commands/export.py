@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from momalit.cli.error_messages import parse_arguments
+from momalit.core.checks import require_choice
 from momalit.core.errors import UserError
 from momalit.core.files import new_directory
 from momalit.training.run_directory import RunDirectory
@@ -52,8 +53,7 @@ def _checkpoint(source: str, which: str) -> tuple[Path, RunDirectory | None]:
     if path.is_file():
         return path, RunDirectory.around(path)
     run = RunDirectory(path)
-    if which not in ("last", "best"):
-        raise UserError(f"--checkpoint: found '{which}', expected last or best")
+    require_choice("--checkpoint", which, ("last", "best"))
     if not run.checkpoint(which).is_file():
         raise UserError(f"export: found no {run.checkpoint(which)}, expected a run's directory or a checkpoint")
     return run.checkpoint(which), run

@@ -12,6 +12,7 @@ from rich.table import Table
 from momalit.cli import configs
 from momalit.cli.console import console
 from momalit.cli.error_messages import parse_arguments
+from momalit.core.checks import require_choice, require_numbers
 from momalit.core.errors import INTERRUPTED, UserError
 from momalit.studies.execution import Engine, Job, LocalEngine, RayEngine, cores, run_jobs
 from momalit.studies.grid import ORDER, Cell, Study, read_study
@@ -35,11 +36,9 @@ def run_study(arguments: list[str]) -> None:
     """
     options = parse_arguments(_parser(), arguments)
     study = load_study(options.study)
-    if options.engine not in ENGINES:
-        raise UserError(f"--engine: found '{options.engine}', expected {' or '.join(ENGINES)}")
+    require_choice("--engine", options.engine, ENGINES)
     n_parallel = cores() if options.jobs is None else options.jobs
-    if n_parallel < 1:
-        raise UserError(f"--jobs: found {n_parallel}, expected at least 1")
+    require_numbers("--", {"jobs": n_parallel}, least=1)
     directory = Path(options.output or Path("runs", "studies", study.name)).expanduser().resolve()
     if options.dry_run:
         console.print(_plan(study, directory))
