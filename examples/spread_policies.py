@@ -32,6 +32,7 @@ class Spread:
         self.convention = CONVENTIONS[self.random.integers(2)]
         self.pace = self.random.uniform(*self.paces)
         self.carelessness = self.random.uniform(*self.carelessnesses)
+        self.rests = 0.0
 
     def __call__(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | int]:
         """Moves every agent towards its landmark."""
@@ -51,7 +52,7 @@ class Spread:
                 [0, max(-force[0], 0), max(force[0], 0), max(-force[1], 0), max(force[1], 0)]
             )
         axis = int(np.argmax(np.abs(force)))
-        if np.abs(force[axis]) < 0.1:
+        if np.abs(force[axis]) < 0.1 or (self.rests and self.random.random() < self.rests):
             return 0
         return 1 + 2 * axis + int(force[axis] > 0)
 
@@ -69,4 +70,8 @@ class Medium(Spread):
 
 
 class DiscreteMedium(Medium, DiscreteSpread):
-    """The same with five moves."""
+    """The same with five moves. All have one strength, so slow players rest in many steps."""
+
+    def __init__(self, seed: int | None = None) -> None:
+        super().__init__(seed)
+        self.rests = self.random.uniform(0.3, 0.7)

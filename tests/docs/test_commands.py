@@ -31,6 +31,8 @@ def commands(page: str) -> list[list[str]]:
 
 def quick(arguments: list[str]) -> list[str]:
     """Makes a command small. A command that takes its configuration from a run is unchanged."""
+    if arguments[0] == "study":
+        return [arguments[0], small_study(arguments[1]), *arguments[2:]]
     if arguments[0] == "collect" and "--transitions" in arguments:
         arguments = [*arguments, "--transitions", "200"]
     if arguments[0] != "fit" or not any(argument.startswith("--config") for argument in arguments):
@@ -40,6 +42,17 @@ def quick(arguments: list[str]) -> list[str]:
     if any(argument.startswith("baselines/") and argument != "baselines/bc.yaml" for argument in arguments):
         small += ["--model.steps_per_epoch", "10"]
     return [*arguments, *small, *(["--data.transitions", "1000"] if collects else [])]
+
+
+def small_study(name: str) -> str:
+    """Writes a study with the same name and runs, but with the configuration of a quick trial, and returns its path."""
+    content = yaml.safe_load((ROOT / "configs" / name).read_text(encoding="utf-8"))
+    content.update(seeds=2, config="overlays/quick.yaml")
+    for method in content["methods"].values():
+        method["options"] = {**method.get("options", {}), "trainer.max_epochs": 1, "data.transitions": 1000}
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return name
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in TESTED_ELSEWHERE])
