@@ -66,10 +66,10 @@ class Evaluation(pl.Callback):
         imagined_episodes: int = 500,
         workers: int | None = None,
     ) -> None:
-        require_numbers("Evaluation.", {"episodes": episodes, "test_episodes": test_episodes}, least=1)
+        require_numbers("evaluation.", {"episodes": episodes, "test_episodes": test_episodes}, least=1)
         self.environment, self.episodes, self.test_episodes = environment, episodes, test_episodes
         self.deterministic, self.imagined_episodes = deterministic, imagined_episodes
-        self.workers = workers if workers is None else worker_count(workers, "Evaluation.workers")
+        self.workers = workers if workers is None else worker_count(workers, "evaluation.workers")
         self.returns: Tensor | None = None
         self.elites: EliteReturns | None = None
         self._env: VectorTeamEnv | None = None

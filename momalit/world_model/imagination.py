@@ -48,11 +48,11 @@ class Pessimism:
     stop_value: str = "pessimistic"
 
     def __post_init__(self) -> None:
-        require_choice("pessimism.stop_value", self.stop_value, STOP_VALUES)
+        require_choice("model.pessimism.stop_value", self.stop_value, STOP_VALUES)
         fixed = None if self.lambda_all == "auto" else self.lambda_all
         weights = {"lambda_all": fixed, "lambda_reward": self.lambda_reward, "lambda_aleatoric": self.lambda_aleatoric}
-        require_numbers("pessimism.", weights, least=0)
-        require_numbers("pessimism.", {"threshold": self.fixed_threshold}, above=0)
+        require_numbers("model.pessimism.", weights, least=0)
+        require_numbers("model.pessimism.", {"threshold": self.fixed_threshold}, above=0)
 
     @property
     def fixed_threshold(self) -> float | None:

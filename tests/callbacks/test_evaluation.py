@@ -65,10 +65,10 @@ def test_returns_do_not_depend_on_the_number_of_workers(team):
 
 @pytest.mark.parametrize("setting", ["episodes", "test_episodes"])
 def test_zero_episodes_raise_an_error(setting):
-    with pytest.raises(UserError, match=rf"Evaluation\.{setting}: found 0, expected at least 1"):
+    with pytest.raises(UserError, match=rf"evaluation\.{setting}: found 0, expected at least 1"):
         Evaluation(**{setting: 0})
 
 
 def test_zero_workers_raise_an_error():
-    with pytest.raises(UserError, match=r"Evaluation\.workers: found 0, expected an integer of at least 1"):
+    with pytest.raises(UserError, match=r"evaluation\.workers: found 0, expected an integer of at least 1"):
         Evaluation(workers=0)

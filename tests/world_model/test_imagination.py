@@ -246,10 +246,10 @@ def test_sampling_adds_the_predicted_noise(spec):
     [
         (
             {"stop_value": "hope"},
-            "pessimism.stop_value: found 'hope', expected pessimistic or bootstrap",
+            "model.pessimism.stop_value: found 'hope', expected pessimistic or bootstrap",
         ),
-        ({"lambda_all": -1.0}, "pessimism.lambda_all: found -1.0"),
-        ({"threshold": 0.0}, "pessimism.threshold: found 0.0"),
+        ({"lambda_all": -1.0}, "model.pessimism.lambda_all: found -1.0"),
+        ({"threshold": 0.0}, "model.pessimism.threshold: found 0.0"),
     ],
 )
 def test_invalid_pessimism_raises_an_error_that_names_the_setting(setting, message):
