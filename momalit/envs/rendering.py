@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-SHADOW_PIXELS = 2048  # half of MuJoCo's default; shadows dominate the time of software rendering
+# Software rendering takes half as long with these as with MuJoCo's 4096 and 4.
+SHADOW_PIXELS = 1024
+SAMPLES = 0  # for antialiasing
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def egl_without_display() -> Iterator[None]:
 
 
 def track_robot(env: Any) -> None:
-    """Lets the camera track a moving robot and makes the floor infinite.
+    """Lets the camera track a moving robot, makes the floor infinite, and trades smooth edges for speed.
 
     Args:
         env: gymnasium's MuJoCo environment without wrappers, before it renders for the first time.
@@ -48,3 +50,4 @@ def track_robot(env: Any) -> None:
             model.mat_texuniform[material] = 1
         model.geom_size[plane, :2] = 0.0  # infinite in rendered images, as it is for collisions
     model.vis.quality.shadowsize = min(model.vis.quality.shadowsize, SHADOW_PIXELS)
+    model.vis.quality.offsamples = SAMPLES
