@@ -162,6 +162,13 @@ class Evaluation(pl.Callback):
             data = module.data
             splits = (data.test, data.validation) if purpose == "test" else (data.validation, data.test)
             held_out = splits[0] if len(splits[0]) else splits[1]
-            settings = module.spec.horizon, self.imagined_episodes, bool(module.hparams["sample_predictions"])
-            estimator = self._estimators[purpose] = ReturnEstimator(module.model, held_out, data.train, *settings)
+            estimator = self._estimators[purpose] = ReturnEstimator(
+                module.model,
+                held_out,
+                data.train,
+                module.spec.horizon,
+                self.imagined_episodes,
+                bool(module.hparams["sample_predictions"]),
+                self.deterministic,
+            )
         return estimator.estimate(module.deployed)

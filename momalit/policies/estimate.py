@@ -96,6 +96,7 @@ class ReturnEstimator:
         episodes: number of imagined episodes, over all elites. If there are too few held-out initial states, those of
             training episodes follow.
         sample_predictions: add the predicted noise to imagined steps.
+        deterministic: whether actions are the policies' modes; False samples them.
         seed: seed of the imagined episodes and of the correction.
     """
 
@@ -107,10 +108,11 @@ class ReturnEstimator:
         n_steps: int,
         episodes: int = 256,
         sample_predictions: bool = False,
+        deterministic: bool = True,
         seed: int = 0,
     ) -> None:
         self.model, self.held_out, self.train, self.n_steps = model, held_out, train, n_steps
-        self.sample_predictions, self.seed = sample_predictions, seed
+        self.sample_predictions, self.deterministic, self.seed = sample_predictions, deterministic, seed
         self.starts = -(-episodes // model.n_elites)
 
     @cached_property
@@ -138,11 +140,12 @@ class ReturnEstimator:
 
     @torch.no_grad()
     def estimate(self, actor: TeamActor) -> ReturnEstimate:
-        """Estimates the return of the deterministic team ``actor``, whose networks are on the model's device."""
+        """Estimates the return of the team ``actor``, whose networks are on the model's device."""
         generator = torch.Generator(self._device).manual_seed(self.seed)
+        noise = None if self.deterministic else torch.Generator(self._device).manual_seed(self.seed + 1)
         env = EliteRollouts(self.model, self.correction, self.sample_predictions, generator)
         states = env.reset(self.initial_states.to(self.model.space.reward_low.dtype))
-        rollout = collect_rollout(env, actor, initial_start(states, *actor.mask.shape), self.n_steps, None)
+        rollout = collect_rollout(env, actor, initial_start(states, *actor.mask.shape), self.n_steps, noise)
         returns = rollout.returns.double().view(self.model.n_elites, -1)
         ratio = 1.0 if self.correction is None else self.correction.error_ratio
         elites, by_start = EliteReturns(returns.mean(1).cpu(), ratio), returns.mean(0)

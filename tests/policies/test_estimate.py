@@ -37,6 +37,14 @@ def test_an_exact_model_gives_the_exact_return(still):
     assert found.rollout.reward.shape == (STEPS, 90)
 
 
+def test_a_team_that_samples_its_actions_is_judged_as_it_plays(still):
+    data = known_model([[0.0, 0.0]] * 3), HELD_OUT, TRAIN, STEPS, 90
+    sampled = ReturnEstimator(*data, deterministic=False)
+    found = sampled.estimate(still)
+    assert float(found.rollout.action.std()) > 0.1
+    assert sampled.estimate(still).mean == found.mean != ReturnEstimator(*data).estimate(still).mean
+
+
 def test_held_out_data_correct_a_model_that_is_wrong_everywhere(still):
     model = known_model([[0.05, 0.4], [0.05, 0.5], [0.05, 0.6]])
     estimator = ReturnEstimator(model, HELD_OUT, TRAIN, STEPS, 90)

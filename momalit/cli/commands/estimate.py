@@ -97,7 +97,9 @@ def _judge(run: RunDirectory, world_model: str | Path, episodes: int, known: dic
     data = known[key] = known.get(key) or OfflineDataModule(**settings["data"]["init_args"])
     model, sample_predictions = load_world_model(world_model, data.spec)
     held_out = data.test if len(data.test) else data.validation
-    return ReturnEstimator(model, held_out, data.train, data.spec.horizon, episodes, sample_predictions)
+    deterministic = (settings.get("evaluation") or {}).get("deterministic", True)
+    horizon = data.spec.horizon
+    return ReturnEstimator(model, held_out, data.train, horizon, episodes, sample_predictions, deterministic)
 
 
 def _judge_team(judge: ReturnEstimator, run: RunDirectory, path: Path, options: Any) -> Judged:
@@ -110,15 +112,16 @@ def _judge_team(judge: ReturnEstimator, run: RunDirectory, path: Path, options: 
     if options.fitted_q:
         team.fitted_q = fitted_q(actor, judge.train, judge.initial_states)
     if options.real:
-        returns = _real_returns(actor, options.real)
+        returns = _real_returns(actor, options.real, judge.deterministic)
         team.real, team.real_error = float(returns.mean()), float(returns.std() / len(returns) ** 0.5)
     return team
 
 
-def _real_returns(actor: TeamActor, episodes: int) -> torch.Tensor:
-    env = VectorTeamEnv(actor.spec, episodes)
+def _real_returns(actor: TeamActor, episodes: int, deterministic: bool) -> torch.Tensor:
+    env, seeds = VectorTeamEnv(actor.spec, episodes), episode_seeds("test", episodes)
+    noise = None if deterministic else torch.Generator().manual_seed(seeds[0])
     try:
-        return play_episodes(env, actor, episode_seeds("test", episodes))
+        return play_episodes(env, actor, seeds, noise)
     finally:
         env.close()
 
