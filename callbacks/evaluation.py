@@ -66,7 +66,8 @@ class Evaluation(pl.Callback):
         imagined_episodes: int = 500,
         workers: int | None = None,
     ) -> None:
-        require_numbers("evaluation.", {"episodes": episodes, "test_episodes": test_episodes}, least=1)
+        counts = {"episodes": episodes, "test_episodes": test_episodes, "imagined_episodes": imagined_episodes}
+        require_numbers("evaluation.", counts, least=1)
         self.environment, self.episodes, self.test_episodes = environment, episodes, test_episodes
         self.deterministic, self.imagined_episodes = deterministic, imagined_episodes
         self.workers = workers if workers is None else worker_count(workers, "evaluation.workers")

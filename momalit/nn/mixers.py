@@ -71,11 +71,10 @@ NO_MIXER = "none"
 
 
 def make_mixer(name: str, n_agents: int, state_size: int) -> nn.Module:
-    """Creates the mixer with the given name.
+    """Creates the mixer with the given name, which is not ``none``: that one needs no module.
 
     Raises:
         UserError: the name is unknown.
     """
-    if name not in MIXERS:
-        require_choice("model.mixer", name, [*MIXERS, NO_MIXER])
+    require_choice("model.mixer", name, [*MIXERS, NO_MIXER])
     return MIXERS[name](n_agents, state_size)

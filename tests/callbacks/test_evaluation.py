@@ -63,7 +63,7 @@ def test_returns_do_not_depend_on_the_number_of_workers(team):
     evaluation._env.close()
 
 
-@pytest.mark.parametrize("setting", ["episodes", "test_episodes"])
+@pytest.mark.parametrize("setting", ["episodes", "test_episodes", "imagined_episodes"])
 def test_zero_episodes_raise_an_error(setting):
     with pytest.raises(UserError, match=rf"evaluation\.{setting}: found 0, expected at least 1"):
         Evaluation(**{setting: 0})

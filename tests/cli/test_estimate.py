@@ -33,6 +33,18 @@ def test_teams_are_estimated_from_data_and_compared_with_reality(momalit, tmp_pa
     assert "BCModule has no world model, expected --world_model FILE" in outcome.stderr
 
 
+@pytest.mark.parametrize("deterministic", ["true", "false"])
+def test_the_estimate_is_that_of_the_fit(deterministic: str, momalit, tmp_path: Path) -> None:
+    sizes = ("--evaluation.imagined_episodes", "8", "--evaluation.test_episodes", "4")
+    assert momalit(*FIT, *sizes, "--evaluation.deterministic", deterministic).code == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert momalit("estimate", "run", "--episodes", "8", "--real", "4", "--output", "out").code == 0
+    with (tmp_path / "out/estimates.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["estimate"]) == pytest.approx(results["estimate_last"], rel=1e-4)
+    assert float(row["real"]) == pytest.approx(results["return_last"])
+
+
 def test_a_run_without_a_dataset_is_refused(momalit, tmp_path: Path) -> None:
     small = ("--trainer.max_epochs", "1", "--model.width", "8", "--model.gru_size", "4", "--trainer.callbacks", "null")
     assert momalit("fit", "--config", "mappo/icg.yaml", "--run_dir", "online", *small).code == 0

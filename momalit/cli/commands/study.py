@@ -65,9 +65,8 @@ def load_study(name: str) -> Study:
     """
     path = configs.find(name, configs.studies(), "study")
     study = read_study(path, configs.read(path))
-    options = [tuple(argument for argument in cell.arguments if "=" not in argument) for cell in study.cells]
-    for config_options in dict.fromkeys(options):  # most runs share their configurations
-        configs.split_arguments(config_options)
+    for cells in study.groups.values():
+        configs.split_arguments(cells[0].arguments)
     return study
 
 
