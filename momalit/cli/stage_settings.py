@@ -19,7 +19,7 @@ from momalit.cli.trainer_defaults import stage_trainer
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.training.checkpoints import read_checkpoint
 from momalit.training.run_directory import RunDirectory
-from momalit.training.stages import Stage, epochs_for, find_or_train, settings_of
+from momalit.training.stages import Stage, epochs_for, find_or_train, make_module, settings_of
 from momalit.world_model.module import WorldModelModule
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,31 @@ WorldModelSettings = _settings_type("WorldModelSettings", WORLD_MODEL, 60)
 WarmStartSettings = _settings_type("WarmStartSettings", WARM_START, 20)
 
 
+def wanted_stages(model: pl.LightningModule, datamodule: Any, config: Namespace) -> list[tuple[Stage, dict[str, Any]]]:
+    """Returns the stages that MOMA-PPO needs, with their settings; none for other models and for given checkpoints.
+
+    Args:
+        model: the module that is trained afterwards.
+        datamodule: the data.
+        config: the command's settings.
+
+    Raises:
+        UserError: a setting of a stage is invalid.
+    """
+    wanted: list[tuple[Stage, dict[str, Any]]] = []
+    if not isinstance(model, MOMAPPOModule):
+        return wanted
+    for stage in (WORLD_MODEL, WARM_START):
+        group = config[stage.key]
+        if group is not None and model.hparams[stage.key] is None:
+            settings = settings_of(stage, _plain(group), model.hparams)
+            make_module(stage, settings, datamodule.spec)
+            wanted.append((stage, settings))
+    return wanted
+
+
 def run_stages(
+    wanted: list[tuple[Stage, dict[str, Any]]],
     model: pl.LightningModule,
     datamodule: Any,
     config: Namespace,
@@ -76,6 +100,7 @@ def run_stages(
     """Trains the world model and the warm start of MOMA-PPO, or finds them in the cache. Ignores other models.
 
     Args:
+        wanted: the stages and their settings.
         model: the module that is trained afterwards. Its hyper-parameters receive the checkpoints' paths.
         datamodule: the data.
         config: the command's settings.
@@ -87,31 +112,30 @@ def run_stages(
     if ckpt_path is not None:
         model.on_load_checkpoint(read_checkpoint(ckpt_path))
         return
-    results = {}
-    for stage, group in ((WORLD_MODEL, config["world_model"]), (WARM_START, config["warm_start"])):
+    for stage in (WORLD_MODEL, WARM_START):
         if model.hparams[stage.key] is not None:
             logger.info("%s: using %s", stage.title, model.hparams[stage.key])
-        elif group is not None:
-            settings = settings_of(stage, _plain(group), model.hparams)
-            if config["trainer"]["fast_dev_run"]:
-                settings["max_epochs"] = 1
-            if settings["max_epochs"] == "auto":
-                settings["max_epochs"] = epochs_for(stage, settings, len(datamodule.train))
-                logger.info(
-                    "%s: %d epochs, for about %d gradient steps",
-                    stage.title, settings["max_epochs"], stage.gradient_steps,
-                )  # fmt: skip
+    results = {}
+    for stage, settings in wanted:
+        if config["trainer"]["fast_dev_run"]:
+            settings["max_epochs"] = 1
+        if settings["max_epochs"] == "auto":
+            settings["max_epochs"] = epochs_for(stage, settings, len(datamodule.train))
+            logger.info(
+                "%s: %d epochs, for about %d gradient steps",
+                stage.title, settings["max_epochs"], stage.gradient_steps,
+            )  # fmt: skip
 
-            def make_trainer(
-                stage_run: RunDirectory, stage: Stage, module: pl.LightningModule, n: int = settings["max_epochs"]
-            ) -> Any:
-                return stage_trainer(config["trainer"], stage_run, stage.title, module, n)
+        def make_trainer(
+            stage_run: RunDirectory, stage: Stage, module: pl.LightningModule, n: int = settings["max_epochs"]
+        ) -> Any:
+            return stage_trainer(config["trainer"], stage_run, stage.title, module, n)
 
-            precision = str(config["trainer"]["precision"])
-            results[stage.key] = find_or_train(
-                stage, settings, datamodule, _seed(config), precision, run, home(), make_trainer
-            )
-            model.hparams[stage.key] = results[stage.key]["path"]
+        precision = str(config["trainer"]["precision"])
+        results[stage.key] = find_or_train(
+            stage, settings, datamodule, _seed(config), precision, run, home(), make_trainer
+        )
+        model.hparams[stage.key] = results[stage.key]["path"]
     if results:
         rank_zero_only(run.update)(stages=results)
         if _seed(config) is not None:  # policies must not depend on whether a stage was trained or cached

@@ -26,7 +26,14 @@ from momalit.cli.help_text import simplify_help
 from momalit.cli.own_runs import require_own
 from momalit.cli.run_record import recorded_run
 from momalit.cli.run_results import dataset_record, evaluate_and_save, save_metrics, save_predictions
-from momalit.cli.stage_settings import WARM_START, WORLD_MODEL, WarmStartSettings, WorldModelSettings, run_stages
+from momalit.cli.stage_settings import (
+    WARM_START,
+    WORLD_MODEL,
+    WarmStartSettings,
+    WorldModelSettings,
+    run_stages,
+    wanted_stages,
+)
 from momalit.cli.trainer_defaults import (
     default_callbacks,
     default_loggers,
@@ -249,8 +256,9 @@ class TrainingCLI(LightningCLI):
     def fit(self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Runs the stages, trains the model, evaluates it and writes the results."""
         config = self.config[self.command]
+        stages = [] if ckpt_path else wanted_stages(model, datamodule, config)  # a mistake leaves no directory
         with self._run_record(datamodule):
-            run_stages(model, datamodule, config, self.run, ckpt_path)
+            run_stages(stages, model, datamodule, config, self.run, ckpt_path)
             with checkpoint_settings.explain_load_errors(ckpt_path, model):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
             if not config["trainer"]["fast_dev_run"]:

@@ -110,10 +110,9 @@ class PPOModule(ActorCriticModule):
         arguments = plain_arguments(locals())
         super().__init__(spec)
         self.save_hyperparameters(arguments)
-        counts = {
-            "horizon": horizon, "n_rollouts": n_rollouts, "ppo_epochs": ppo_epochs, "n_minibatches": n_minibatches
-        }  # fmt: skip
-        require_numbers("model.", counts, least=1)
+        counts = ("horizon", "n_rollouts", "ppo_epochs", "n_minibatches", "width")
+        require_numbers("model.", {name: arguments[name] for name in counts}, least=1)
+        require_numbers("model.", {"gru_size": gru_size}, least=0)
         if n_minibatches > n_rollouts:
             raise UserError(f"model.n_minibatches: found {n_minibatches}, expected at most n_rollouts = {n_rollouts}")
         fractions = {"discount": discount, "gae_lambda": gae_lambda, "final_lr_fraction": final_lr_fraction}

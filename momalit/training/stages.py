@@ -17,7 +17,9 @@ import lightning.pytorch as pl
 from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from momalit.core.errors import UserError
 from momalit.core.files import locked, replacing
+from momalit.core.team import TeamSpec
 from momalit.training.checkpoints import LAST, damage_of
 from momalit.training.run_directory import RunDirectory, externally_launched, library_version
 
@@ -58,6 +60,20 @@ class Stage:
 def settings_of(stage: Stage, group: Mapping[str, Any], policies: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the stage's settings: its group in the configuration and those it inherits from the policies."""
     return {**group, **{name: policies[name] for name in stage.inherits if name in policies}}
+
+
+def make_module(stage: Stage, settings: Mapping[str, Any], spec: TeamSpec) -> pl.LightningModule:
+    """Makes the stage's module.
+
+    Raises:
+        UserError: a setting is invalid. The message has its key in the stage's group.
+    """
+    try:
+        return stage.kind(spec, **{name: value for name, value in settings.items() if name != "max_epochs"})
+    except UserError as error:
+        group, _, rest = str(error).partition(".")
+        own = group == "model" and rest.partition(":")[0] not in stage.inherits
+        raise UserError(f"{stage.key}.{rest}" if own else str(error)) from error
 
 
 def epochs_for(stage: Stage, settings: Mapping[str, Any], transitions: int) -> int:
@@ -119,9 +135,7 @@ def find_or_train(
         stage_run = RunDirectory(run.path / stage.key)
         if seed is not None:
             seed_everything(seed, workers=True, verbose=False)
-        module = stage.kind(
-            datamodule.spec, **{name: value for name, value in settings.items() if name != "max_epochs"}
-        )
+        module = make_module(stage, settings, datamodule.spec)
         trainer = make_trainer(stage_run, stage, module)
         last = stage_run.checkpoint(LAST)
         logger.info(

@@ -38,6 +38,8 @@ MISTAKES = [
     ((*FIT, "--model.pessimism.lambda_all", "x"), "model.pessimism.lambda_all: found 'x', expected float"),
     ((*FIT, "--data.transitions", "2.5"), "data.transitions: found '2.5', expected int or null"),
     ((*FIT, "--model.n_minibatches", "9"), "model.n_minibatches: found 9, expected at most n_rollouts = 4"),
+    ((*FIT, "--warm_start.window", "0"), "warm_start.window: found 0, expected at least 1"),
+    ((*FIT, "--model.gru_size", "-1"), "model.gru_size: found -1, expected at least 0"),
     ((*FIT, "--data.dataset", "icg/unfavorable"), "did you mean icg/unfavourable?"),
     ((*FIT, "--data.env.observabilty", "own"), "env.observabilty: not a setting of icg"),
     ((*FIT, "--model.class_path", "momalit.Foo"), "model.class_path: found 'momalit.Foo', which cannot be used"),
