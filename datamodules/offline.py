@@ -30,6 +30,8 @@ class OfflineDataModule(ModuleLoaders):
         env: settings of a built-in task; for a user's own dataset, ``name`` and settings of its environment.
         transitions: minimum number of transitions of a built-in dataset; None for the task's default.
         dataset_seed: seed of a built-in dataset.
+        behaviour: settings of what plays a built-in dataset, e.g. ``{"mixed": 0.3}`` for ``icg/conflicting``; None for
+            that dataset's own.
         validation_fraction: fraction of the trajectories held out for validation, in [0, 1).
         test_fraction: fraction of the trajectories held out for testing, in [0, 1).
         split_seed: seed of the split.
@@ -46,6 +48,7 @@ class OfflineDataModule(ModuleLoaders):
         env: dict[str, Any] | None = None,
         transitions: int | None = None,
         dataset_seed: int = 0,
+        behaviour: dict[str, Any] | None = None,
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
@@ -59,7 +62,7 @@ class OfflineDataModule(ModuleLoaders):
                 f"data.validation_fraction + data.test_fraction: found {validation_fraction + test_fraction:g},"
                 " expected less than 1"
             )
-        self.dataset, self.env = str(dataset), dict(env or {})
+        self.dataset, self.env, self.behaviour = str(dataset), dict(env or {}), dict(behaviour or {})
         self.transitions, self.dataset_seed, self.split_seed = transitions, dataset_seed, split_seed
         self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
         self.keep_on_device = keep_on_device
@@ -68,8 +71,13 @@ class OfflineDataModule(ModuleLoaders):
     def contents(self) -> Dataset:
         """The whole dataset. A built-in dataset that does not exist yet is generated first."""
         if not is_name(self.dataset):
+            if self.behaviour:
+                raise UserError(
+                    f"data.behaviour: found {self.behaviour!r} beside the file {self.dataset}, expected none: it makes"
+                    " built-in datasets"
+                )
             return read_dataset(self.dataset, self.env, self._memory_order)
-        directory = collect(self.dataset, self.env, self.transitions, self.dataset_seed)
+        directory = collect(self.dataset, self.env, self.transitions, self.dataset_seed, behaviour=self.behaviour)
         return read_dataset(directory, episode_order=self._memory_order, may_import=True)
 
     @property

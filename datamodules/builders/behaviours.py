@@ -6,17 +6,20 @@ returns joint actions for states of any of these episodes. All randomness comes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
+from momalit.core.checks import require_known_keys, require_numbers
+from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
 
 KP, KD = 0.6, 0.08  # gains: torque per rad and per rad/s
 LINKS = (0.1, 0.11)  # m, shoulder to elbow and elbow to fingertip
 NOISES = (0.0, 0.1, 0.2, 0.4, 0.8)  # standard deviations of torque noise; each episode uses one
-SLIP = 0.05  # probability that an agent of the coordination game acts uniformly at random
 
 
 class Behaviour(Protocol):
@@ -54,7 +57,7 @@ class RandomActions:
 
 
 class Conventions:
-    """Coordination game: each episode follows one convention, and agents act at random with probability ``SLIP``.
+    """Coordination game: each episode follows one convention, and agents slip now and then.
 
     Args:
         spec: the team's specification.
@@ -62,13 +65,23 @@ class Conventions:
         rng: assigns conventions to episodes at random. The number of episodes per convention is not random.
         first_share: fraction of the episodes that follow convention 0; the other conventions have equal fractions of
             the rest. None for equal fractions of all conventions.
+        slip: probability that an agent acts uniformly at random instead.
+
+    Raises:
+        UserError: a setting is no probability.
     """
 
     def __init__(
-        self, spec: TeamSpec, n_episodes: int, rng: np.random.Generator, first_share: float | None = None
+        self,
+        spec: TeamSpec,
+        n_episodes: int,
+        rng: np.random.Generator,
+        first_share: float | None = None,
+        slip: float = 0.05,
     ) -> None:
+        require_numbers("data.behaviour.", {"first_share": first_share, "slip": slip}, least=0, most=1)
         self._n_agents, self._n_actions = spec.n_agents, spec.action_size
-        self._first_share = first_share
+        self._first_share, self._slip = first_share, slip
         shares = np.full(self._n_actions, 1 / self._n_actions)
         if first_share is not None:
             shares[:] = (1 - first_share) / (self._n_actions - 1)
@@ -77,11 +90,11 @@ class Conventions:
         self._convention = rng.permutation(np.repeat(np.arange(self._n_actions), np.diff(edges, prepend=0)))
 
     def settings(self) -> dict[str, Any]:
-        return {"behaviour": "conventions", "first_share": self._first_share, "slip": SLIP}
+        return {"behaviour": "conventions", "first_share": self._first_share, "slip": self._slip}
 
     def act(self, episode: np.ndarray, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         shape = (len(state), self._n_agents)
-        slip = rng.random(shape) < SLIP
+        slip = rng.random(shape) < self._slip
         other = rng.integers(self._n_actions, size=shape)
         convention = self._convention[episode % len(self._convention)]
         return _one_hot(np.where(slip, other, convention[:, None]), self._n_actions)
@@ -98,9 +111,13 @@ class Conflicting:
     Args:
         spec: the team's specification.
         mixed: share of the steps in which the agents do not agree; None for 60 % of two agents and 70 % of more.
+
+    Raises:
+        UserError: a setting is no share.
     """
 
     def __init__(self, spec: TeamSpec, _n_episodes: int, _rng: np.random.Generator, mixed: float | None = None) -> None:
+        require_numbers("data.behaviour.", {"mixed": mixed}, least=0, most=1)
         self._n_agents, self._n_actions = spec.n_agents, spec.action_size
         self._mixed = (0.6 if spec.n_agents == 2 else 0.7) if mixed is None else mixed
 
@@ -125,11 +142,17 @@ class InverseKinematics:
         n_episodes: number of episodes.
         rng: samples the noise level of each episode.
         noises: standard deviations to sample from.
+
+    Raises:
+        UserError: there is no noise, or one is negative.
     """
 
     def __init__(
         self, _spec: TeamSpec, n_episodes: int, rng: np.random.Generator, noises: tuple[float, ...] = NOISES
     ) -> None:
+        if not isinstance(noises, list | tuple) or not noises:
+            raise UserError(f"data.behaviour.noises: found {noises!r}, expected a list of standard deviations")
+        require_numbers("data.behaviour.", {f"noises[{i}]": noise for i, noise in enumerate(noises)}, least=0)
         self._noises = noises
         self._elbow_sign = np.where(np.arange(n_episodes) % 2 == 0, -1.0, 1.0)
         self._noise_std = np.asarray(noises)[rng.integers(len(noises), size=n_episodes)]
@@ -154,17 +177,35 @@ class InverseKinematics:
         return torque.clip(-1, 1).astype(np.float32)[:, :, None]
 
 
-def make_behaviour(task: str, kind: str) -> Callable[[TeamSpec, int, np.random.Generator], Behaviour]:
-    """Returns the behaviour class or factory of a built-in dataset (see ``datamodules.names``)."""
-    if (task, kind) == ("reacher", "expert-mix"):
-        return InverseKinematics
-    if (task, kind) == ("icg", "unfavourable"):
-        return Conventions
-    if (task, kind) == ("icg", "conflicting"):
-        return Conflicting
-    if (task, kind) == ("icg", "favourable"):
-        return lambda spec, n_episodes, rng: Conventions(spec, n_episodes, rng, first_share=0.8)
-    return RandomActions
+BEHAVIOURS: dict[tuple[str, str], Callable[..., Behaviour]] = {
+    ("icg", "conflicting"): Conflicting,
+    ("icg", "favourable"): partial(Conventions, first_share=0.8),
+    ("icg", "unfavourable"): Conventions,
+    ("reacher", "expert-mix"): InverseKinematics,
+}
+
+
+def make_behaviour(
+    task: str, kind: str, settings: Mapping[str, Any] | None = None
+) -> Callable[[TeamSpec, int, np.random.Generator], Behaviour]:
+    """Returns the behaviour class or factory of a built-in dataset (see ``datamodules.names``).
+
+    Args:
+        task: name of the task.
+        kind: kind of dataset.
+        settings: what differs from the behaviour's own settings, as ``data.behaviour``.
+
+    Raises:
+        UserError: the behaviour has no such setting.
+    """
+    make = BEHAVIOURS.get((task, kind), RandomActions)
+    if not settings:
+        return make
+    known = list(inspect.signature(make).parameters)[3:]
+    if not known:
+        raise UserError(f"data.behaviour: found {dict(settings)!r}, but what {task}/{kind} does has no settings")
+    require_known_keys("data.behaviour.", settings, known)
+    return partial(make, **settings)
 
 
 def _one_hot(choice: np.ndarray, size: int) -> np.ndarray:

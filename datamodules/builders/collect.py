@@ -38,6 +38,7 @@ def collect(
     seed: int = 0,
     output: str | Path | None = None,
     policy: str | Policy | type | None = None,
+    behaviour: Mapping[str, Any] | None = None,
 ) -> Path:
     """Generates a dataset, unless it exists already.
 
@@ -50,6 +51,8 @@ def collect(
         output: new directory for the dataset; None for its default location under ``$MOMALIT_HOME``. A policy that is
             no name needs one.
         policy: policies of your own to record (see ``RecordedPolicy``), or their ``package.module:name``.
+        behaviour: settings of what plays a built-in dataset (see ``datamodules.builders.behaviours``), such as
+            ``{"mixed": 0.3}`` for ``icg/conflicting``; None for that dataset's own.
 
     Returns:
         the dataset's directory.
@@ -68,7 +71,11 @@ def collect(
     transitions = DEFAULT_TRANSITIONS.get(task, 10_000) if transitions is None else transitions
     if not isinstance(transitions, int) or transitions < 1:
         raise UserError(f"data.transitions: found {transitions!r}, expected an integer of at least 1")
-    name = dataset_id(task, kind, settings, transitions, seed)
+    behaviour = dict(behaviour or {})
+    if behaviour:
+        _require_settings(task, kind, behaviour, policy)
+    named = {**settings, **{f"behaviour.{key}": value for key, value in behaviour.items()}}
+    name = dataset_id(task, kind, named, transitions, seed)
     target = Path(output).expanduser() if output is not None else datasets_root() / name
     if output is not None and target.exists():
         raise UserError(f"output: {target} exists, expected a new directory")
@@ -83,10 +90,11 @@ def collect(
             logger.info("%s is already at %s", dataset, target)
             return target
         logger.info("collecting %s: %d transitions, seed %d, into %s", dataset, transitions, seed, target)
-        spec, trajectories, generator = _play(task, kind, settings, transitions, seed, recorded)
+        spec, trajectories, generator = _play(task, kind, settings, transitions, seed, recorded, behaviour)
         provenance = {
             "dataset": dataset,
             "settings": settings,
+            **({"behaviour": behaviour} if behaviour else {}),
             "transitions": transitions,
             "seed": seed,
             "generator": generator,
@@ -104,6 +112,7 @@ def _play(
     transitions: int,
     seed: int,
     recorded: tuple[Policy | type, str] | None,
+    behaviour: Mapping[str, Any],
 ) -> tuple[TeamSpec, Trajectories, dict[str, Any]]:
     """Plays the episodes of a dataset; also returns the team and what generated them."""
     instance = make_env(task, **settings)
@@ -115,12 +124,20 @@ def _play(
         trajectories = run_mixture(spec, snapshots, transitions, seed, f"{task}/{kind}")
         return spec, trajectories, {"snapshots": [snapshot.description() for snapshot in snapshots]}
     rng = np.random.default_rng(seed)
-    behaviour = (
-        make_behaviour(task, kind)(spec, -(-transitions // spec.horizon), rng)
-        if recorded is None
-        else RecordedPolicy(spec, *recorded, choices)
+    player = (
+        RecordedPolicy(spec, *recorded, choices)
+        if recorded is not None
+        else make_behaviour(task, kind, behaviour)(spec, -(-transitions // spec.horizon), rng)
     )
-    return spec, run_behaviour(spec, behaviour, transitions, rng, label=f"{task}/{kind}"), behaviour.settings()
+    return spec, run_behaviour(spec, player, transitions, rng, label=f"{task}/{kind}"), player.settings()
+
+
+def _require_settings(task: str, kind: str, behaviour: Mapping[str, Any], policy: object) -> None:
+    """Checks that what plays the dataset has these settings; their values are checked when it is made."""
+    if policy is not None or select_snapshots(task, kind):
+        who = "recorded policies have" if policy is not None else f"the policies of {task}/{kind} have"
+        raise UserError(f"data.behaviour: found {dict(behaviour)!r}, but {who} no settings")
+    make_behaviour(task, kind, behaviour)
 
 
 def versions() -> dict[str, str]:

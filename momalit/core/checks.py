@@ -21,7 +21,8 @@ def require_numbers(
 
     Args:
         prefix: the beginning of their keys in the message, e.g. ``model.`` or ``--``.
-        numbers: the numbers by name. None, for a setting that is not used, is allowed; NaN is not.
+        numbers: the numbers by name. None, for a setting that is not used, is allowed; NaN, and what is no number, is
+            not.
         least: the smallest number allowed.
         above: a lower bound that is not allowed itself.
         most: the largest number allowed.
@@ -33,14 +34,17 @@ def require_numbers(
     for name, number in numbers.items():
         if number is None:
             continue
+        real = isinstance(number, int | float) and not isinstance(number, bool)
         inside = (
-            (least is None or number >= least)
+            real
+            and (least is None or number >= least)
             and (above is None or number > above)
             and (most is None or number <= most)
             and (below is None or number < below)
         )
         if not inside or number != number:
-            raise UserError(f"{prefix}{name}: found {number}, expected {_words(least, above, most, below)}")
+            found = number if real else repr(number)
+            raise UserError(f"{prefix}{name}: found {found}, expected {_words(least, above, most, below)}")
 
 
 def require_choice(key: str, value: object, choices: Iterable[object]) -> None:

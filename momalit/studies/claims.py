@@ -1,4 +1,4 @@
-"""Claims: what a study's file asks of its results, and whether they hold."""
+"""What a study's file asks of its results: claims, and what its report looks at."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from momalit.core.checks import require_choice, require_numbers
 from momalit.core.errors import UserError
 
 ASKED = ("mean", "every", "estimate_within")
+TREND_AXES = ("task", "dataset", "setting")  # a method is a line, never a point on a line
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,20 @@ def read_claims(path: Path, given: Any, axes: Sequence[str]) -> list[Claim]:
         where = {axis: str(entry[axis]) for axis in axes if axis in entry}
         claims.append(Claim(where, **{name: float(entry[name]) for name in ASKED if name in entry}))
     return claims
+
+
+def read_trend_keys(path: Path, content: Mapping[str, Any]) -> tuple[str | None, float | None]:
+    """Reads ``x_axis`` and ``reach`` of a study file.
+
+    Returns:
+        the axis that the report draws returns over, and the normalised score whose reaching it reports; None for each
+        that is not given.
+
+    Raises:
+        UserError: a value is invalid. The message has its key.
+    """
+    axis, reach = content.get("x_axis"), content.get("reach")
+    if axis is not None:
+        require_choice(f"{path}: x_axis", axis, TREND_AXES)
+    require_numbers(f"{path}: ", {"reach": reach}, above=0, most=1)
+    return axis, reach

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from momalit.studies.load_results import Group, Results, Row, column_values
 from momalit.studies.statistics import bootstrap_interval
+from momalit.studies.trends import Trend, trends
 
 # The palette of Okabe and Ito, which colour-blind readers can distinguish, without black and yellow.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
@@ -45,6 +46,12 @@ def figures(results: Results) -> Iterator[tuple[str, str, str]]:
     """
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         colour = {method: COLOURS[i % len(COLOURS)] for i, method in enumerate(results.methods)}
+        if found := trends(results):
+            yield (
+                "trend",
+                "Return of the last checkpoint: each seed (dots), mean over seeds (lines) and 95 % interval (bands).",
+                svg(_trends(found, colour)),
+            )
         yield (
             "returns",
             "Return of the last checkpoint: each seed (dots), mean over seeds (diamonds) and 95 % interval (bars).",
@@ -91,6 +98,44 @@ def _panels(results: Results, groups: Sequence[Group], height: float) -> tuple[F
         name = results.panel_title(group)
         panel.set_title(name, fontsize=10 * min(1.0, max_characters / max(len(name), 1)))
     return figure, list(zip(groups, axes, strict=False))
+
+
+def _trends(found: Sequence[Trend], colour: Mapping[str, str]) -> Figure:
+    columns = min(len(found), 2)
+    figure = Figure(figsize=(WIDTH, -(-len(found) // columns) * 2.5 + 0.3), layout="constrained")
+    panels = figure.subplots(-(-len(found) // columns), columns, squeeze=False).ravel()
+    for spare in panels[len(found) :]:
+        spare.axis("off")
+    for trend, axes in zip(found, panels, strict=False):
+        places = np.arange(len(trend.levels))
+        shift = 0.24 / max(len(trend.methods), 1)
+        for number, method in reversed(list(enumerate(trend.methods))):  # so that the first method is drawn on top
+            scores = [trend.scores(method, level) for level in trend.levels]
+            there = [place for place in places if len(scores[place])]
+            at = places + (number - (len(trend.methods) - 1) / 2) * shift
+            bounds = np.array([bootstrap_interval([scores[place]]) for place in there])
+            axes.fill_between(at[there], bounds[:, 0], bounds[:, 1], color=colour[method], alpha=0.15, lw=0)
+            axes.plot(at[there], [scores[place].mean() for place in there], color=colour[method], lw=1.6, label=method)
+            for place in there:
+                axes.plot([at[place]] * len(scores[place]), scores[place], "o", ms=3, color=colour[method], mec="none")
+        for column, label, style in REFERENCES:
+            axes.plot(places, trend.reference(column), color="#777777", lw=1, ls=style, label=label, zorder=0)
+        axes.set_title(trend.name)
+        axes.set_xticks(places, trend.levels)
+        axes.grid(axis="y", color="#e4e4e4", lw=0.6)
+    for axes in panels[: len(found) : columns]:
+        axes.set_ylabel("return")
+    handles, names = panels[0].get_legend_handles_labels()
+    order = [i for i in range(len(names)) if names[i] in colour][::-1]
+    order += [i for i in range(len(names)) if names[i] not in colour]
+    figure.legend(
+        [handles[i] for i in order],
+        [names[i] for i in order],
+        loc="outside lower center",
+        ncols=min(len(order), 7),
+        fontsize=8,
+    )
+    return figure
 
 
 def _returns(results: Results, colour: Mapping[str, str]) -> Figure:

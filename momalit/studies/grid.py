@@ -12,11 +12,23 @@ from typing import Any
 
 from momalit.core.checks import require_choice, require_known_keys
 from momalit.core.errors import UserError
-from momalit.studies.claims import read_claims
+from momalit.studies.claims import read_claims, read_trend_keys
 
 AXES = ("task", "dataset", "method", "setting")  # if two set the same option, the later one overrides
 ORDER = ("task", "dataset", "setting", "method")  # of the runs and of the columns in results
-KEYS = ("title", "description", "budget", "config", "options", "seeds", "skip", "cross_play", "claims")
+KEYS = (
+    "title",
+    "description",
+    "budget",
+    "config",
+    "options",
+    "seeds",
+    "skip",
+    "cross_play",
+    "claims",
+    "x_axis",
+    "reach",
+)
 LEVEL_KEYS = ("config", "options")
 
 
@@ -94,6 +106,7 @@ def read_study(path: Path, content: Mapping[str, Any]) -> Study:
     - ``skip``: a list of mappings from axes to names. Runs that match all entries of a mapping are left out.
     - ``cross_play``: a list of methods.
     - ``claims``: a list of what the report checks, see ``momalit.studies.claims``.
+    - ``x_axis`` and ``reach``: what the report draws returns over, and a score, see ``momalit.studies.claims``.
 
     Args:
         path: path of the file.
@@ -119,6 +132,7 @@ def read_study(path: Path, content: Mapping[str, Any]) -> Study:
     if not isinstance(cross_play, list) or set(cross_play) - set(levels["method"]):
         methods = ", ".join(levels["method"])
         raise UserError(f"{path}: cross_play: found {_repr(cross_play)}, expected a list of methods from {methods}")
+    read_trend_keys(path, content)
     for number, claim in enumerate(read_claims(path, content.get("claims"), AXES)):
         for axis, name in claim.where.items():
             require_choice(f"{path}: claims[{number}].{axis}", name, levels[axis])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from momalit.studies.claims import read_claims
+from momalit.studies.claims import read_claims, read_trend_keys
 from momalit.studies.grid import ORDER
 from momalit.studies.load_results import Group, Results, column_values, group_name
 from momalit.studies.statistics import (
@@ -21,6 +21,7 @@ from momalit.studies.statistics import (
     pooled_mean,
     probability_of_improvement,
 )
+from momalit.studies.trends import first_looks, run_key, trends
 from momalit.studies.write_results import STUDY
 
 OWN_METHOD = "MOMA-PPO"
@@ -191,11 +192,57 @@ def claims_table(results: Results) -> Table | None:
     return drop_empty_columns(Table("Claims", header, rows)) if rows else None
 
 
+def trend_tables(results: Results) -> Iterator[Table]:
+    """Yields tables of mean returns with intervals, by method and level of the study's ``x_axis``."""
+    for trend in trends(results):
+        rows = []
+        for method in trend.methods:
+            cells = []
+            for level in trend.levels:
+                scores = trend.scores(method, level)
+                interval = _format_bootstrap([scores]) if len(set(scores)) > 1 else ""
+                mean = format_number(scores.mean()) if len(scores) else ""
+                cells.append(f"{mean} ({interval})" if interval else mean)
+            rows.append([method, *cells])
+        for column, label in REFERENCES:
+            values = trend.reference(column)
+            if not np.isnan(values).all():
+                rows.append([f"*{label}*", *("" if np.isnan(value) else format_number(value) for value in values)])
+        yield Table(f"Mean return: {trend.name}" if trend.name else "Mean return", ["method", *trend.levels], rows)
+
+
+def reach_table(results: Results) -> Table | None:
+    """Returns how soon the runs show the score that the study's ``reach`` names; None if it names none.
+
+    A run reaches it at its first validation with at least that score, so that the numbers are as coarse as the
+    validations are far apart.
+    """
+    _, reach = read_trend_keys(Path(STUDY), results.study_file)
+    if reach is None:
+        return None
+    found = first_looks(results, reach)
+    rows = []
+    for group in results.groups:
+        for method in results.methods_in(group):
+            runs = results.select(group, method)
+            first = [found[run_key(row)] for row in runs if run_key(row) in found]
+            steps = [row["step"] + 1 for row in first]  # Lightning counts from 0
+            imagined = column_values(first, "imagined_steps")
+            counts = [f"{np.median(numbers):,.0f}" if len(numbers) else "" for numbers in (steps, imagined)]
+            rows.append([group_name(group), method, f"{len(first)} of {len(runs)}", *counts])
+    header = ["group", "method", "runs", "gradient steps, median", "imagined steps, median"]
+    return drop_empty_columns(Table(f"First validation with {reach:.0%} of the expert's score", header, rows))
+
+
 def all_tables(results: Results) -> Iterator[Table]:
-    """Yields all tables for which there are results: claims, then single groups, then comparisons."""
+    """Yields all tables for which there are results: claims, trends, single groups, then comparisons."""
     claims = claims_table(results)
     if claims is not None:
         yield claims
+    yield from trend_tables(results)
+    reached = reach_table(results)
+    if reached is not None:
+        yield reached
     for group in results.groups:
         yield group_table(results, group)
     for make in (pooled_table, improvement_table, cross_play_table):

@@ -6,7 +6,7 @@ import minari
 import pytest
 import torch
 
-from datamodules import collect, read_dataset
+from datamodules import OfflineDataModule, collect, read_dataset
 from datamodules.names import builtin_names, dataset_id, datasets_root
 from momalit.core.errors import UserError
 
@@ -134,6 +134,20 @@ def test_dataset_ids_are_valid_for_minari_and_unique_per_settings():
         (("icg/favorable",), r"found 'icg/favorable'.*icg/uncoordinated.*did you mean icg/favourable\?"),
         (("icg/favourable", {"n_agent": 3}), r"env\.n_agent: not a setting of icg"),
         (("icg/favourable", {}, 0), r"data\.transitions: found 0"),
+        (
+            ("icg/conflicting", {}, 20, 0, None, None, {"mixd": 0.3}),
+            r"data\.behaviour\.mixd: no such key; did you mean mixed",
+        ),
+        (
+            ("icg/conflicting", {}, 20, 0, None, None, {"mixed": "x"}),
+            r"data\.behaviour\.mixed: found 'x', expected a number from 0 to 1",
+        ),
+        (
+            ("reacher/expert-mix", {}, 50, 0, None, None, {"noises": 1}),
+            r"data\.behaviour\.noises: found 1, expected a list",
+        ),
+        (("icg/uncoordinated", {}, 20, 0, None, None, {"mixed": 0.3}), r"icg/uncoordinated does has no settings"),
+        (("ant/medium", {}, 20, 0, None, None, {"mixed": 0.3}), r"policies of ant/medium have no settings"),
     ],
 )
 def test_invalid_arguments_are_reported(arguments, message):
@@ -150,6 +164,21 @@ def test_file_contains_only_minaris_layout(icg):
     with h5py.File(icg.path) as file:
         assert set(file) == {f"episode_{i}" for i in range(100)}
         assert set(file["episode_7"]) == {"observations", "actions", "rewards", "terminations", "truncations"}
+
+
+def test_a_datasets_behaviour_can_be_changed(tmp_path):
+    usual = OfflineDataModule("icg/conflicting", transitions=2_000)
+    agreeing = OfflineDataModule("icg/conflicting", transitions=2_000, behaviour={"mixed": 0.1})
+    assert float(usual.trajectories.reward.mean()) == pytest.approx(0.4, abs=0.05)
+    assert float(agreeing.trajectories.reward.mean()) == pytest.approx(0.9, abs=0.05)
+    assert agreeing.provenance["behaviour"] == {"mixed": 0.1}
+    assert agreeing.provenance["generator"]["mixed"] == 0.1
+    assert agreeing.fingerprint != usual.fingerprint
+    rare = {"first_share": 0.95, "slip": 0.0}
+    data = OfflineDataModule("icg/unfavourable", transitions=1_000, behaviour=rare).trajectories
+    assert data.action[..., 1].mean(0).tolist() == pytest.approx([0.05, 0.05])
+    with pytest.raises(UserError, match=r"data\.behaviour: found .* beside the file .*expected none"):
+        _ = OfflineDataModule(str(usual.path), behaviour=rare).contents
 
 
 @pytest.mark.parametrize(("agents", "actions"), [(2, 2), (3, 2), (4, 3)])

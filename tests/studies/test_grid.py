@@ -80,6 +80,8 @@ def test_the_runs_of_a_group_differ_only_in_their_seed(tmp_path):
         ({"skip": [{"setting": "c"}]}, r"skip\[0\].setting: found 'c', expected a or b"),
         ({"skip": [{"settings": "a"}]}, r"skip\[0\].settings: no such key; did you mean setting\?"),
         ({"skip": [{"task": "icg"}]}, r"skip: found no remaining runs"),
+        ({"x_axis": "method"}, r"x_axis: found 'method', expected one of task, dataset, setting"),
+        ({"reach": 99}, r"reach: found 99, expected a number above 0 and up to 1"),
         ({"cross_play": ["BC"]}, r"cross_play: found \['BC'\], expected a list of methods from MOMA-PPO, ITD3\+BC"),
         ({"claims": {"mean": 3}}, r"claims: found {'mean': 3}, expected a list"),
         (

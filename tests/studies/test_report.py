@@ -6,8 +6,17 @@ from pathlib import Path
 import pytest
 
 from momalit.cli import main
+from momalit.studies.figures import figures
 from momalit.studies.load_results import read_results
-from momalit.studies.tables import claims_table, cross_play_table, group_table, improvement_table, pooled_table
+from momalit.studies.tables import (
+    claims_table,
+    cross_play_table,
+    group_table,
+    improvement_table,
+    pooled_table,
+    reach_table,
+    trend_tables,
+)
 
 RUNS = """\
 study,task,dataset,setting,method,seed,return_last,return_best,imagined_last,normalized_last,distance,episodes,\
@@ -75,6 +84,22 @@ def test_the_other_tables_by_hand(study):
         "0.50 to 0.50",
     ]  # higher in one group, lower in the other
     assert cross_play_table(results).rows == [["game, one", "BC", "0.00", "−2.00", "−3.00 to −1.00", "2"]]
+
+
+def test_trends_and_first_looks_by_hand(study):
+    assert not list(trend_tables(read_results(study)))
+    assert reach_table(read_results(study)) is None
+    (study / "study.yaml").write_text(STUDY + "x_axis: dataset\nreach: 0.8\n")
+    results = read_results(study)
+    (table,) = trend_tables(results)
+    assert table.header == ["method", "one", "two"]
+    assert table.rows[0] == ["MOMA-PPO", "9.00 (8.00 to 10.00)", "1,000"]
+    assert table.rows[1] == ["BC", "0.00 (−1.00 to 1.00)", "2,000"]
+    assert ["*expert*", "10.00", "2,000"] in table.rows
+    reached = reach_table(results)
+    assert reached.title == "First validation with 80% of the expert's score"
+    assert reached.rows[:2] == [["game, one", "MOMA-PPO", "2 of 2", "20"], ["game, one", "BC", "0 of 2", ""]]
+    assert "trend" in [name for name, _, _ in figures(results)]
 
 
 def test_one_seed_gives_no_interval(study):

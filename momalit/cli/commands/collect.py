@@ -25,8 +25,15 @@ def run_collect(arguments: list[str]) -> None:
     options = parse_arguments(_parser(), arguments)
     from datamodules import collect
 
-    env = dict(options.env or {})
-    path = collect(options.dataset, env, options.transitions, options.seed, options.output, options.policy)
+    path = collect(
+        options.dataset,
+        options.env,
+        options.transitions,
+        options.seed,
+        options.output,
+        options.policy,
+        options.behaviour,
+    )
     logger.info("the dataset is in %s; train on it with --data.dataset %s", path, quoted(path))
 
 
@@ -35,8 +42,8 @@ def _parser() -> ArgumentParser:
 
     parser = ArgumentParser(
         prog="momalit collect",
-        usage="python main.py collect DATASET [--env.SETTING VALUE ...] [--policy NAME] [--transitions N] [--seed N]"
-        " [--output DIR]",
+        usage="python main.py collect DATASET [--env.SETTING VALUE ...] [--behaviour.SETTING VALUE ...]"
+        " [--policy NAME] [--transitions N] [--seed N] [--output DIR]",
         description="Collects a dataset on a task. The same seed gives the same dataset.",
         exit_on_error=False,
         allow_abbrev=False,
@@ -62,6 +69,13 @@ def _parser() -> ArgumentParser:
         type=dict[str, Any] | None,
         default=None,
         help="settings of the task, as --env.SETTING VALUE, e.g. --env.observability independent for reacher",
+    )
+    parser.add_argument(
+        "--behaviour",
+        type=dict[str, Any] | None,
+        default=None,
+        help="settings of what plays a built-in dataset, as --behaviour.SETTING VALUE, e.g. --behaviour.mixed 0.3 for"
+        " icg/conflicting",
     )
     parser.add_argument(
         "--transitions",

@@ -32,7 +32,7 @@ def run_inspect(arguments: list[str]) -> None:
     from momalit.studies.report_page import Figure, plain_page
     from momalit.studies.tables import Table
 
-    data = OfflineDataModule(options.dataset, env=dict(options.env or {}))
+    data = OfflineDataModule(options.dataset, env=options.env, behaviour=options.behaviour)
     found = inspect(data.contents)
     for section in found.sections:
         print_table(Table(section.title, section.header, section.rows))
@@ -57,7 +57,8 @@ def run_inspect(arguments: list[str]) -> None:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="momalit inspect",
-        usage="python main.py inspect DATASET [--env.SETTING VALUE ...] [--output FILE.html]",
+        usage="python main.py inspect DATASET [--env.SETTING VALUE ...] [--behaviour.SETTING VALUE ...]"
+        " [--output FILE.html]",
         description="Shows what is in a dataset: sizes, returns, columns, actions, conventions, and what to expect of"
         " learning from it.",
         exit_on_error=False,
@@ -65,6 +66,12 @@ def _parser() -> ArgumentParser:
     )
     parser.add_argument("dataset", type=str, metavar="DATASET", help="as --data.dataset: a name, a file or a directory")
     parser.add_argument("--env", type=dict[str, Any] | None, default=None, help="settings of the task, as in training")
+    parser.add_argument(
+        "--behaviour",
+        type=dict[str, Any] | None,
+        default=None,
+        help="settings of what plays a built-in dataset, as in training",
+    )
     parser.add_argument(
         "--output", type=str | None, default=None, metavar="FILE", help="also write a page (HTML) with figures"
     )
