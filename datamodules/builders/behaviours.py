@@ -80,7 +80,7 @@ class Conventions:
         slip: float = 0.05,
     ) -> None:
         require_numbers("data.behaviour.", {"first_share": first_share, "slip": slip}, least=0, most=1)
-        self._n_agents, self._n_actions = spec.n_agents, spec.action_size
+        self._n_agents, self._n_actions = spec.n_agents, spec.action_size if spec.discrete else 2
         self._first_share, self._slip = first_share, slip
         shares = np.full(self._n_actions, 1 / self._n_actions)
         if first_share is not None:
@@ -118,7 +118,7 @@ class Conflicting:
 
     def __init__(self, spec: TeamSpec, _n_episodes: int, _rng: np.random.Generator, mixed: float | None = None) -> None:
         require_numbers("data.behaviour.", {"mixed": mixed}, least=0, most=1)
-        self._n_agents, self._n_actions = spec.n_agents, spec.action_size
+        self._n_agents, self._n_actions = spec.n_agents, spec.action_size if spec.discrete else 2
         self._mixed = (0.6 if spec.n_agents == 2 else 0.7) if mixed is None else mixed
 
     def settings(self) -> dict[str, Any]:
@@ -130,6 +130,68 @@ class Conflicting:
         split = np.arange(self._n_agents) >= first
         high = np.where(rng.random((n, 1)) < self._mixed, split, rng.random((n, 1)) < 0.5)
         return _one_hot(high * (self._n_actions - 1), self._n_actions)
+
+
+class RidgeConventions(Conventions):
+    """Ridge game: each episode stays on one ridge, and agents slip now and then to the other.
+
+    Args:
+        spec, n_episodes, rng, first_share, slip: as for ``Conventions``, where convention 0 means actions around -1/2
+            and convention 1 actions around 1/2.
+        noise: standard deviation of the actions around these.
+
+    Raises:
+        UserError: a setting is invalid.
+    """
+
+    def __init__(
+        self,
+        spec: TeamSpec,
+        n_episodes: int,
+        rng: np.random.Generator,
+        first_share: float | None = None,
+        slip: float = 0.05,
+        noise: float = 0.1,
+    ) -> None:
+        super().__init__(spec, n_episodes, rng, first_share, slip)
+        require_numbers("data.behaviour.", {"noise": noise}, least=0)
+        self._noise = noise
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "noise": self._noise}
+
+    def act(self, episode: np.ndarray, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return _beside_ridges(super().act(episode, state, rng), self._noise, rng)
+
+
+class RidgeConflicting(Conflicting):
+    """Ridge game: in most steps the first agents act around -1/2 and the others around 1/2, which lies between ridges.
+
+    Args:
+        spec, mixed: as for ``Conflicting``.
+        noise: standard deviation of the actions around -1/2 and 1/2.
+
+    Raises:
+        UserError: a setting is invalid.
+    """
+
+    def __init__(
+        self,
+        spec: TeamSpec,
+        n_episodes: int,
+        rng: np.random.Generator,
+        mixed: float | None = None,
+        noise: float = 0.1,
+    ) -> None:
+        super().__init__(spec, n_episodes, rng, mixed)
+        require_numbers("data.behaviour.", {"noise": noise}, least=0)
+        self._noise = noise
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "noise": self._noise}
+
+    def act(self, episode: np.ndarray, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return _beside_ridges(super().act(episode, state, rng), self._noise, rng)
 
 
 class InverseKinematics:
@@ -182,6 +244,8 @@ BEHAVIOURS: dict[tuple[str, str], Callable[..., Behaviour]] = {
     ("icg", "favourable"): partial(Conventions, first_share=0.8),
     ("icg", "unfavourable"): Conventions,
     ("reacher", "expert-mix"): InverseKinematics,
+    ("ridges", "conflicting"): RidgeConflicting,
+    ("ridges", "unfavourable"): RidgeConventions,
 }
 
 
@@ -210,3 +274,10 @@ def make_behaviour(
 
 def _one_hot(choice: np.ndarray, size: int) -> np.ndarray:
     return np.eye(size, dtype=np.float32)[choice]
+
+
+def _beside_ridges(choice: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns actions ``(B, A, 1)`` around -1/2 and 1/2, for one-hot choices ``(B, A, 2)`` between these."""
+    centre = choice.argmax(-1) - 0.5
+    action = centre + noise * rng.standard_normal(centre.shape)
+    return action.clip(-1, 1).astype(np.float32)[..., None]

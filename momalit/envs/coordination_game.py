@@ -7,16 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
-from pettingzoo import ParallelEnv
 
 from momalit.core.checks import require_choice
 from momalit.core.errors import UserError
+from momalit.envs.repeated_game import RepeatedGame, require_counts
 
 PAYOFFS = ("all", "pairs")
-OBSERVABILITIES = ("all", "own")
 
 
-class CoordinationGame(ParallelEnv):
+class CoordinationGame(RepeatedGame):
     """A matrix game: ``n_agents`` agents simultaneously choose one of ``n_actions`` in each of ``horizon`` steps.
 
     The state is the one-hot encoding of all agents' previous actions, ``(n_agents * n_actions,)``; initially zero.
@@ -33,8 +32,7 @@ class CoordinationGame(ParallelEnv):
         UserError: a setting is invalid.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"name": "icg", "render_modes": [], "is_parallelizable": True}
-    render_mode = None
+    metadata: ClassVar[dict[str, Any]] = {**RepeatedGame.metadata, "name": "icg"}
 
     def __init__(
         self,
@@ -45,78 +43,26 @@ class CoordinationGame(ParallelEnv):
         convention_payoff: Sequence[float] | None = None,
         observability: str = "all",
     ) -> None:
-        for key, value, minimum in (("n_agents", n_agents, 2), ("n_actions", n_actions, 2), ("horizon", horizon, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-                raise UserError(f"env.{key}: found {value!r}, expected an integer of at least {minimum}")
+        require_counts(n_agents=(n_agents, 2), n_actions=(n_actions, 2), horizon=(horizon, 1))
         require_choice("env.payoff", payoff, PAYOFFS)
-        require_choice("env.observability", observability, OBSERVABILITIES)
         if convention_payoff is not None and len(convention_payoff) != n_actions:
             raise UserError(
                 f"env.convention_payoff: found {len(convention_payoff)} values, expected n_actions = {n_actions}"
             )
-        self.n_actions, self.horizon, self.payoff = n_actions, horizon, payoff
+        choices: list[spaces.Space[Any]] = [spaces.Discrete(n_actions) for _ in range(n_agents)]
+        super().__init__(choices, n_actions, 0.0, horizon, observability)
+        self.n_actions, self.payoff = n_actions, payoff
         self.convention_payoff = np.asarray(convention_payoff or [1.0] * n_actions, dtype=np.float64)
-        self.possible_agents = [f"agent_{i}" for i in range(n_agents)]
-        self.agents: list[str] = []
-        columns = [tuple(range(i * n_actions, (i + 1) * n_actions)) for i in range(n_agents)]
-        all_columns = tuple(range(n_agents * n_actions))
-        self.observes = {
-            agent: all_columns if observability == "all" else columns[i] for i, agent in enumerate(self.possible_agents)
-        }
-        self._observes_all = observability == "all"
-        self.state_space = spaces.Box(0.0, 1.0, (n_agents * n_actions,), np.float32)
-        self._observation_spaces = {
-            agent: spaces.Box(0.0, 1.0, (len(observed),), np.float32) for agent, observed in self.observes.items()
-        }
-        self._action_spaces = {agent: spaces.Discrete(n_actions) for agent in self.possible_agents}
         self._n_pairs = n_agents * (n_agents - 1) / 2
         self._offsets = np.arange(n_agents) * n_actions
-        self._state = np.zeros(n_agents * n_actions, np.float32)
-        self._time = 0
 
-    def observation_space(self, agent: str) -> spaces.Box:
-        return self._observation_spaces[agent]
+    def encode(self, actions: list[int]) -> np.ndarray:
+        state = np.zeros_like(self._state)
+        state[self._offsets + np.array(actions)] = 1.0
+        return state
 
-    def action_space(self, agent: str) -> spaces.Discrete:
-        return self._action_spaces[agent]
-
-    def state(self) -> np.ndarray:
-        return self._state.copy()
-
-    def reset(
-        self,
-        seed: int | None = None,
-        options: dict[str, Any] | None = None,
-    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-        """Starts an episode. The game is deterministic, so ``seed`` has no effect."""
-        self.agents = list(self.possible_agents)
-        self._time = 0
-        self._state = np.zeros_like(self._state)
-        return self._observations(), {agent: {} for agent in self.agents}
-
-    def step(
-        self, actions: dict[str, int]
-    ) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
-        """Plays one round. The episode is truncated after ``horizon`` rounds."""
-        agents = self.agents
-        choices = np.fromiter((actions[agent] for agent in agents), dtype=np.int64, count=len(agents))
-        self._state = np.zeros_like(self._state)
-        self._state[self._offsets + choices] = 1.0
-        self._time += 1
-        reward, truncated = self.reward(choices), self._time >= self.horizon
-        observations = self._observations()
-        if truncated:
-            self.agents = []
-        return (
-            observations,
-            dict.fromkeys(agents, reward),
-            dict.fromkeys(agents, False),
-            dict.fromkeys(agents, truncated),
-            {agent: {} for agent in agents},
-        )
-
-    def reward(self, choices: np.ndarray) -> float:
-        """Returns the team reward for the actions ``choices`` ``(n_agents,)`` of one round."""
+    def reward(self, actions: list[int]) -> float:
+        choices = np.array(actions)
         if self.payoff == "all":
             first = choices[0]
             return float(self.convention_payoff[first]) if (choices == first).all() else 0.0
@@ -131,9 +77,3 @@ class CoordinationGame(ParallelEnv):
         n_matching = len(self.possible_agents) if self.payoff == "all" else 2
         random = self.convention_payoff.sum() * float(self.n_actions) ** -n_matching
         return {"random": float(self.horizon * random), "expert": float(self.horizon * self.convention_payoff.max())}
-
-    def _observations(self) -> dict[str, np.ndarray]:
-        if self._observes_all:
-            return {agent: self._state.copy() for agent in self.agents}
-        parts = self._state.reshape(len(self.agents), self.n_actions).copy()
-        return dict(zip(self.agents, parts, strict=True))

@@ -16,12 +16,14 @@ from momalit.envs.ant import Ant
 from momalit.envs.coordination_game import CoordinationGame
 from momalit.envs.factored_mujoco import MultiAgentMujoco
 from momalit.envs.reacher import Reacher
+from momalit.envs.ridge_game import RidgeGame
 
 TASKS: dict[str, Callable[..., ParallelEnv]] = {
     "ant": Ant,
     "icg": CoordinationGame,
     "mamujoco": MultiAgentMujoco,
     "reacher": Reacher,
+    "ridges": RidgeGame,
 }
 
 
@@ -29,8 +31,8 @@ def make_env(name: str, **settings: Any) -> ParallelEnv:
     """Creates an environment.
 
     Args:
-        name: a built-in task (``ant``, ``icg``, ``mamujoco``, ``reacher``) or ``package.module:callable`` that
-            returns a ParallelEnv.
+        name: a built-in task (``ant``, ``icg``, ``mamujoco``, ``reacher``, ``ridges``) or ``package.module:callable``
+            that returns a ParallelEnv.
         settings: keyword arguments of the environment.
 
     Raises:
