@@ -15,6 +15,7 @@ from momalit.world_model.calibration import UncertaintyLevels
 from momalit.world_model.dynamics import WorldModel
 
 STOP_VALUES = ("pessimistic", "bootstrap")
+UNKNOWN_REWARDS = ("lowest", "imagined")
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Pessimism:
             the low values after stops drown what a critic has to learn.
         stop_value: highest value after such a stop: ``pessimistic`` (the lowest return in the dataset, if its episodes
             went on where a time limit ended them) or ``bootstrap``.
+        unknown_reward: reward of a step whose disagreement exceeds τ: ``lowest`` (the lowest reward in the dataset) or
+            ``imagined``. What the model says there is an invention, and with a stop nothing could correct it later.
     """
 
     lambda_all: float | Literal["auto"] = "auto"
@@ -46,9 +49,11 @@ class Pessimism:
     clip_to_data: bool = True
     adaptive_horizon: bool | Literal["auto"] = True
     stop_value: str = "pessimistic"
+    unknown_reward: str = "lowest"
 
     def __post_init__(self) -> None:
         require_choice("model.pessimism.stop_value", self.stop_value, STOP_VALUES)
+        require_choice("model.pessimism.unknown_reward", self.unknown_reward, UNKNOWN_REWARDS)
         fixed = None if self.lambda_all == "auto" else self.lambda_all
         weights = {"lambda_all": fixed, "lambda_reward": self.lambda_reward, "lambda_aleatoric": self.lambda_aleatoric}
         require_numbers("model.pessimism.", weights, least=0)
@@ -69,8 +74,15 @@ class Pessimism:
 
     @classmethod
     def none(cls) -> Pessimism:
-        """No penalties and no adaptive horizon, for diagnostics. Clips to the bounding box."""
-        return cls(lambda_all=0.0, lambda_reward=0.0, lambda_aleatoric=0.0, clip_to_data=True, adaptive_horizon=False)
+        """No penalties, no adaptive horizon, all rewards as imagined, for diagnostics. Clips to the bounding box."""
+        return cls(
+            lambda_all=0.0,
+            lambda_reward=0.0,
+            lambda_aleatoric=0.0,
+            clip_to_data=True,
+            adaptive_horizon=False,
+            unknown_reward="imagined",
+        )
 
 
 class ImaginedEnv:
@@ -149,13 +161,16 @@ class ImaginedEnv:
             prediction.mean, prediction.log_variance if pessimism.lambda_aleatoric else None
         )
         u_all = uncertainties[0]
+        unknown = u_all > self.levels.limit
+        if pessimism.unknown_reward == "lowest":
+            reward = torch.where(unknown, torch.minimum(reward, space.reward_low), reward)
         penalty = space.reward_scale * uncertainty.penalty(
             uncertainties, self.coefficients, self.levels.limit, self.levels.typical
         )
         valid = self.active
         false = torch.zeros_like(valid)
         # A stop has priority: where the model is too uncertain, its terminations are not to be believed either.
-        stopped = valid & (u_all > self.levels.limit) if pessimism.adaptive_horizon else false
+        stopped = valid & unknown if pessimism.adaptive_horizon else false
         terminated = (
             valid & ~stopped & self._sample_terminations(prediction.termination[elite, rows])
             if model.termination == "learned"
