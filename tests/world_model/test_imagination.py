@@ -85,7 +85,7 @@ def test_states_and_rewards_are_clipped_to_the_bounding_box(spec):
 def test_penalties_apply_after_clipping_and_are_capped(spec):
     # Members predict -s, 0, +s in one of three dimensions: covariance 2 s² / 2 = s². They agree on the reward.
     def reward(spread, **options):
-        pessimism = Pessimism(**{"lambda_reward": 0.0, "adaptive_horizon": False, "threshold": 1.0, **options})
+        pessimism = Pessimism(**{"lambda_reward": 0.0, "adaptive_horizon": False, "threshold": 1.0, "unknown_reward": "imagined", **options})
         return make_env(KnownModel(spec, spread), pessimism).step(joint_action(0.9)).reward
 
     # Clipping reduces 9 to 8, then an uncertainty of 0.5 costs 0.5 * 10.
@@ -146,6 +146,17 @@ def test_a_rollout_stops_when_the_disagreement_exceeds_the_threshold(spec):
     assert not after.stopped.any()
     fixed_horizon = make_env(DisagreeingModel(spec), Pessimism(threshold=0.25, adaptive_horizon=False))
     assert not fixed_horizon.step(joint_action(0.1, 1.0)).stopped.any()
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_step_beyond_the_threshold_earns_the_lowest_reward(spec, stops):
+    pessimism = {"lambda_all": 1.0, "threshold": 0.25, "adaptive_horizon": stops}
+    model = KnownModel(spec, spread=0.6)  # u = 0.36; reward 10 * a, at least -8, minus a penalty of 10 * 0.25
+    assert make_env(model, Pessimism(**pessimism)).step(joint_action(0.5)).reward.tolist() == [-10.5] * ROLLOUTS
+    invented = make_env(model, Pessimism(**pessimism, unknown_reward="imagined")).step(joint_action(0.5))
+    assert invented.reward.tolist() == [2.5] * ROLLOUTS
+    known = make_env(KnownModel(spec, spread=0.5), Pessimism(**pessimism)).step(joint_action(0.5))  # u = τ
+    assert known.reward.tolist() == [2.5] * ROLLOUTS
 
 
 def test_rollouts_that_ended_keep_their_state(spec):
@@ -248,6 +259,7 @@ def test_sampling_adds_the_predicted_noise(spec):
             {"stop_value": "hope"},
             "model.pessimism.stop_value: found 'hope', expected pessimistic or bootstrap",
         ),
+        ({"unknown_reward": 0}, "model.pessimism.unknown_reward: found 0, expected lowest or imagined"),
         ({"lambda_all": -1.0}, "model.pessimism.lambda_all: found -1.0"),
         ({"threshold": 0.0}, "model.pessimism.threshold: found 0.0"),
     ],
