@@ -122,20 +122,30 @@ class WorldModel(nn.Module):
         width: features of the residual blocks.
         n_blocks: number of residual blocks.
         termination: ``learned`` (predicted by the ensemble), or ``never`` if only time limits end an episode.
+        prior_scale: scale of the elites' random priors; 0 for none.
     """
 
-    def __init__(self, spec: TeamSpec, n_elites: int, width: int, n_blocks: int, termination: str = "learned") -> None:
+    def __init__(
+        self,
+        spec: TeamSpec,
+        n_elites: int,
+        width: int,
+        n_blocks: int,
+        termination: str = "learned",
+        prior_scale: float = 0.0,
+    ) -> None:
         super().__init__()
         self.architecture: dict[str, Any] = {
             "n_elites": n_elites,
             "width": width,
             "n_blocks": n_blocks,
             "termination": termination,
+            "prior_scale": prior_scale,
         }
         self.termination = termination
         self.space = ModelSpace(spec)
         n_in = spec.state_size + spec.joint_action_size
-        self.network = EnsembleNetwork(n_elites, n_in, width, n_blocks, spec.state_size + 1)
+        self.network = EnsembleNetwork(n_elites, n_in, width, n_blocks, spec.state_size + 1, prior_scale)
         self.requires_grad_(False)
         self.eval()
 

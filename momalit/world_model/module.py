@@ -60,6 +60,8 @@ class WorldModelModule(ResumableModule):
             trained as with squared errors).
         reward_share: share of the reward in the likelihood and in the validation error, above 0 and below 1; None for
             the same as each dimension of the state.
+        prior_scale: scale of a fixed random function that each member adds to its predicted means, in standard
+            deviations of the targets. Members unlearn it where there are data, and differ elsewhere. 0 for none.
         discount: γ of the lowest return in the dataset, which pessimism needs.
         compiled: compile the networks with ``torch.compile``. This takes time and, on a CPU, needs a C++ compiler.
     """
@@ -80,6 +82,7 @@ class WorldModelModule(ResumableModule):
         max_grad_norm: float = 1.0,
         beta: float = 0.5,
         reward_share: float | None = None,
+        prior_scale: float = 0.0,
         discount: float = 0.99,
         compiled: bool = False,
     ) -> None:
@@ -94,12 +97,12 @@ class WorldModelModule(ResumableModule):
         require_numbers("world_model.", {"reward_share": reward_share}, above=0, below=1)
         require_numbers("world_model.", {"max_grad_norm": max_grad_norm}, above=0)
         require_numbers("world_model.", {"batch_size": batch_size, "patience": patience, "width": width}, least=1)
-        require_numbers("world_model.", {"n_blocks": n_blocks}, least=0)
+        require_numbers("world_model.", {"n_blocks": n_blocks, "prior_scale": prior_scale}, least=0)
         self.save_hyperparameters({"spec": spec.to_dict(), **arguments})
         n_in, n_out = spec.state_size + spec.joint_action_size, spec.state_size + 1
         self.space = ModelSpace(spec)
-        self.network = EnsembleNetwork(n_members, n_in, width, n_blocks, n_out)
-        self.best_network = EnsembleNetwork(n_members, n_in, width, n_blocks, n_out).requires_grad_(False)
+        self.network = EnsembleNetwork(n_members, n_in, width, n_blocks, n_out, prior_scale)
+        self.best_network = EnsembleNetwork(n_members, n_in, width, n_blocks, n_out, prior_scale).requires_grad_(False)
         self.best_network.load_state_dict(self.network.state_dict())
         self.best_error: Tensor
         self.epochs_without_improvement: Tensor
@@ -306,7 +309,8 @@ class WorldModelModule(ResumableModule):
         hparams = self.hparams
         # Without a terminated step in the data, a predicted termination is an extrapolation that teams would exploit.
         termination = hparams["termination"] if bool(self.space.terminates) else "never"
-        model = WorldModel(self.spec, hparams["n_elites"], hparams["width"], hparams["n_blocks"], termination)
+        sizes = (hparams["n_elites"], hparams["width"], hparams["n_blocks"])
+        model = WorldModel(self.spec, *sizes, termination, hparams["prior_scale"])
         model = model.to(self.device)
         model.space.load_state_dict(self.space.state_dict())
         model.network.load_state_dict(self.best_network.subset(self.elites).state_dict())

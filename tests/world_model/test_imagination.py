@@ -85,7 +85,15 @@ def test_states_and_rewards_are_clipped_to_the_bounding_box(spec):
 def test_penalties_apply_after_clipping_and_are_capped(spec):
     # Members predict -s, 0, +s in one of three dimensions: covariance 2 s² / 2 = s². They agree on the reward.
     def reward(spread, **options):
-        pessimism = Pessimism(**{"lambda_reward": 0.0, "adaptive_horizon": False, "threshold": 1.0, "unknown_reward": "imagined", **options})
+        pessimism = Pessimism(
+            **{
+                "lambda_reward": 0.0,
+                "adaptive_horizon": False,
+                "threshold": 1.0,
+                "unknown_reward": "imagined",
+                **options,
+            }
+        )
         return make_env(KnownModel(spec, spread), pessimism).step(joint_action(0.9)).reward
 
     # Clipping reduces 9 to 8, then an uncertainty of 0.5 costs 0.5 * 10.
