@@ -54,20 +54,20 @@ def measures(mean: Tensor, log_variance: Tensor | None = None) -> Tensor:
 
 
 def penalty(
-    uncertainties: Tensor, coefficients: tuple[float | Tensor, float, float], limit: Tensor | float, typical: Tensor
+    uncertainties: Tensor, coefficients: tuple[float | Tensor, float, float], cap: Tensor, typical: Tensor
 ) -> Tensor:
-    """``Σ_k λ_k max(min(u_k, τ) - ū_k, 0)``, in standard deviations of the reward.
+    """``Σ_k λ_k max(min(u_k, cap_k) - ū_k, 0)``, in standard deviations of the reward.
 
     Args:
         uncertainties: ``(3, B)``, see ``measures``.
         coefficients: λ of the three uncertainties.
-        limit: τ.
+        cap: the uncertainties from which on a penalty does not grow, ``(3,)``.
         typical: ū, the uncertainties up to which a step costs nothing, ``(3,)``.
 
     Returns:
         ``(B,)``.
     """
-    excess = (uncertainties.clamp(max=limit) - typical.unsqueeze(1)).clamp(min=0)
+    excess = (uncertainties.clamp(max=cap.unsqueeze(1)) - typical.unsqueeze(1)).clamp(min=0)
     # A tensor of the coefficients would be copied to the accelerator at every imagined step.
     first, second, third = (weight * row for weight, row in zip(coefficients, excess, strict=True))
     return first + second + third

@@ -17,10 +17,14 @@ MIN_LIMIT = 0.01  # smaller disagreement (a variance of 1 % of the targets') doe
 class UncertaintyLevels(nn.Module):
     """The scales of pessimism, measured on held-out steps.
 
-    These are the mean uncertainties ū, above which a penalty counts; τ, which limits them; and the slope with which
-    errors grow with the disagreement ``u_all``, which is the λ_all of ``auto``. An error is what a step adds to an
-    imagined return by mistake, through its reward and the value of the next state. Values change with the team, so the
-    slope is a running one.
+    These are the mean uncertainties ū, above which a penalty counts; a cap, above which it does not grow; τ, above
+    which the model is not believed at all; and the slope with which errors grow with the disagreement ``u_all``, which
+    is the λ_all of ``auto``. An error is what a step adds to an imagined return by mistake, through its reward and the
+    value of the next state. Values change with the team, so the slope is a running one.
+
+    The cap of ``u_all`` is the quantile that τ is, without τ's least value; the other uncertainties are capped at τ. A
+    slope measured where a very accurate model's members differ by 1e-7 says nothing of differences of 1e-2, and would
+    make them cost many times the best return.
 
     If every step cost its whole penalty, a terminal state, which costs nothing more, would be worth more than a life
     within the data. And if certainty beyond the data's paid, teams would seek it: on Ant they slow down to a gait that
@@ -29,16 +33,18 @@ class UncertaintyLevels(nn.Module):
     Until ``fit``, the means are 0; until ``update_slope``, the slope is 0.
 
     Args:
-        limit: τ until ``fit``; None for infinity.
+        limit: τ and cap until ``fit``; None for infinity.
     """
 
     limit: Tensor
+    cap: Tensor
     typical: Tensor
     moments: Tensor
 
     def __init__(self, limit: float | None = None) -> None:
         super().__init__()
         self.register_buffer("limit", torch.tensor(torch.inf if limit is None else float(limit)))
+        self.register_buffer("cap", self.limit.expand(3).clone())
         self.register_buffer("typical", torch.zeros(3))
         self.register_buffer("moments", torch.zeros(2))  # of u_all: covariance with the error, and variance
 
@@ -60,10 +66,13 @@ class UncertaintyLevels(nn.Module):
         measured = torch.cat(parts, 1)
         if limit is None:
             rank = max(round(STOP_QUANTILE * measured.shape[1]), 1)
-            self.limit.copy_(measured[0].kthvalue(rank).values.clamp(min=MIN_LIMIT))
+            self.cap[0] = measured[0].kthvalue(rank).values
+            self.limit.copy_(self.cap[0].clamp(min=MIN_LIMIT))
         else:
+            self.cap[0] = limit
             self.limit.fill_(limit)
-        self.typical.copy_(measured.clamp(max=self.limit).mean(1))
+        self.cap[1:] = self.limit
+        self.typical.copy_(measured.clamp(max=self.cap.unsqueeze(1)).mean(1))
 
     def update_slope(self, u_all: Tensor, error: Tensor) -> None:
         """Adds a random sample of held-out steps to the running slope.
@@ -72,12 +81,12 @@ class UncertaintyLevels(nn.Module):
             u_all: disagreement ``(B,)``, B at least 2.
             error: absolute error of reward and next value, in standard deviations of the reward, ``(B,)``.
         """
-        samples = torch.stack([error, u_all.clamp(max=self.limit)]).double()  # constants then have no variance at all
+        samples = torch.stack([error, u_all.clamp(max=self.cap[0])]).double()  # constants then have no variance at all
         centred = samples - samples.mean(1, keepdim=True)
         covariances = (centred * centred[1]).sum(1) / (len(u_all) - 1)
         self.moments.lerp_(covariances.to(self.moments.dtype), 1 - SLOPE_DECAY)
 
     def slope(self) -> Tensor:
-        """The least-squares slope of the error over ``min(u_all, τ)``, at least 0; 0 before the first sample."""
+        """The least-squares slope of the error over ``min(u_all, cap)``, at least 0; 0 before the first sample."""
         covariance, variance = self.moments
         return (covariance / variance).nan_to_num(0.0).clamp(min=0)  # 0 / 0 before the first sample

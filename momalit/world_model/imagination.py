@@ -165,7 +165,7 @@ class ImaginedEnv:
         if pessimism.unknown_reward == "lowest":
             reward = torch.where(unknown, torch.minimum(reward, space.reward_low), reward)
         penalty = space.reward_scale * uncertainty.penalty(
-            uncertainties, self.coefficients, self.levels.limit, self.levels.typical
+            uncertainties, self.coefficients, self.levels.cap, self.levels.typical
         )
         valid = self.active
         false = torch.zeros_like(valid)

@@ -66,6 +66,6 @@ def test_penalty_by_hand():
     u = torch.tensor([[3.0, 0.1], [1.0, 0.2], [9.0, 0.3]])
     typical = torch.tensor([0.5, 0.25, 1.0])
     # 1 * (min(3, 2) - 0.5) + 2 * (min(1, 2) - 0.25) + 4 * (min(9, 2) - 1); the second row is below everywhere.
-    assert penalty(u, (1.0, 2.0, 4.0), 2.0, typical).tolist() == [1.5 + 1.5 + 4.0, 0.0]
-    assert penalty(u[:, :1], (1.0, 2.0, 4.0), torch.tensor(2.0), torch.zeros(3)).tolist() == [12.0]
-    assert penalty(u, (0.0, 0.0, 0.0), 2.0, typical).tolist() == [0.0, 0.0]
+    assert penalty(u, (1.0, 2.0, 4.0), torch.full((3,), 2.0), typical).tolist() == [1.5 + 1.5 + 4.0, 0.0]
+    assert penalty(u[:, :1], (1.0, 2.0, 4.0), torch.tensor([2.0, 2.0, 1.0]), torch.zeros(3)).tolist() == [8.0]
+    assert penalty(u, (0.0, 0.0, 0.0), torch.full((3,), 2.0), typical).tolist() == [0.0, 0.0]

@@ -127,8 +127,15 @@ def test_levels_are_the_mean_and_a_quantile_of_held_out_steps(spec):
 def test_an_exact_model_does_not_stop_everywhere(spec):
     data = random_walks(REWARDS["mixed"])
     levels = UncertaintyLevels()
-    levels.fit(Walk(spec, REWARDS["mixed"], data, doubt=0.01), data)
+    model = Walk(spec, REWARDS["mixed"], data, doubt=0.01)
+    levels.fit(model, data)
     assert float(levels.limit) == pytest.approx(MIN_LIMIT)
+    # Penalties do not grow beyond what was measured, however far τ is above it.
+    batch = data.transitions(torch.arange(len(data)))
+    u = measures(*model(batch.state, batch.action)[:2])
+    highest = float(u[0].sort().values[round(0.99 * len(data)) - 1])
+    assert levels.cap.tolist() == pytest.approx([highest, MIN_LIMIT, MIN_LIMIT])
+    assert highest < MIN_LIMIT / 10
 
 
 def test_steps_up_to_the_typical_uncertainty_cost_nothing(spec):
