@@ -132,66 +132,47 @@ class Conflicting:
         return _one_hot(high * (self._n_actions - 1), self._n_actions)
 
 
-class RidgeConventions(Conventions):
-    """Ridge game: each episode stays on one ridge, and agents slip now and then to the other.
+class OnRidges:
+    """Ridge game: actions around -1/2 and 1/2, of which a behaviour of the coordination game chooses one for each agent.
 
     Args:
-        spec, n_episodes, rng, first_share, slip: as for ``Conventions``, where convention 0 means actions around -1/2
-            and convention 1 actions around 1/2.
+        choices: the behaviour; its action 0 means -1/2 and its action 1 means 1/2.
         noise: standard deviation of the actions around these.
 
     Raises:
-        UserError: a setting is invalid.
+        UserError: the noise is negative.
     """
 
-    def __init__(
-        self,
-        spec: TeamSpec,
-        n_episodes: int,
-        rng: np.random.Generator,
-        first_share: float | None = None,
-        slip: float = 0.05,
-        noise: float = 0.1,
-    ) -> None:
-        super().__init__(spec, n_episodes, rng, first_share, slip)
+    def __init__(self, choices: Behaviour, noise: float) -> None:
         require_numbers("data.behaviour.", {"noise": noise}, least=0)
-        self._noise = noise
+        self._choices, self._noise = choices, noise
 
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "noise": self._noise}
+        return {**self._choices.settings(), "noise": self._noise}
 
     def act(self, episode: np.ndarray, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return _beside_ridges(super().act(episode, state, rng), self._noise, rng)
+        centre = self._choices.act(episode, state, rng).argmax(-1) - 0.5
+        action = centre + self._noise * rng.standard_normal(centre.shape)
+        return action.clip(-1, 1).astype(np.float32)[..., None]
 
 
-class RidgeConflicting(Conflicting):
-    """Ridge game: in most steps the first agents act around -1/2 and the others around 1/2, which lies between ridges.
+def ridge_conventions(
+    spec: TeamSpec,
+    n_episodes: int,
+    rng: np.random.Generator,
+    first_share: float | None = None,
+    slip: float = 0.05,
+    noise: float = 0.1,
+) -> OnRidges:
+    """Each episode stays on one ridge, and agents slip now and then to the other (see ``Conventions``)."""
+    return OnRidges(Conventions(spec, n_episodes, rng, first_share, slip), noise)
 
-    Args:
-        spec, mixed: as for ``Conflicting``.
-        noise: standard deviation of the actions around -1/2 and 1/2.
 
-    Raises:
-        UserError: a setting is invalid.
-    """
-
-    def __init__(
-        self,
-        spec: TeamSpec,
-        n_episodes: int,
-        rng: np.random.Generator,
-        mixed: float | None = None,
-        noise: float = 0.1,
-    ) -> None:
-        super().__init__(spec, n_episodes, rng, mixed)
-        require_numbers("data.behaviour.", {"noise": noise}, least=0)
-        self._noise = noise
-
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "noise": self._noise}
-
-    def act(self, episode: np.ndarray, state: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return _beside_ridges(super().act(episode, state, rng), self._noise, rng)
+def ridge_conflicting(
+    spec: TeamSpec, n_episodes: int, rng: np.random.Generator, mixed: float | None = None, noise: float = 0.1
+) -> OnRidges:
+    """In most steps the first agents act around -1/2 and the others around 1/2 (see ``Conflicting``)."""
+    return OnRidges(Conflicting(spec, n_episodes, rng, mixed), noise)
 
 
 class InverseKinematics:
@@ -244,8 +225,8 @@ BEHAVIOURS: dict[tuple[str, str], Callable[..., Behaviour]] = {
     ("icg", "favourable"): partial(Conventions, first_share=0.8),
     ("icg", "unfavourable"): Conventions,
     ("reacher", "expert-mix"): InverseKinematics,
-    ("ridges", "conflicting"): RidgeConflicting,
-    ("ridges", "unfavourable"): RidgeConventions,
+    ("ridges", "conflicting"): ridge_conflicting,
+    ("ridges", "unfavourable"): ridge_conventions,
 }
 
 
@@ -274,10 +255,3 @@ def make_behaviour(
 
 def _one_hot(choice: np.ndarray, size: int) -> np.ndarray:
     return np.eye(size, dtype=np.float32)[choice]
-
-
-def _beside_ridges(choice: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """Returns actions ``(B, A, 1)`` around -1/2 and 1/2, for one-hot choices ``(B, A, 2)`` between these."""
-    centre = choice.argmax(-1) - 0.5
-    action = centre + noise * rng.standard_normal(centre.shape)
-    return action.clip(-1, 1).astype(np.float32)[..., None]
