@@ -133,7 +133,7 @@ class Conflicting:
 
 
 class OnRidges:
-    """Ridge game: actions around -1/2 and 1/2, of which a behaviour of the coordination game chooses one for each agent.
+    """Ridge game: actions around -1/2 or 1/2, as a behaviour of the coordination game chooses for each agent.
 
     Args:
         choices: the behaviour; its action 0 means -1/2 and its action 1 means 1/2.
