@@ -61,13 +61,15 @@ def draw(file: str, *runs: str) -> None:
         checkpoint = Path(run, "checkpoints", "last.ckpt")
         logged = OfflineDataModule("ridges/conflicting", transitions=1000).trajectories.action
         axes[0].plot(*logged[..., 0].T, ".", color="white", ms=1, alpha=0.3)
-        axes[0].set_ylabel(Path(run).name, fontsize=9)
+        axes[0].set_ylabel(f"{Path(run).name}\nagent 1's action", fontsize=9)
         values = landscapes(checkpoint)
         for panel, (title, scale), value in zip(axes, SCALES.items(), values, strict=True):
             image = panel.imshow(value, norm=scale, origin="lower", extent=(-1, 1, -1, 1))
             figure.colorbar(image, ax=panel)
             panel.plot(*played(checkpoint).T, "x", color="#D55E00", ms=7, mew=2)
             panel.set_title(title, fontsize=9)
+    for panel in rows[-1]:
+        panel.set_xlabel("agent 0's action", fontsize=9)
     figure.savefig(file, dpi=110)
 
 
