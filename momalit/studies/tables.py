@@ -227,10 +227,10 @@ def reach_table(results: Results) -> Table | None:
             runs = results.select(group, method)
             first = [found[run_key(row)] for row in runs if run_key(row) in found]
             steps = [row["step"] + 1 for row in first]  # Lightning counts from 0
-            imagined = column_values(first, "imagined_steps")
+            imagined = column_values(first, "rollout_steps")
             counts = [f"{np.median(numbers):,.0f}" if len(numbers) else "" for numbers in (steps, imagined)]
             rows.append([group_name(group), method, f"{len(first)} of {len(runs)}", *counts])
-    header = ["group", "method", "runs", "gradient steps, median", "imagined steps, median"]
+    header = ["group", "method", "runs", "gradient steps, median", "rollout steps, median"]
     return drop_empty_columns(Table(f"First validation with {reach:.0%} of the expert's score", header, rows))
 
 

@@ -57,7 +57,7 @@ def write_results(study: Study, directory: Path) -> int:
         points += [{**labels, **point} for point in curve if point["return"]]
     columns = ["study", *ORDER, "seed"]
     write_table(directory / RUNS, [*columns, *METRICS, *VERSIONS], rows)
-    write_table(directory / CURVES, [*columns[1:], "epoch", "step", "imagined_steps", "return", "estimate"], points)
+    write_table(directory / CURVES, [*columns[1:], "epoch", "step", "rollout_steps", "return", "estimate"], points)
     write_text(directory / RECORDS, "".join(json.dumps(record) + "\n" for record in records))
     write_text(directory / STUDY, study.text)
     return len(rows)
@@ -103,7 +103,7 @@ def _metrics(content: Mapping[str, Any], curve: Sequence[Mapping[str, str]]) -> 
 
 
 def _curve(path: Path) -> Iterable[dict[str, str]]:
-    """Yields epoch, gradient step, imagined steps so far and validation returns of each epoch of a run."""
+    """Yields epoch, gradient step, rollout steps so far and validation returns of each epoch of a run."""
     if not path.is_file():
         return
     with path.open(newline="", encoding="utf-8") as file:
@@ -111,7 +111,7 @@ def _curve(path: Path) -> Iterable[dict[str, str]]:
             yield {
                 "epoch": row["epoch"],
                 "step": row["step"],
-                "imagined_steps": f"{float(steps):.0f}" if (steps := row.get("train/steps")) else "",
+                "rollout_steps": f"{float(steps):.0f}" if (steps := row.get("train/steps")) else "",
                 "return": row.get("eval/return") or "",
                 "estimate": row.get("eval/estimate") or "",
             }
