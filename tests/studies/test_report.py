@@ -96,6 +96,10 @@ def test_trends_and_first_looks_by_hand(study):
     assert table.rows[0] == ["MOMA-PPO", "9.00 (8.00 to 10.00)", "1,000"]
     assert table.rows[1] == ["BC", "0.00 (−1.00 to 1.00)", "2,000"]
     assert ["*expert*", "10.00", "2,000"] in table.rows
+    curves = (study / "curves.csv").read_text().splitlines()
+    steps = ["rollout_steps", "100", "200", "150", "250", ""]
+    (study / "curves.csv").write_text("".join(f"{row},{n}\n" for row, n in zip(curves, steps, strict=True)))
+    assert reach_table(read_results(study)).rows[0][-1] == "225"
     reached = reach_table(results)
     assert reached.title == "First validation with 80% of the expert's score"
     assert reached.rows[:2] == [["game, one", "MOMA-PPO", "2 of 2", "20"], ["game, one", "BC", "0 of 2", ""]]
