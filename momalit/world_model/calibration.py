@@ -47,6 +47,7 @@ class UncertaintyLevels(nn.Module):
         self.register_buffer("cap", self.limit.expand(3).clone())
         self.register_buffer("typical", torch.zeros(3))
         self.register_buffer("moments", torch.zeros(2))  # of u_all: covariance with the error, and variance
+        self.register_load_state_dict_pre_hook(_add_cap)
 
     @torch.no_grad()
     def fit(self, model: WorldModel, data: Trajectories, limit: float | None = None, chunk: int = 4096) -> None:
@@ -90,3 +91,9 @@ class UncertaintyLevels(nn.Module):
         """The least-squares slope of the error over ``min(u_all, cap)``, at least 0; 0 before the first sample."""
         covariance, variance = self.moments
         return (covariance / variance).nan_to_num(0.0).clamp(min=0)  # 0 / 0 before the first sample
+
+
+def _add_cap(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
+    """Adds the cap to a checkpoint from before there was one, when τ was the cap."""
+    if f"{prefix}limit" in state:
+        state.setdefault(f"{prefix}cap", state[f"{prefix}limit"].expand(3).clone())

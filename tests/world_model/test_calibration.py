@@ -138,6 +138,14 @@ def test_an_exact_model_does_not_stop_everywhere(spec):
     assert highest < MIN_LIMIT / 10
 
 
+def test_a_checkpoint_without_a_cap_has_the_threshold_as_its_cap():
+    state = UncertaintyLevels(0.25).state_dict()
+    del state["cap"]
+    levels = UncertaintyLevels()
+    levels.load_state_dict(state)
+    assert levels.cap.tolist() == [0.25] * 3
+
+
 def test_steps_up_to_the_typical_uncertainty_cost_nothing(spec):
     data = random_walks(REWARDS["mixed"])
     model = Walk(spec, REWARDS["mixed"], data)
