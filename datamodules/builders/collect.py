@@ -17,6 +17,7 @@ from datamodules.builders.snapshots import run_mixture, select_snapshots
 from datamodules.names import DEFAULT_TRANSITIONS, dataset_id, datasets_root, split_name
 from datamodules.readers.team_dataset import contents_hash
 from datamodules.writer import write_dataset
+from momalit.core.checks import require_integers
 from momalit.core.errors import UserError
 from momalit.core.files import locked
 from momalit.core.team import TeamSpec
@@ -69,8 +70,7 @@ def collect(
             raise UserError("output: found none, expected a new directory for what a policy without a name did")
     settings = non_default_settings(task, {key: value for key, value in (env or {}).items() if key != "name"})
     transitions = DEFAULT_TRANSITIONS.get(task, 10_000) if transitions is None else transitions
-    if not isinstance(transitions, int) or transitions < 1:
-        raise UserError(f"data.transitions: found {transitions!r}, expected an integer of at least 1")
+    require_integers("data.", {"transitions": transitions}, 1)
     behaviour = dict(behaviour or {})
     if behaviour:
         _require_settings(task, kind, behaviour, policy)

@@ -47,6 +47,17 @@ def require_numbers(
             raise UserError(f"{prefix}{name}: found {found}, expected {_words(least, above, most, below)}")
 
 
+def require_integers(prefix: str, numbers: Mapping[str, object], least: int) -> None:
+    """Checks integers that have a smallest value.
+
+    Raises:
+        UserError: a number is none or too small. The message has the key of the first one.
+    """
+    for name, number in numbers.items():
+        if not isinstance(number, int) or isinstance(number, bool) or number < least:
+            raise UserError(f"{prefix}{name}: found {number!r}, expected an integer of at least {least}")
+
+
 def require_choice(key: str, value: object, choices: Iterable[object]) -> None:
     """Checks that a setting has one of the values allowed.
 

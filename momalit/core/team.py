@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from momalit.core.checks import require_integers
 from momalit.core.errors import UserError
 
 STATE = "state"  # the key of the global state in datasets and in TeamSpec.sources, next to the agents' keys
@@ -84,10 +85,7 @@ class TeamSpec:
             raise UserError("team: found no agents, expected at least one")
         if not isinstance(self.discrete, bool):
             raise UserError(f"team.discrete: found {self.discrete!r}, expected true or false")
-        for name in ("state_size", "horizon"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
-                raise UserError(f"team.{name}: found {number!r}, expected an integer of at least 1")
+        require_integers("team.", {"state_size": self.state_size, "horizon": self.horizon}, 1)
         if len(set(self.names)) < len(self.names):
             raise UserError(f"team.agents: found the names {', '.join(self.names)}, expected each once")
         if len(self.sources) != self.state_size:

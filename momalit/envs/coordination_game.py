@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from momalit.core.checks import require_choice
+from momalit.core.checks import require_choice, require_integers
 from momalit.core.errors import UserError
-from momalit.envs.repeated_game import RepeatedGame, require_counts
+from momalit.envs.repeated_game import RepeatedGame
 
 PAYOFFS = ("all", "pairs")
 
@@ -43,7 +43,8 @@ class CoordinationGame(RepeatedGame):
         convention_payoff: Sequence[float] | None = None,
         observability: str = "all",
     ) -> None:
-        require_counts(n_agents=(n_agents, 2), n_actions=(n_actions, 2), horizon=(horizon, 1))
+        require_integers("env.", {"n_agents": n_agents, "n_actions": n_actions}, 2)
+        require_integers("env.", {"horizon": horizon}, 1)
         require_choice("env.payoff", payoff, PAYOFFS)
         if convention_payoff is not None and len(convention_payoff) != n_actions:
             raise UserError(

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from momalit.core.checks import require_choice
+from momalit.core.checks import require_choice, require_integers
 from momalit.core.errors import UserError
 from momalit.envs.rendering import track_robot
 
@@ -184,8 +184,7 @@ class MultiAgentMujoco(FactoredMujoco):
         require_choice("env.scenario", scenario, tuple(FACTORINGS))
         require_choice("env.factoring", factoring, FACTORINGS[scenario])
         require_choice("env.render_mode", render_mode, (None, *RENDER_MODES))
-        if isinstance(obsk, bool) or not isinstance(obsk, int) or obsk < 0:
-            raise UserError(f"env.obsk: found {obsk!r}, expected an integer of at least 0")
+        require_integers("env.", {"obsk": obsk}, 0)
         try:
             mamujoco = importlib.import_module("gymnasium_robotics").mamujoco_v1
         except ImportError as error:

@@ -9,7 +9,6 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from momalit.core.checks import require_choice
-from momalit.core.errors import UserError
 
 OBSERVABILITIES = ("all", "own")
 
@@ -21,8 +20,8 @@ class RepeatedGame(ParallelEnv):
 
     Args:
         action_spaces: the action space of each agent, in order.
-        low: smallest value of each column of an agent's encoded action, and the value of all columns at first.
-        columns: columns of an agent's encoded action.
+        columns: columns of an agent's encoded action, which are 0 before the first round.
+        low: smallest value of these columns; the largest is 1.
         horizon: rounds per episode.
         observability: with ``all`` every agent observes the state, with ``own`` only its own previous action.
 
@@ -108,17 +107,3 @@ class RepeatedGame(ParallelEnv):
             return {agent: self._state.copy() for agent in self.agents}
         parts = self._state.reshape(len(self.agents), -1).copy()
         return dict(zip(self.agents, parts, strict=True))
-
-
-def require_counts(**counts: tuple[Any, int]) -> None:
-    """Checks integers that each have a smallest value.
-
-    Args:
-        counts: the number and its smallest value, by the setting's name.
-
-    Raises:
-        UserError: a number is none or too small.
-    """
-    for key, (value, least) in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"env.{key}: found {value!r}, expected an integer of at least {least}")

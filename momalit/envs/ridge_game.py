@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
 
-from momalit.core.errors import UserError
-from momalit.envs.repeated_game import RepeatedGame, require_counts
+from momalit.core.checks import require_integers, require_numbers
+from momalit.envs.repeated_game import RepeatedGame
 
 RIDGE = 0.5  # the mean action on a ridge is this or its negative
 GRID = 400  # steps per unit of the grid on which the density of the mean action is computed
@@ -35,9 +34,9 @@ class RidgeGame(RepeatedGame):
     metadata: ClassVar[dict[str, Any]] = {**RepeatedGame.metadata, "name": "ridges"}
 
     def __init__(self, n_agents: int = 2, horizon: int = 10, width: float = 0.15, observability: str = "all") -> None:
-        require_counts(n_agents=(n_agents, 2), horizon=(horizon, 1))
-        if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < math.inf:
-            raise UserError(f"env.width: found {width!r}, expected a number above 0")
+        require_integers("env.", {"n_agents": n_agents}, 2)
+        require_integers("env.", {"horizon": horizon}, 1)
+        require_numbers("env.", {"width": width}, above=0)
         numbers: list[spaces.Space[Any]] = [spaces.Box(-1.0, 1.0, (1,), np.float32) for _ in range(n_agents)]
         super().__init__(numbers, 1, -1.0, horizon, observability)
         self.width = float(width)

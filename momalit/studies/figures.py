@@ -115,7 +115,7 @@ def _trends(found: Sequence[Trend], colour: Mapping[str, str]) -> Figure:
             at = places + (number - (len(trend.methods) - 1) / 2) * shift
             bounds = np.array([bootstrap_interval([scores[place]]) for place in there])
             axes.fill_between(at[there], bounds[:, 0], bounds[:, 1], color=colour[method], alpha=0.15, lw=0)
-            axes.plot(at[there], [scores[place].mean() for place in there], color=colour[method], lw=1.6, label=method)
+            axes.plot(at[there], [scores[place].mean() for place in there], color=colour[method], lw=1.6)
             for place in there:
                 axes.plot([at[place]] * len(scores[place]), scores[place], "o", ms=3, color=colour[method], mec="none")
         for column, label, style in REFERENCES:
@@ -125,16 +125,7 @@ def _trends(found: Sequence[Trend], colour: Mapping[str, str]) -> Figure:
         axes.grid(axis="y", color="#e4e4e4", lw=0.6)
     for axes in panels[: len(found) : columns]:
         axes.set_ylabel("return")
-    handles, names = panels[0].get_legend_handles_labels()
-    order = [i for i in range(len(names)) if names[i] in colour][::-1]
-    order += [i for i in range(len(names)) if names[i] not in colour]
-    figure.legend(
-        [handles[i] for i in order],
-        [names[i] for i in order],
-        loc="outside lower center",
-        ncols=min(len(order), 7),
-        fontsize=8,
-    )
+    _legend(figure, list(panels[: len(found)]), _method_lines(colour))
     return figure
 
 
@@ -156,7 +147,7 @@ def _returns(results: Results, colour: Mapping[str, str]) -> Figure:
         axes.margins(x=0.08)
         _references(axes.axvline, axes.get_xlim(), results.select(group))
         axes.set_xlabel("return")
-    _legend(figure, panels)
+    _legend(figure, [axes for _, axes in panels])
     return figure
 
 
@@ -182,8 +173,7 @@ def _curves(results: Results, colour: Mapping[str, str]) -> Figure:
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
         axes.set_xlabel("fraction of training")
     panels[0][1].set_ylabel("return")
-    handles = [mpl.lines.Line2D([], [], color=colour[method], lw=1.8, label=method) for method in results.methods]
-    _legend(figure, panels, handles)
+    _legend(figure, [axes for _, axes in panels], _method_lines(colour))
     return figure
 
 
@@ -241,7 +231,7 @@ def _cross_play(results: Results, colour: Mapping[str, str]) -> Figure:
         mpl.lines.Line2D([], [], ls="", marker="o", color="#444444", label="same seed"),
         mpl.lines.Line2D([], [], ls="", marker="o", color="#444444", mfc="white", label="different seeds (cross-play)"),
     ]
-    _legend(figure, panels, marks)
+    _legend(figure, [axes for _, axes in panels], marks)
     return figure
 
 
@@ -294,10 +284,14 @@ def _references(line: Any, limits: tuple[float, float], rows: Sequence[Row]) -> 
             line(references.mean(), color="#777777", lw=1, ls=style, label=label, zorder=0)
 
 
-def _legend(figure: Figure, panels: Sequence[tuple[Group, Axes]], handles: Sequence[Any] = ()) -> None:
+def _method_lines(colour: Mapping[str, str]) -> list[Any]:
+    return [mpl.lines.Line2D([], [], color=each, lw=1.8, label=method) for method, each in colour.items()]
+
+
+def _legend(figure: Figure, panels: Sequence[Axes], handles: Sequence[Any] = ()) -> None:
     """Adds one legend below all panels, with the given handles and all labelled lines of the panels."""
     named = dict(zip((handle.get_label() for handle in handles), handles, strict=True))
-    for _, axes in panels:
+    for axes in panels:
         lines, names = axes.get_legend_handles_labels()
         named.update((name, line) for name, line in zip(names, lines, strict=True) if name not in named)
     if named:
