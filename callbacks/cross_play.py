@@ -13,7 +13,7 @@ import yaml
 from rich.table import Table
 from torch import Tensor
 
-from callbacks.evaluation import episode_seeds
+from callbacks.real_episodes import episode_seeds
 from momalit.baselines.joint_agent import JointActor
 from momalit.core.errors import UserError
 from momalit.core.lazy_imports import import_by_path

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import os
+from typing import NamedTuple
+
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch import Tensor
 
+from callbacks.real_episodes import RealEpisodes, episode_seeds
 from momalit.core.checks import require_numbers
 from momalit.core.distributed import gather_objects
 from momalit.envs import references
-from momalit.envs.vector_env import VectorTeamEnv
-from momalit.envs.workers import worker_count
+from momalit.envs.workers import WORKERS_VARIABLE, worker_count
 from momalit.policies.coverage import VisitRecorder
 from momalit.policies.estimate import EliteReturns, ReturnEstimate, ReturnEstimator
 from momalit.policies.moma_ppo import MOMAPPOModule
-from momalit.policies.rollout import play_episodes
 from momalit.policies.team_policy import TeamPolicyModule
 
-# Evaluation seeds are below 2**30, and training on a real environment uses seeds above. Validation (which selects
-# checkpoints), test (which is reported) and videos have separate seeds.
-_STREAMS = {"validation": 1, "test": 2, "video": 3}
-MOST_ROWS = 256  # episodes that run side by side; more of them follow, so that memory does not grow with their number
 
+class Judgement(NamedTuple):
+    """What is known of a team.
 
-def episode_seeds(purpose: str, episodes: int) -> list[int]:
-    """Returns distinct, reproducible environment seeds for ``purpose`` (``validation``, ``test`` or ``video``)."""
-    words = np.random.SeedSequence([20230517, _STREAMS[purpose]]).generate_state(2 * episodes)
-    unique = list(dict.fromkeys(int(word) % 2**29 * 2 + _STREAMS[purpose] % 2 for word in words))
-    return unique[:episodes]
+    Args:
+        returns: of real episodes ``(episodes,)``, in the order of their seeds; None without an environment.
+        visits: the steps of this process's first episodes, if they were to be recorded.
+        estimate: the return that data alone promise; None for teams without a world model.
+    """
+
+    returns: Tensor | None
+    visits: VisitRecorder
+    estimate: ReturnEstimate | None
 
 
 class Evaluation(pl.Callback):
@@ -52,9 +55,9 @@ class Evaluation(pl.Callback):
         test_episodes: number of episodes per test.
         deterministic: whether actions are the policies' modes; False samples them.
         imagined_episodes: number of imagined episodes of an estimate, over all members of the world model.
-        workers: number of worker processes that step the environments. Returns do not depend on it. More than one is
-            worthwhile for MuJoCo tasks on a machine with free cores. None means the value of the environment variable
-            ``MOMALIT_WORKERS``, else 1.
+        workers: number of processes that run episodes, while the world model imagines others. Results do not depend on
+            it. None means the value of the environment variable ``MOMALIT_WORKERS``, else 1; on the command line, the
+            number of cores if ``--parallel`` is ``auto``.
     """
 
     def __init__(
@@ -70,11 +73,17 @@ class Evaluation(pl.Callback):
         require_numbers("evaluation.", counts, least=1)
         self.environment, self.episodes, self.test_episodes = environment, episodes, test_episodes
         self.deterministic, self.imagined_episodes = deterministic, imagined_episodes
-        self.workers = workers if workers is None else worker_count(workers, "evaluation.workers")
+        self.real = RealEpisodes(
+            deterministic, None if workers is None else worker_count(workers, "evaluation.workers")
+        )
         self.returns: Tensor | None = None
         self.elites: EliteReturns | None = None
-        self._env: VectorTeamEnv | None = None
         self._estimators: dict[str, ReturnEstimator] = {}
+
+    def use_processes(self, processes: int) -> None:
+        """Sets the number of processes if neither ``workers`` nor ``MOMALIT_WORKERS`` says it."""
+        if self.real.processes is None and not os.environ.get(WORKERS_VARIABLE):
+            self.real.processes = processes
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -87,14 +96,14 @@ class Evaluation(pl.Callback):
         if not isinstance(module, TeamPolicyModule):
             return
         metrics = {}
-        if self.plays(module):
-            self.returns = self.episode_returns(module, purpose, episodes, trainer.global_rank, trainer.world_size)
+        judged = self.judge(module, purpose, episodes, trainer.global_rank, trainer.world_size)
+        if judged.returns is not None:
+            self.returns = judged.returns
             metrics = {"return": self.returns.mean(), "return_std": self.returns.std(correction=0)}
             if (reference := references(module.spec)) is not None:
                 span = reference["expert"] - reference["random"]
                 metrics["normalized"] = (metrics["return"] - reference["random"]) / span
-        if isinstance(module, MOMAPPOModule) and module.world_model is not None:
-            found = self.estimate(module, purpose)
+        if (found := judged.estimate) is not None:
             self.elites = found.elites
             metrics |= {"estimate": torch.tensor(found.mean), "estimate_low": torch.tensor(found.low)}
             metrics["estimate_high"] = torch.tensor(found.high)
@@ -107,49 +116,52 @@ class Evaluation(pl.Callback):
         """Whether episodes run in the real environment: not if the dataset names none or ``environment`` is False."""
         return self.environment and module.spec.env is not None
 
-    def episode_returns(
+    def judge(
         self,
         module: TeamPolicyModule,
         purpose: str,
         episodes: int,
         rank: int = 0,
         world_size: int = 1,
-        visits: VisitRecorder | None = None,
-    ) -> Tensor:
-        """Runs episodes in the real environment and returns their returns, ``(episodes,)``, in the order of the seeds.
+        record: bool = False,
+    ) -> Judgement:
+        """Runs real episodes, where there is an environment, and imagined ones, where there is a world model.
 
-        With ``world_size`` above 1, every process must call this. All get the same result.
+        With ``world_size`` above 1, every process must call this. All get the same returns.
 
         Args:
             module: the module of the team.
             purpose: ``validation``, ``test`` or ``video``, which determines the seeds.
-            episodes: number of episodes over all processes.
+            episodes: number of real episodes over all processes.
             rank: rank of this process.
             world_size: number of processes.
-            visits: records the states and joint actions of this process's first 256 episodes.
+            record: whether to record the steps of this process's first 256 episodes.
         """
-        seeds = episode_seeds(purpose, episodes)
-        own = list(range(rank, episodes, world_size))
-        noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
-        played = [torch.zeros(0)]
-        for first in range(0, len(own), MOST_ROWS):
-            part = [seeds[i] for i in own[first : first + MOST_ROWS]]
-            env = self._env_of(module, len(part))
-            recorded = env if visits is None or first else visits.wrap(env)
-            played.append(play_episodes(recorded, module.deployed, part, noise))
-        own_returns = torch.cat(played)
+
+        def estimate() -> ReturnEstimate | None:
+            imagines = isinstance(module, MOMAPPOModule) and module.world_model is not None
+            return self.estimate(module, purpose) if imagines else None  # type: ignore[arg-type]
+
+        if not self.plays(module):
+            return Judgement(None, VisitRecorder(), estimate())
+        own = episode_seeds(purpose, episodes)[rank::world_size]
+        played, found = self.real.play(module, own, record, estimate)
+        own_returns = torch.cat([part.returns for part in played])
         returns = torch.zeros(episodes)
         for process, part in enumerate(gather_objects(own_returns) if world_size > 1 else [own_returns]):
             returns[process::world_size] = part
-        return returns
+        return Judgement(returns, VisitRecorder.joined([part.visits for part in played if part.visits]), found)
 
-    def _env_of(self, module: TeamPolicyModule, n_rows: int) -> VectorTeamEnv:
-        """The environment of the last evaluation if it has as many rows, else a new one."""
-        if self._env is None or self._env.n_rows != n_rows:
-            if self._env is not None:
-                self._env.close()
-            self._env = VectorTeamEnv(module.spec, n_rows, workers=self.workers)
-        return self._env
+    def episode_returns(self, module: TeamPolicyModule, purpose: str, episodes: int) -> Tensor:
+        """Runs episodes in the real environment and returns their returns, ``(episodes,)``, in the order of the seeds.
+
+        Args:
+            module: the module of the team.
+            purpose: ``validation``, ``test`` or ``video``, which determines the seeds.
+            episodes: number of episodes.
+        """
+        played, _ = self.real.play(module, episode_seeds(purpose, episodes), False, lambda: None)
+        return torch.cat([part.returns for part in played])
 
     def estimate(self, module: MOMAPPOModule, purpose: str) -> ReturnEstimate:
         """The team's return according to its world model and held-out data.

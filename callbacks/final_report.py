@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from callbacks.evaluation import Evaluation
+from callbacks.evaluation import Evaluation, Judgement
 from momalit.core.distributed import gather_objects
 from momalit.envs import references
 from momalit.policies.coverage import VisitRecorder, distance_to_data
@@ -59,25 +60,25 @@ def final_report(
         the contents of ``results.json``.
     """
     evaluation = next((c for c in trainer.callbacks if isinstance(c, Evaluation)), None) or Evaluation()  # type: ignore[attr-defined]
-    returns: dict[str, Tensor] = {}
-    estimates: dict[str, ReturnEstimate] = {}
-    share, visits = (trainer.global_rank, trainer.world_size), {"last": VisitRecorder()}
+    judged: dict[str, Judgement] = {}
     model_check: dict[str, Any] | None = None
     figures: dict[str, Any] | None = None
     last = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
     for name, weights in _weights_to_evaluate(trainer, last):
+        if judged and _same(weights, last):
+            judged[name] = judged["last"]
+            continue
         model.load_state_dict(weights)
-        if evaluation.plays(model):
-            episodes = evaluation.test_episodes
-            returns[name] = evaluation.episode_returns(model, "test", episodes, *share, visits.get(name))
-        if isinstance(model, MOMAPPOModule) and model.world_model is not None:
-            estimates[name] = evaluation.estimate(model, "test")
-            if name == "last":
-                model_check = _check_model(model, visits["last"], estimates[name])
-                figures = _figures(model, estimates[name])
+        share = trainer.global_rank, trainer.world_size
+        found = judged[name] = evaluation.judge(model, "test", evaluation.test_episodes, *share, record=not judged)
+        if name == "last" and isinstance(model, MOMAPPOModule) and found.estimate is not None:
+            model_check = _check_model(model, found.visits, found.estimate)
+            figures = _figures(model, found.estimate)
     model.load_state_dict(last)
-    distance = _distance(visits["last"].visited, datamodule)
+    returns = {name: team.returns for name, team in judged.items() if team.returns is not None}
+    estimates = {name: team.estimate for name, team in judged.items() if team.estimate is not None}
+    distance = _distance(judged["last"].visits.visited, datamodule)
     results = _results(model, datamodule, returns, estimates, distance, seed, started, evaluation.deterministic)
     results["model_check"] = model_check
     if trainer.is_global_zero:
@@ -113,6 +114,10 @@ def _weights_to_evaluate(trainer: pl.Trainer, last: dict[str, Tensor]) -> list[t
     path = best_checkpoint(trainer)
     best = last if path is None else read_checkpoint(path)["state_dict"]
     return [("last", last), ("best", best)]
+
+
+def _same(weights: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    return all(torch.equal(weights[name], value.cpu()) for name, value in others.items())
 
 
 def best_checkpoint(trainer: pl.Trainer) -> Path | None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 
-from callbacks.evaluation import episode_seeds
 from callbacks.filmed_env import FilmedEnv, one_line
 from callbacks.final_report import best_checkpoint
+from callbacks.real_episodes import episode_seeds
 from callbacks.video_files import FORMATS, missing_package
 from momalit.core.checks import require_numbers
 from momalit.core.errors import UserError

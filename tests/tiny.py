@@ -15,6 +15,7 @@ from momalit.world_model.module import WorldModelModule
 from tests.processes import make_trainer
 
 SMALL = {"horizon": 10, "width": 16, "gru_size": 16, "lr": 3e-3}
+TRAINER = ("enable_checkpointing", "precision", "strategy", "devices")
 WORLD_MODEL = {"n_members": 3, "n_elites": 2, "width": 16, "n_blocks": 1, "lr": 3e-3, "termination": "never"}
 
 
@@ -51,7 +52,7 @@ def make_data_and_module(kind: str, path: str | None = None, **settings: Any) ->
 def fit(kind: str, epochs: int, path: str | None = None, callbacks: Any = (), **settings: Any) -> Any:
     """Trains a small module of the given kind with seed 0. Trainer and module settings are in ``settings``."""
     pl.seed_everything(0, verbose=False)
-    trainer = {key: settings.pop(key) for key in ("enable_checkpointing", "precision") if key in settings}
+    trainer = {key: settings.pop(key) for key in TRAINER if key in settings}
     data, module = make_data_and_module(kind, path, **settings)
     make_trainer(epochs, callbacks, **trainer).fit(module, datamodule=data)
     return module

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import get_context
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from momalit.envs.workers import MAIN_GUARD_HINT
 from momalit.nn.actors import TeamActor
 from momalit.policies.rollout import TeamRunner
 from momalit.training.batches import keyed_generator
-from momalit.training.cpu import default_matmul
+from momalit.training.cpu import cores, default_matmul
 
 POLICY_DIRECTORY = Path(__file__).parents[1] / "policies"
 MAX_EPISODES = 4  # per snapshot and round; the contents of a dataset depend on it
@@ -139,7 +138,7 @@ def run_mixture(
     max_round_steps = len(snapshots) * episodes * spec.horizon
     collected: list[Episode] = []
     total = rounds_done = 0
-    with progress_bar(label, transitions) as advance, _pool(workers or cpu_count() or 1) as run:
+    with progress_bar(label, transitions) as advance, _pool(workers or cores()) as run:
         while total < transitions:
             # The minimum number of rounds that can still be needed. A round runs each snapshot once.
             rounds = -(-(transitions - total) // max_round_steps)

@@ -96,6 +96,7 @@ def run_stages(
     config: Namespace,
     run: RunDirectory,
     ckpt_path: str | None,
+    processes: int = 1,
 ) -> None:
     """Trains the world model and the warm start of MOMA-PPO, or finds them in the cache. Ignores other models.
 
@@ -106,6 +107,7 @@ def run_stages(
         config: the command's settings.
         run: the run's directory.
         ckpt_path: the checkpoint that training resumes from. It contains the world model, so no stage runs.
+        processes: number of processes that may train the world model.
     """
     if not isinstance(model, MOMAPPOModule):
         return
@@ -129,7 +131,10 @@ def run_stages(
         def make_trainer(
             stage_run: RunDirectory, stage: Stage, module: pl.LightningModule, n: int = settings["max_epochs"]
         ) -> Any:
-            return stage_trainer(config["trainer"], stage_run, stage.title, module, n)
+            several = 1
+            if isinstance(module, WorldModelModule):
+                several = module.useful_processes(len(datamodule.train) * n, processes)
+            return stage_trainer(config["trainer"], stage_run, stage.title, module, n, several)
 
         precision = str(config["trainer"]["precision"])
         results[stage.key] = find_or_train(

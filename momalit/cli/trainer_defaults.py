@@ -21,6 +21,7 @@ from momalit.core.errors import UserError
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.checkpoints import BEST, LAST, CheckpointFiles
+from momalit.training.forked_ddp import ForkedDDP
 from momalit.training.run_directory import RunDirectory
 from momalit.training.trainer_checks import require_precision_on_device
 from momalit.world_model.module import WorldModelModule
@@ -97,7 +98,12 @@ def drop_replaced(configured: list[Callback], defaults: list[Callback]) -> list[
 
 
 def stage_trainer(
-    trainer: Mapping[str, Any], run: RunDirectory, title: str, model: pl.LightningModule, max_epochs: int
+    trainer: Mapping[str, Any],
+    run: RunDirectory,
+    title: str,
+    model: pl.LightningModule,
+    max_epochs: int,
+    processes: int = 1,
 ) -> pl.Trainer:
     """Makes a trainer for a stage, with the same devices and precision as the policies' trainer.
 
@@ -107,11 +113,13 @@ def stage_trainer(
         title: name of what is trained, shown by the progress bar.
         model: the module that is trained.
         max_epochs: maximum number of epochs.
+        processes: with more than 1, this machine's cores train the model, whatever strategy the policies have.
     """
+    strategy = {"strategy": ForkedDDP(processes), "devices": processes} if processes > 1 else {}
     monitor = None if isinstance(model, TeamPolicyModule) else monitor_of(model)
     progress = trainer["enable_progress_bar"] is not False
     return pl.Trainer(
-        **_shared_settings(trainer),
+        **{**_shared_settings(trainer), **strategy},
         default_root_dir=run.path,
         plugins=[CheckpointFiles()],
         max_epochs=max_epochs,

@@ -46,8 +46,9 @@ from momalit.core.team import TeamSpec
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.checkpoints import BEST, LAST, CheckpointFiles
 from momalit.training.cpu import configure_cpu
+from momalit.training.forks import free_processes
 from momalit.training.resumable import ResumableModule
-from momalit.training.run_directory import INHERITED, RunDirectory
+from momalit.training.run_directory import INHERITED, RunDirectory, externally_launched
 from momalit.training.trainer_checks import precision_for, require_launcher, require_precision, require_strategy
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,13 @@ class TrainingCLI(LightningCLI):
         """Adds the options that LightningCLI does not have: run directory, stages and evaluation."""
         parser.add_argument(
             "--run_dir", type=str | None, default=None, help="directory of the run; if null, runs/CONFIG/TIME-SEED"
+        )
+        parser.add_argument(
+            "--parallel",
+            type=str | None,
+            default=None,
+            help="auto: world model and evaluation use all cores of this machine; off: one; null: $MOMALIT_PARALLEL, or"
+            " else auto. Results do not depend on it",
         )
         for stage, kind in ((WORLD_MODEL, WorldModelSettings), (WARM_START, WarmStartSettings)):
             parser.add_argument(
@@ -184,6 +192,7 @@ class TrainingCLI(LightningCLI):
         self.run = RunDirectory.choose(config["run_dir"], _run_name(self.files), self.seed)
         if self.command == "fit" and not self.resuming and INHERITED not in os.environ:
             self.run.require_free()
+        self.processes = free_processes(config["parallel"])
         device = require_devices(config["trainer"])
         insisted = "precision" in checkpoint_settings.given_on_command_line(self.arguments, "trainer")
         config["trainer"]["precision"] = precision_for(device, config["trainer"]["precision"], insisted)
@@ -213,6 +222,9 @@ class TrainingCLI(LightningCLI):
             if cause is None:
                 raise
             raise cause from None
+        if self.trainer.world_size > 1 or self.trainer.strategy.root_device.type != "cpu" or externally_launched():
+            self.processes = 1
+        self._get(self.config_init, "evaluation").use_processes(self.processes)
         if isinstance(self.model, ResumableModule):  # checked now, before the stages are trained
             self.model.require_trainer(self.trainer, fitting=self.command == "fit")
 
@@ -258,7 +270,7 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.command]
         stages = [] if ckpt_path else wanted_stages(model, datamodule, config)  # a mistake leaves no directory
         with self._run_record(datamodule):
-            run_stages(stages, model, datamodule, config, self.run, ckpt_path)
+            run_stages(stages, model, datamodule, config, self.run, ckpt_path, self.processes)
             with checkpoint_settings.explain_load_errors(ckpt_path, model):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
             if not config["trainer"]["fast_dev_run"]:
@@ -293,7 +305,7 @@ class TrainingCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return nullcontext()
         config = self.config[self.command].clone()
-        for key in ("config", "run_dir", "ckpt_path"):
+        for key in ("config", "run_dir", "ckpt_path", "parallel"):
             config.pop(key, None)
         command = [self.command, *(f"--config={path}" for path in self.files), *self.arguments]
         record: dict[str, Any] = {"command": command, "seed": self.seed, "threads": torch.get_num_threads()}

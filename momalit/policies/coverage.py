@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from momalit.core.records import Step, Transitions
 from momalit.core.trajectories import Trajectories
 
 MAX_VISITED, MAX_DATASET = 2_000, 20_000
+_NAMES = [field.name for field in fields(Transitions)]
 FAR = 0.99  # quantile of held-out distances beyond which a step is far from the data
 
 
@@ -42,13 +45,25 @@ class VisitRecorder:
         self._state = step.state
         return step
 
+    def alone(self) -> VisitRecorder:
+        """Returns the records without the environment."""
+        return VisitRecorder.joined([self])
+
+    @classmethod
+    def joined(cls, recorders: Sequence[VisitRecorder]) -> VisitRecorder:
+        """Returns the records of episodes that several recorders saw, as if all had run side by side."""
+        joined = cls()
+        for parts in zip_longest(*(recorder._parts for recorder in recorders)):
+            known = [part for part in parts if part is not None]
+            joined._parts.append(Transitions(*(torch.cat([getattr(part, name) for part in known]) for name in _NAMES)))
+        return joined
+
     @property
     def transitions(self) -> Transitions | None:
         """The recorded transitions, in the order of time; None before the first step."""
         if not self._parts:
             return None
-        names = [field.name for field in fields(Transitions)]
-        return Transitions(*(torch.cat([getattr(part, name) for part in self._parts]) for name in names))
+        return Transitions(*(torch.cat([getattr(part, name) for part in self._parts]) for name in _NAMES))
 
     @property
     def rewards(self) -> list[Tensor]:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from momalit.core.errors import UserError
 from momalit.core.files import locked
+from momalit.training.forks import PARALLEL_VARIABLE
 from momalit.training.run_directory import write_json
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ class Job:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={PARALLEL_VARIABLE: "off", **os.environ},  # the cores belong to the study's jobs
                 start_new_session=True,  # Ctrl-C must not reach the process directly; the engine terminates it once
             )
             on_start(process)
@@ -258,11 +260,6 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
-"""How a CPU computes: threads, the library that multiplies float32 matrices, and whether it has bfloat16."""
+"""How a CPU computes: cores, threads, the library that multiplies float32 matrices, and whether it has bfloat16."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -18,6 +19,16 @@ def configure_cpu() -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     use_onednn_matmul()
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use; a container's share of time counts as whole cores."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(min(allowed, int(quota) // int(period)), 1)
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return allowed
 
 
 def has_bfloat16(device: torch.device) -> bool:

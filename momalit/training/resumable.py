@@ -151,14 +151,15 @@ class ResumableModule(pl.LightningModule):
         states, self._resumed = self._resumed, None
         if states is None:
             return
-        if len(states) != self.trainer.world_size:
+        same_processes = len(states) == self.trainer.world_size
+        if not same_processes and any(set(state) != {_RANDOM} for state in states):
             logger.warning(
                 "the checkpoint was saved by %d processes, now there are %d: unfinished rollouts are reset",
                 len(states),
                 self.trainer.world_size,
             )
             return
-        state = states[self.global_rank]
+        state = states[self.global_rank if same_processes else 0]
         self.restore_process_state(state)
         seed, requested = state[_RANDOM]["seed"], os.environ.get("PL_GLOBAL_SEED")
         if requested is not None and int(requested) != seed:

@@ -38,6 +38,11 @@ class MemberShare:
             own = torch.arange(self._n, device=network.highest.device)[self.members]
             self.network = network.subset(own).requires_grad_(True)
 
+    @property
+    def n_own(self) -> int:
+        """Number of members that this process trains."""
+        return self.members.stop - self.members.start
+
     def gather(self, values: Tensor) -> Tensor:
         """Combines every process's values of its own members, ``(share, ...)``, to those of all, ``(M, ...)``."""
         if not self.divided:

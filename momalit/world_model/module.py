@@ -28,6 +28,9 @@ from momalit.world_model.diagnostics import world_model_metrics
 from momalit.world_model.dynamics import TERMINATIONS, ModelSpace, WorldModel
 from momalit.world_model.member_share import MemberShare
 
+VECTOR = 16  # numbers that a vector register holds at most
+WORTHWHILE_OPERATIONS = 1e12  # half a minute of a core with AVX2, where a second process costs about a second
+
 
 class WorldModelModule(ResumableModule):
     """Trains M members in parallel, each on its own shuffling of the data, and saves the best weights of each.
@@ -145,6 +148,20 @@ class WorldModelModule(ResumableModule):
             self._share = MemberShare(self.network)
         return self._share
 
+    def useful_processes(self, samples: int, most: int) -> int:
+        """Returns the least number of processes, up to ``most``, that trains the members as fast as ``most`` would.
+
+        Args:
+            samples: transitions times epochs. Below about half a minute of work, one process is enough.
+            most: number of processes that are available.
+        """
+        n_weights = sum(weight.numel() for weight in self.network.parameters())
+        if 6 * n_weights * samples < WORTHWHILE_OPERATIONS:
+            return 1
+        members = self.hparams["n_members"]
+        share = -(-members // most)
+        return -(-members // share)
+
     @property
     def averages_gradients(self) -> bool:
         return not self.share.divided
@@ -153,6 +170,11 @@ class WorldModelModule(ResumableModule):
     def _row_processes(self) -> int:
         """Number of processes over which each batch is divided."""
         return 1 if self.share.divided else self.trainer.world_size
+
+    @property
+    def _own_members(self) -> bool:
+        """Whether this process validates the members that it trains, and no others."""
+        return self.share.divided and self.trainer.state.fn == "fit"
 
     @property
     def _data(self) -> Any:
@@ -164,8 +186,8 @@ class WorldModelModule(ResumableModule):
         return self.stream(length, self._training_batches)
 
     def val_dataloader(self) -> DataLoader:
-        """Every process evaluates its share of the validation split."""
-        return self._ordered_loader(self._data.validation, self.trainer.world_size)
+        """Every process evaluates its own members, or all members on its share of the validation split."""
+        return self._ordered_loader(self._data.validation, 1 if self._own_members else self.trainer.world_size)
 
     def test_dataloader(self) -> DataLoader:
         return self._ordered_loader(self._data.test)
@@ -220,7 +242,7 @@ class WorldModelModule(ResumableModule):
         """AdamW with cosine annealing over ``max_epochs``."""
         self._share = MemberShare(self.network)  # now that a checkpoint's weights are loaded
         optimizer = torch.optim.AdamW(
-            self.share.network.parameters(),
+            self._parameter_groups(),
             self.hparams["lr"],
             weight_decay=self.hparams["weight_decay"],
             fused=self.fused,
@@ -231,11 +253,23 @@ class WorldModelModule(ResumableModule):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=self.hparams["lr"] * 1e-2)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """This process's parameters, those apart that a fused step would round by their place in the tensor.
+
+        A fused step computes the last few numbers of a tensor, which do not fill a vector register, by other
+        instructions. Which numbers of a member these are would depend on the members that are trained with it.
+        """
+        parameters = list(self.share.network.parameters())
+        whole = [parameter for parameter in parameters if parameter[0].numel() % VECTOR == 0]
+        others = [parameter for parameter in parameters if parameter[0].numel() % VECTOR]
+        return [{"params": whole}, {"params": others, "fused": False, "foreach": True}]
+
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips the gradient of every member separately, because the members are independent networks."""
         gradients = [parameter.grad for parameter in self.share.network.parameters() if parameter.grad is not None]
-        norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
-        factor = (self.hparams["max_grad_norm"] / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+        # One row per member: sums over rows have the same order for any number of members, sums over columns do not.
+        norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients], 1)
+        factor = (self.hparams["max_grad_norm"] / (torch.linalg.vector_norm(norms, dim=1) + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
 
@@ -258,7 +292,7 @@ class WorldModelModule(ResumableModule):
             checkpoint["optimizer_states"] = [self.share.own_optimizer_state(s) for s in checkpoint["optimizer_states"]]
 
     def on_train_epoch_end(self) -> None:
-        loss = self.share.gather(torch.stack(self._epoch_loss).mean(0))
+        loss = self.share.gather(torch.stack(self._epoch_loss, 1).mean(1))
         if not self.share.divided:
             loss = gather_tensor(loss).mean(0)
         self._epoch_loss.clear()
@@ -269,12 +303,17 @@ class WorldModelModule(ResumableModule):
     def validation_step(self, batch: Transitions, _: int) -> None:
         x = self.space.input(self.space.raw_input(batch.state, batch.action))
         y = self.space.target(self.space.raw_target(batch))
-        mean = self.network(x.expand(self.hparams["n_members"], *x.shape)).mean
+        network, members = self.network, self.hparams["n_members"]
+        if self._own_members:
+            network, members = self.share.network, self.share.n_own
+        mean = network(x.expand(members, *x.shape)).mean
         self._validation_errors.append((((mean - y) * self.space.target.varies) ** 2).sum(-2))
 
     def on_validation_epoch_end(self) -> None:
         """Saves the members that improved; stops training when all members are frozen."""
-        by_target = gather_tensor(torch.stack(self._validation_errors).sum(0)).sum(0) / len(self._data.validation)
+        errors = torch.stack(self._validation_errors).sum(0)
+        errors = self.share.gather(errors) if self._own_members else gather_tensor(errors).sum(0)
+        by_target = errors / len(self._data.validation)
         error = by_target @ self.weights
         self._validation_errors.clear()
         if self.trainer.sanity_checking:

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from callbacks import Evaluation
-from callbacks.evaluation import episode_seeds
+from callbacks.real_episodes import episode_seeds
 from momalit.baselines import BCModule
 from momalit.core.errors import UserError
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.policies.rollout import play_episodes
+from momalit.training.forks import can_fork
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +45,37 @@ def test_returns_are_reproducible(team):
     assert torch.equal(sampled, Evaluation(deterministic=False).episode_returns(team, "test", 3))
 
 
-def test_many_episodes_run_one_part_after_the_other(team, monkeypatch):
-    expected = Evaluation().episode_returns(team, "test", 5)
-    monkeypatch.setattr("callbacks.evaluation.MOST_ROWS", 2)
+def test_many_episodes_run_in_parts(team):
     evaluation = Evaluation()
-    torch.testing.assert_close(evaluation.episode_returns(team, "test", 5), expected)
-    assert evaluation._env.n_rows == 1
+    returns = evaluation.episode_returns(team, "test", 40)
+    assert evaluation.real._env.n_rows == 20
+    seeds = episode_seeds("test", 40)
+    env = VectorTeamEnv(team.spec, 40)
+    torch.testing.assert_close(play_episodes(env, team.actor, seeds), returns)
 
 
-def test_returns_do_not_depend_on_the_number_of_workers(team):
-    evaluation = Evaluation(workers=2)
-    assert torch.equal(evaluation.episode_returns(team, "test", 5), Evaluation().episode_returns(team, "test", 5))
-    first = evaluation._env
-    assert torch.equal(
-        evaluation.episode_returns(team, "validation", 3), Evaluation().episode_returns(team, "validation", 3)
-    )
-    assert not any(process.is_alive() for process in first._workers._processes)
-    evaluation._env.close()
+def test_steps_of_all_parts_are_recorded_over_time(team):
+    judged = Evaluation().judge(team, "test", 40, record=True)
+    assert [len(rewards) for rewards in judged.visits.rewards] == [40] * 50
+    totals = torch.stack(judged.visits.rewards).double().sum(0).float()
+    torch.testing.assert_close(totals, judged.returns)
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_results_do_not_depend_on_the_number_of_workers(team, monkeypatch, forks):
+    monkeypatch.setattr("callbacks.real_episodes.can_fork", lambda: forks and can_fork())
+    several, alone = Evaluation(workers=3), Evaluation()
+    for purpose, episodes in (("test", 40), ("validation", 3), ("test", 40)):
+        found, expected = (e.judge(team, purpose, episodes, record=True) for e in (several, alone))
+        assert torch.equal(found.returns, expected.returns)
+        assert torch.equal(found.visits.visited, expected.visits.visited)
+    if several.real._env is not None:
+        several.real._env.close()
+
+
+def test_sampled_actions_do_not_depend_on_the_number_of_workers(team):
+    several, alone = Evaluation(deterministic=False, workers=2), Evaluation(deterministic=False)
+    assert torch.equal(several.episode_returns(team, "test", 40), alone.episode_returns(team, "test", 40))
 
 
 @pytest.mark.parametrize("setting", ["episodes", "test_episodes", "imagined_episodes"])

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from callbacks import Evaluation, Video
-from callbacks.evaluation import episode_seeds
+from callbacks.real_episodes import episode_seeds
 from callbacks.video_files import GifFile, Mp4File
 from momalit.baselines import BCModule
 from momalit.core.errors import UserError

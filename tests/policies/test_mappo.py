@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from callbacks import Evaluation
-from callbacks.evaluation import episode_seeds
+from callbacks.real_episodes import episode_seeds
 from datamodules import EnvironmentDataModule
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.policies.mappo import MAPPOModule

@@ -11,7 +11,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
-from callbacks.evaluation import episode_seeds
+from callbacks.real_episodes import episode_seeds
 from datamodules import OfflineDataModule
 from momalit.cli.console import console, print_table
 from momalit.cli.error_messages import parse_arguments

@@ -14,9 +14,10 @@ from momalit.cli.console import console
 from momalit.cli.error_messages import parse_arguments
 from momalit.core.checks import require_choice, require_numbers
 from momalit.core.errors import INTERRUPTED, UserError
-from momalit.studies.execution import Engine, Job, LocalEngine, RayEngine, cores, run_jobs
+from momalit.studies.execution import Engine, Job, LocalEngine, RayEngine, run_jobs
 from momalit.studies.grid import ORDER, Cell, Study, read_study
 from momalit.studies.write_results import RESULT, write_cross_play, write_results
+from momalit.training.cpu import cores
 
 logger = logging.getLogger(__name__)
 

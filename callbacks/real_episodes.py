@@ -1,0 +1,102 @@
+"""Episodes of a team in its real environment, on seeds that training never uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from momalit.envs.vector_env import VectorTeamEnv
+from momalit.envs.workers import worker_count
+from momalit.policies.coverage import VisitRecorder
+from momalit.policies.rollout import play_episodes
+from momalit.policies.team_policy import TeamPolicyModule
+from momalit.training.forks import can_fork, side_by_side
+
+# Evaluation seeds are below 2**30, and training on a real environment uses seeds above. Validation (which selects
+# checkpoints), test (which is reported) and videos have separate seeds.
+_STREAMS = {"validation": 1, "test": 2, "video": 3}
+MOST_RECORDED = 256  # episodes whose steps are recorded
+
+Result = TypeVar("Result")
+
+
+def episode_seeds(purpose: str, episodes: int) -> list[int]:
+    """Returns distinct, reproducible environment seeds for ``purpose`` (``validation``, ``test`` or ``video``)."""
+    words = np.random.SeedSequence([20230517, _STREAMS[purpose]]).generate_state(2 * episodes)
+    unique = list(dict.fromkeys(int(word) % 2**29 * 2 + _STREAMS[purpose] % 2 for word in words))
+    return unique[:episodes]
+
+
+class Played(NamedTuple):
+    """Episodes that ran side by side: their returns ``(B,)``, and their steps if these were recorded."""
+
+    returns: Tensor
+    visits: VisitRecorder | None
+
+
+class RealEpisodes:
+    """Runs episodes in parts that do not depend on the number of processes, and neither do their returns.
+
+    Where this process can be copied, each part belongs to one process, and other work is done meanwhile. Elsewhere the
+    processes step the environments only, and the policies act here.
+
+    Args:
+        deterministic: whether actions are the policies' modes; False samples them.
+        processes: number of processes; None for the value of the environment variable ``MOMALIT_WORKERS``, else 1.
+    """
+
+    def __init__(self, deterministic: bool, processes: int | None = None) -> None:
+        self.deterministic, self.processes = deterministic, processes
+        self._env: VectorTeamEnv | None = None
+        self._env_process = 0
+
+    def play(
+        self, module: TeamPolicyModule, seeds: list[int], record: bool, meanwhile: Callable[[], Result]
+    ) -> tuple[list[Played], Result]:
+        """Runs an episode for every seed.
+
+        Args:
+            module: the module of the team.
+            seeds: one per episode.
+            record: whether to record the steps of the first 256 episodes.
+            meanwhile: called in this process, before or during the episodes.
+
+        Returns:
+            the episodes, in the order of the seeds, and the result of ``meanwhile``.
+        """
+        copies = module.device.type == "cpu" and can_fork()
+        most = 32 if module.device.type == "cpu" else 256  # a GPU needs many rows, a processor's cores share them
+        parts = [part.tolist() for part in np.array_split(np.asarray(seeds), -(-len(seeds) // most) or 1)]
+        workers = worker_count(self.processes)
+        tasks, first = [], 0
+        for part in parts:
+            wanted = record and first < MOST_RECORDED
+            tasks.append(partial(self._play, module, part, wanted, 1 if copies else workers))
+            first += len(part)
+        result, played = side_by_side(meanwhile, tasks, workers if copies else 1)
+        return played, result
+
+    def _play(self, module: TeamPolicyModule, seeds: list[int], record: bool, workers: int) -> Played:
+        if not seeds:
+            return Played(torch.zeros(0), None)
+        noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
+        env = self._env_of(module, len(seeds), workers)
+        if not record:
+            return Played(play_episodes(env, module.deployed, seeds, noise), None)
+        visits = VisitRecorder()
+        returns = play_episodes(visits.wrap(env), module.deployed, seeds, noise)
+        return Played(returns, visits.alone())
+
+    def _env_of(self, module: TeamPolicyModule, n_rows: int, workers: int) -> VectorTeamEnv:
+        """The last environment if this process made it and it has as many rows, else a new one."""
+        if self._env is None or self._env.n_rows != n_rows or self._env_process != os.getpid():
+            if self._env is not None and self._env_process == os.getpid():
+                self._env.close()
+            self._env, self._env_process = VectorTeamEnv(module.spec, n_rows, workers=workers), os.getpid()
+        return self._env

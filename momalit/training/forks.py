@@ -1,0 +1,141 @@
+"""Copies of this process that share a piece of work with it on a machine's other cores, and then end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+import torch
+
+from momalit.core.checks import require_choice
+from momalit.training.cpu import cores
+
+PARALLEL_VARIABLE = "MOMALIT_PARALLEL"
+PARALLEL = ("auto", "off")
+
+First = TypeVar("First")
+Result = TypeVar("Result")
+
+
+def can_fork() -> bool:
+    """Whether this process can be continued in copies: on Linux, with one thread and no GPU."""
+    forks = sys.platform == "linux" and "fork" in get_all_start_methods()
+    return forks and torch.get_num_threads() == 1 and not torch.cuda.is_available()
+
+
+def free_processes(parallel: str | None = None) -> int:
+    """Returns the number of processes that a run may use on this machine: one per core, or 1.
+
+    Args:
+        parallel: ``auto``, or ``off`` for 1; None for the value of ``MOMALIT_PARALLEL``, else ``auto``.
+
+    Raises:
+        UserError: the setting is another one.
+    """
+    name, setting = ("parallel", parallel) if parallel else (PARALLEL_VARIABLE, os.environ.get(PARALLEL_VARIABLE))
+    require_choice(name, setting or "auto", PARALLEL)
+    return cores() if setting != "off" and can_fork() else 1
+
+
+def start_fork(target: Callable[..., None], *args: Any) -> BaseProcess:
+    """Starts a copy of this process that calls ``target(*args)`` and ends."""
+    context: Any = get_context("fork")
+    process: BaseProcess = context.Process(target=_in_fork, args=(target, args), daemon=True)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    with warnings.catch_warnings():
+        # Python warns of other threads, whose locks a copy inherits. Those here belong to loggers and progress bars,
+        # which a copy does not use.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    return process
+
+
+def _in_fork(target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    if sys.__stdout__ is not None and sys.__stderr__ is not None:
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # a progress bar may have replaced them
+    target(*args)
+    os._exit(0)
+
+
+def side_by_side(
+    first: Callable[[], First], tasks: Sequence[Callable[[], Result]], processes: int
+) -> tuple[First, list[Result]]:
+    """Calls ``first`` in this process while copies of it work on ``tasks``, with which it then helps.
+
+    A task must not change anything that is needed later: its process ends. A task that fails in a copy, or whose copy
+    is killed, is repeated in this process, so that its exceptions are raised here.
+
+    Args:
+        first: called in this process.
+        tasks: functions whose results can be pickled.
+        processes: number of processes, with this one. With 1, or if this process cannot be copied, ``first`` and the
+            tasks are called one after the other.
+
+    Returns:
+        the result of ``first``, and those of the tasks in their order.
+    """
+    n_forks = min(processes - 1, len(tasks)) if can_fork() else 0
+    if n_forks < 1:
+        return first(), [task() for task in tasks]
+    context: Any = get_context("fork")
+    taken = context.Value("i", 0)
+    forks = [_Fork(tasks, taken) for _ in range(n_forks)]
+    results: dict[int, Result] = {}
+    try:
+        done = first()
+        while (index := _take(taken, tasks)) is not None:
+            results[index] = tasks[index]()
+        for fork in forks:
+            results |= fork.results()
+        return done, [results[i] if i in results else task() for i, task in enumerate(tasks)]
+    finally:
+        for fork in forks:
+            fork.end()
+
+
+class _Fork:
+    def __init__(self, tasks: Sequence[Callable[[], Any]], taken: Any) -> None:
+        context: Any = get_context("fork")
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process = start_fork(_work, tasks, taken, sender)
+        sender.close()
+
+    def results(self) -> dict[int, Any]:
+        """Waits for the results of the tasks that the process took; empty if it was killed."""
+        with contextlib.suppress(EOFError, ConnectionError):
+            return dict(pickle.loads(self._receiver.recv_bytes()))
+        return {}
+
+    def end(self) -> None:
+        self._receiver.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _take(taken: Any, tasks: Sequence[Any]) -> int | None:
+    """Takes the next task that no process has; None if there is none left."""
+    with taken.get_lock():
+        index = int(taken.value)
+        taken.value += 1
+    return index if index < len(tasks) else None
+
+
+def _work(tasks: Sequence[Callable[[], Any]], taken: Any, sender: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the first process ends this one
+    logging.disable()
+    results = {}
+    while (index := _take(taken, tasks)) is not None:
+        with contextlib.suppress(Exception):
+            results[index] = tasks[index]()
+    sender.send_bytes(pickle.dumps(results))  # tensors by value
