@@ -64,7 +64,7 @@ def test_the_environment_is_not_played_if_it_is_switched_off(momalit, monkeypatc
     def refuse(*_, **__):
         raise AssertionError("the environment was played")
 
-    monkeypatch.setattr("callbacks.evaluation.VectorTeamEnv", refuse)
+    monkeypatch.setattr("callbacks.real_episodes.VectorTeamEnv", refuse)
     assert momalit(*FIT, "--evaluation.environment", "false").code == 0
     assert results()["env"] is not None
     assert results()["return_last"] is None
