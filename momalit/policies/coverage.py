@@ -14,6 +14,7 @@ from momalit.core.records import Step, Transitions
 from momalit.core.trajectories import Trajectories
 
 MAX_VISITED, MAX_DATASET = 2_000, 20_000
+ROWS = 250  # whose distances are in memory at once
 _NAMES = [field.name for field in fields(Transitions)]
 FAR = 0.99  # quantile of held-out distances beyond which a step is far from the data
 
@@ -99,7 +100,8 @@ class DataSupport:
 
     def distances(self, visited: Tensor) -> Tensor:
         """Distances of states and joint actions ``(N, S + A U)`` to the training steps, ``(N,)``."""
-        return torch.cdist((visited.to(self._dataset) / self._scale)[:, self._varies], self._dataset).amin(1)
+        points = (visited.to(self._dataset) / self._scale)[:, self._varies]
+        return torch.cat([torch.cdist(part, self._dataset).amin(1) for part in points.split(ROWS)])
 
     def far(self, visited: Tensor) -> Tensor:
         """Whether states and joint actions ``(N, S + A U)`` are farther away than 99 % of the held-out steps."""

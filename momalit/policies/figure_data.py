@@ -39,9 +39,9 @@ def figure_data(
         states of both in the two directions in which the data vary most.
     """
     batch = held_out.transitions(evenly_spaced(len(held_out), STEPS)).to(model.space.reward_low.device)
-    prediction = model(batch.state, batch.action)
-    error = (prediction.mean.mean(0) - model.space.target(model.space.raw_target(batch))) * model.space.target.varies
-    u_all, square = ensemble_covariance_norm(prediction.mean), error.square().mean(1)
+    means = model.means(batch.state, batch.action)
+    error = (means.mean(0) - model.space.target(model.space.raw_target(batch))) * model.space.target.varies
+    u_all, square = ensemble_covariance_norm(means), error.square().mean(1)
     order = [part for part in u_all.argsort().tensor_split(GROUPS) if len(part)]
     taken = torch.nonzero(rollout.valid.flatten()).squeeze(1)
     state, action = (

@@ -52,9 +52,9 @@ def errors_on_path(model: WorldModel, visited: Transitions, held_out: Trajectori
 def _errors(model: WorldModel, batch: Transitions) -> tuple[Tensor, Tensor]:
     """Signed errors ``(B, S + 1)`` in standardised units and ``u_all`` ``(B,)``."""
     batch = batch.to(model.space.reward_low.device)
-    prediction = model(batch.state, batch.action)
+    means = model.means(batch.state, batch.action)
     target = model.space.target(model.space.raw_target(batch))
-    return (prediction.mean.mean(0) - target) * model.space.target.varies, ensemble_covariance_norm(prediction.mean)
+    return (means.mean(0) - target) * model.space.target.varies, ensemble_covariance_norm(means)
 
 
 def over_time(real: list[Tensor], imagined: Rollout, episodes: int, parts: int = 5) -> list[dict[str, float]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from momalit.core.records import Rollout, Sequence, Start, Step
 from momalit.nn.actors import TeamActor
 
+_OUTCOME = ("reward", "terminated", "truncated", "stopped", "valid")
 MIN_ROWS = 8  # smallest batch in an evaluation: fewer would save little, and tiny matrices round differently
 
 
@@ -77,27 +78,26 @@ def collect_rollout(
     state[0], previous[0], keep[0] = now.state[0], now.previous_action[0], now.keep[0]
     hidden_state = None if start.hidden_state is None else start.hidden_state[: actor.mask.shape[0]]
     team = TeamRunner(actor, generator, hidden_state)
-    decisions: list[Decision] = []
-    steps: list[Step] = []
+    # Tensors for all steps: small ones that outlive each step would lie scattered between large ones that do not.
+    recorded: dict[str, Tensor] = {}
     for t in range(1, n_steps + 1):
         decision = team.act(sequence.span(t - 1, t))
         clipped = actor.clip(decision.action)
         step = env.step(clipped)
         state[t], keep[t] = step.state, ~step.began
         previous[t] = clipped * ~step.began[:, None, None]
-        decisions.append(decision)
-        steps.append(step)
-    names = ("reward", "terminated", "truncated", "stopped", "valid")
-    outcome = {name: torch.stack([getattr(step, name) for step in steps]) for name in names}
+        values = {**decision._asdict(), **{name: getattr(step, name) for name in _OUTCOME}}
+        for name, value in values.items():
+            if t == 1:
+                recorded[name] = value.new_empty(n_steps, *value.shape)
+            recorded[name][t - 1] = value
     return Rollout(
         state=state,
         previous_action=previous,
         keep=keep,
-        action=torch.stack([d.action for d in decisions]),
-        log_prob=torch.stack([d.log_prob for d in decisions]),
         hidden_state=start.hidden_state,
         next_hidden_state=team.hidden_state,
-        **outcome,
+        **recorded,
     )
 
 

@@ -50,7 +50,7 @@ class UncertaintyLevels(nn.Module):
         self.register_load_state_dict_pre_hook(_add_cap)
 
     @torch.no_grad()
-    def fit(self, model: WorldModel, data: Trajectories, limit: float | None = None, chunk: int = 4096) -> None:
+    def fit(self, model: WorldModel, data: Trajectories, limit: float | None = None, chunk: int = 1024) -> None:
         """Measures the levels on ``data``.
 
         Args:

@@ -19,7 +19,7 @@ RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)  # per step; the inputs are stand
 OUTSIDE = 0.99  # quantile of held-out steps beyond which a step is outside the data
 SIGNIFICANT = 2.0  # standard errors
 LARGEST_SHIFT = 10.0
-CHUNK = 4096
+CHUNK = 1024
 SUMS = ("steps", "features", "products", "squares", "variance", "squared_error", "reward_error")
 REWARD_SHARE = 0.5  # of the reward in errors, which then count as they do for returns
 

@@ -25,15 +25,15 @@ def one_step_errors(model: WorldModel, batch: Transitions) -> tuple[Tensor, Tens
     Returns:
         errors ``(B, S + 1)``, with the reward's error last, and ``u_all`` ``(B,)``.
     """
-    prediction = model(batch.state, batch.action)
+    means = model.means(batch.state, batch.action)
     target = model.space.target(model.space.raw_target(batch))
-    error = ((prediction.mean.mean(0) - target) * model.space.target.varies) ** 2
-    return error, ensemble_covariance_norm(prediction.mean)
+    error = ((means.mean(0) - target) * model.space.target.varies) ** 2
+    return error, ensemble_covariance_norm(means)
 
 
 @torch.no_grad()
 def open_loop_errors(
-    model: WorldModel, data: Trajectories, horizons: tuple[int, ...] = HORIZONS, max_starts: int = 2048
+    model: WorldModel, data: Trajectories, horizons: tuple[int, ...] = HORIZONS, max_starts: int = 1024
 ) -> dict[int, Tensor]:
     """Errors of open-loop rollouts with the recorded actions, compared with the recorded states.
 
@@ -41,36 +41,39 @@ def open_loop_errors(
         model: the world model; rollouts follow the elites' mean prediction.
         data: real trajectories.
         horizons: rollout lengths in steps; those longer than every trajectory are skipped.
-        max_starts: approximate maximum number of start states, spread evenly over the data.
+        max_starts: maximum number of start states, spread evenly over the data.
 
     Returns:
         for every horizon, the root mean square error per state dimension ``(S,)``, in standard deviations of the state.
     """
-    remaining = data.length - data.step
+    starts = torch.linspace(0, len(data) - 1, min(len(data), max_starts)).round().long().to(data.reward.device)
+    state = data.state[data.row[starts]]
     errors: dict[int, Tensor] = {}
     scale = model.space.input.std[: data.state.shape[1]]
-    for horizon in horizons:
-        starts = torch.nonzero(remaining >= horizon).squeeze(1)
+    for step in range(1, max(horizons) + 1):
+        goes_on = (data.length - data.step)[starts] >= step
+        starts, state = starts[goes_on], state[goes_on]
         if not len(starts):
-            continue
-        starts = starts[:: max(len(starts) // max_starts, 1)]
-        state = data.state[data.row[starts]]
-        for t in range(horizon):
-            change = model.space.target.inverse(model(state, data.action[starts + t]).mean.mean(0))[:, :-1]
-            state = (state + change).clamp(model.space.state_low, model.space.state_high)
-        errors[horizon] = ((state - data.state[data.row[starts] + horizon]) / scale).square().mean(0).sqrt()
+            break
+        change = model.space.target.inverse(model.means(state, data.action[starts + step - 1]).mean(0))[:, :-1]
+        state = (state + change).clamp(model.space.state_low, model.space.state_high)
+        if step in horizons:
+            errors[step] = ((state - data.state[data.row[starts] + step]) / scale).square().mean(0).sqrt()
     return errors
 
 
-@torch.no_grad()
-def termination_scores(model: WorldModel, batch: Transitions) -> dict[str, float]:
+def termination_scores(logits: Tensor, terminated: Tensor) -> dict[str, float]:
     """Precision and recall of predicted terminations; a positive mean logit of the elites counts as a prediction.
 
-    Precision is NaN if no termination is predicted, recall is NaN if none occurs in ``batch``.
+    Precision is NaN if no termination is predicted, recall is NaN if none occurs.
+
+    Args:
+        logits: of the elites ``(E, B)``.
+        terminated: what happened ``(B,)``.
     """
-    predicted = model(batch.state, batch.action).termination.mean(0) > 0
-    correct = (predicted & batch.terminated).sum()
-    return {"precision": float(correct / predicted.sum()), "recall": float(correct / batch.terminated.sum())}
+    predicted = logits.mean(0) > 0
+    correct = (predicted & terminated).sum()
+    return {"precision": float(correct / predicted.sum()), "recall": float(correct / terminated.sum())}
 
 
 def world_model_metrics(model: WorldModel, data: Trajectories) -> dict[str, float]:
@@ -84,7 +87,8 @@ def world_model_metrics(model: WorldModel, data: Trajectories) -> dict[str, floa
     metrics["test/uncertainty_median"] = float(u_all.median())
     metrics["test/uncertainty_99"] = float(u_all.quantile(0.99))
     if model.termination == "learned" and bool(data.terminated.any()):
-        for name, score in termination_scores(model, batch).items():
+        logits = torch.cat([part.termination for part in model.in_parts(batch.state, batch.action)], 1)
+        for name, score in termination_scores(logits, batch.terminated).items():
             metrics[f"test/termination_{name}"] = score
     for horizon, values in open_loop_errors(model, data).items():
         metrics[f"test/open_loop_{horizon:02d}"] = float(values.square().mean().sqrt())

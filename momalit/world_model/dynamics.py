@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -15,6 +16,7 @@ from momalit.nn.ensemble import EnsembleNetwork, Prediction
 from momalit.nn.standardizer import Standardizer
 
 TERMINATIONS = ("learned", "never")
+ROWS = 1024  # that are predicted at once
 
 
 class ModelSpace(nn.Module):
@@ -172,3 +174,17 @@ class WorldModel(nn.Module):
         return prediction._replace(
             mean=prediction.mean * varies, log_variance=prediction.log_variance.masked_fill(~varies, -torch.inf)
         )
+
+    def in_parts(self, state: Tensor, action: Tensor) -> Iterator[Prediction]:
+        """Predictions for many steps, a part at a time to save memory.
+
+        Args:
+            state: ``(B, S)``.
+            action: ``(B, A, U)``, within bounds.
+        """
+        for some, actions in zip(state.split(ROWS), action.split(ROWS), strict=True):
+            yield self(some, actions)
+
+    def means(self, state: Tensor, action: Tensor) -> Tensor:
+        """The predicted means for many steps, ``(E, B, S + 1)``; see ``in_parts``."""
+        return torch.cat([prediction.mean for prediction in self.in_parts(state, action)], 1)

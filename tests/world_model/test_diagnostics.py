@@ -1,11 +1,8 @@
 """Diagnostics of a world model, compared with values counted by hand."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from momalit.core.records import Transitions
 from momalit.world_model.diagnostics import termination_scores
 
 
@@ -13,7 +10,5 @@ def test_precision_and_recall_of_terminations():
     # Two elites; their mean logits are 1, 1, -1, -1, 2.
     logits = torch.tensor([[3.0, 1, -1, -3, 2], [-1.0, 1, -1, 1, 2]])
     terminated = torch.tensor([True, False, True, False, True])
-    zeros = torch.zeros(5, 1)
-    batch = Transitions(zeros, zeros, zeros[:, 0], zeros, terminated)
-    scores = termination_scores(lambda *_: SimpleNamespace(termination=logits), batch)
+    scores = termination_scores(logits, terminated)
     assert scores == {"precision": pytest.approx(2 / 3), "recall": pytest.approx(2 / 3)}
