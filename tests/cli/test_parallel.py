@@ -1,0 +1,90 @@
+"""A run that uses several cores equals one that does not, also when it is stopped in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from momalit.training.forks import can_fork
+from tests.cli.test_preemption import wait_for
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="this machine or test run cannot copy a process")
+
+FIT = ("fit", "--config", "tiny.yaml", "--world_model.n_members", "5", "--world_model.max_epochs", "60")
+FIT_OF_TWO = (*FIT, "--world_model.patience", "60", "--run_dir", "run")
+TWO_CORES = """\
+import sys
+import momalit.training.forks, momalit.world_model.module
+momalit.training.forks.cores = lambda: 2
+momalit.world_model.module.WORTHWHILE_OPERATIONS = 0
+from momalit.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def two_cores(monkeypatch):
+    """Makes even small world models worth two processes."""
+    monkeypatch.setattr("momalit.training.forks.cores", lambda: 2)
+    monkeypatch.setattr("momalit.world_model.module.WORTHWHILE_OPERATIONS", 0)
+
+
+def weights_of(run: Path) -> bytes:
+    """The files of the policies' and the world model's metrics, which differ if anything does."""
+    return (run / "metrics.csv").read_bytes() + (run / "world_model/metrics.csv").read_bytes()
+
+
+def test_parallel_changes_nothing(momalit, two_cores, tmp_path, monkeypatch):
+    results = []
+    for parallel in ("auto", "off"):
+        monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / parallel))
+        arguments = ("fit", "--config", "tiny.yaml", "--world_model.n_members", "5", "--world_model.max_epochs", "8")
+        outcome = momalit(*arguments, "--parallel", parallel, "--run_dir", f"run_{parallel}")
+        assert outcome.code == 0
+        results.append(json.loads((tmp_path / f"run_{parallel}/results.json").read_text()))
+        del results[-1]["wall_clock_seconds"]
+    assert results[0] == results[1]
+    assert weights_of(tmp_path / "run_auto") == weights_of(tmp_path / "run_off")
+    assert "parallel" not in (tmp_path / "run_auto/config.yaml").read_text()
+
+
+def test_another_value_is_refused(momalit, tmp_path):
+    outcome = momalit("fit", "--config", "tiny.yaml", "--parallel", "2")
+    assert (outcome.code, outcome.stderr) == (2, "error: parallel: found '2', expected auto or off\n")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_world_model_goes_on_in_one_process(number, momalit, tmp_path, monkeypatch):
+    command = [sys.executable, "-c", TWO_CORES, *FIT_OF_TWO]
+    with (tmp_path / "run.txt").open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "MOMALIT_HOME": str(tmp_path / "home")},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    wait_for(tmp_path / "run/world_model/checkpoints/last.ckpt", process)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # Ctrl-C reaches all processes of the terminal
+    else:
+        process.send_signal(number)
+    assert process.wait(60) == 128 + number
+    text = (tmp_path / "run.txt").read_text()
+    assert "resume with: fit --run_dir run" in text
+    assert "Traceback" not in text
+    with pytest.raises(ProcessLookupError):  # no process is left
+        os.killpg(process.pid, 0)
+    monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "home"))
+    assert momalit("fit", "--run_dir", "run", "--ckpt_path", "last").code == 0
+    monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "other"))
+    assert momalit(*FIT_OF_TWO[:-1], "whole").code == 0
+    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")
