@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import pickle
@@ -22,6 +23,7 @@ from momalit.training.cpu import cores
 
 PARALLEL_VARIABLE = "MOMALIT_PARALLEL"
 PARALLEL = ("auto", "off")
+_DIE_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
 
 First = TypeVar("First")
 Result = TypeVar("Result")
@@ -50,7 +52,7 @@ def free_processes(parallel: str | None = None) -> int:
 def start_fork(target: Callable[..., None], *args: Any) -> BaseProcess:
     """Starts a copy of this process that calls ``target(*args)`` and ends."""
     context: Any = get_context("fork")
-    process: BaseProcess = context.Process(target=_in_fork, args=(target, args), daemon=True)
+    process: BaseProcess = context.Process(target=_in_fork, args=(os.getpid(), target, args), daemon=True)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     with warnings.catch_warnings():
@@ -61,7 +63,10 @@ def start_fork(target: Callable[..., None], *args: Any) -> BaseProcess:
     return process
 
 
-def _in_fork(target: Callable[..., None], args: tuple[Any, ...]) -> None:
+def _in_fork(parent: int, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before that call
+        os._exit(1)
     if sys.__stdout__ is not None and sys.__stderr__ is not None:
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # a progress bar may have replaced them
     target(*args)

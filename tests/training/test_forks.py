@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,6 +69,25 @@ def test_a_failure_of_this_process_ends_the_copies():
     with pytest.raises(ValueError, match="first"):
         side_by_side(fail, [partial(time.sleep, 30)], 2)
     assert time.monotonic() - began < 10
+
+
+def test_copies_die_with_the_process(tmp_path):
+    def work() -> None:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        time.sleep(60)
+
+    def first() -> None:
+        while not (tmp_path / "pid").is_file():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=side_by_side, args=(first, [work], 2))
+    process.start()
+    process.join(10)
+    assert process.exitcode == -signal.SIGKILL
+    time.sleep(0.2)
+    state = Path("/proc", (tmp_path / "pid").read_text(), "stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_the_number_of_processes_is_a_setting_or_a_variable(monkeypatch):
