@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import field, make_dataclass
 from typing import Any, Literal, get_type_hints
@@ -18,11 +19,22 @@ from momalit.baselines import BCModule
 from momalit.cli.trainer_defaults import stage_trainer
 from momalit.policies.moma_ppo import MOMAPPOModule
 from momalit.training.checkpoints import read_checkpoint
+from momalit.training.forks import side_by_side
 from momalit.training.run_directory import RunDirectory
-from momalit.training.stages import Stage, epochs_for, find_or_train, make_module, settings_of
+from momalit.training.stages import (
+    Stage,
+    cache_key,
+    cached_checkpoint,
+    epochs_for,
+    find_or_train,
+    make_module,
+    settings_of,
+)
 from momalit.world_model.module import WorldModelModule
 
 logger = logging.getLogger(__name__)
+
+_NICE = 19  # of a stage beside another one, so that it takes only what the other leaves
 
 WORLD_MODEL = Stage(
     "world_model",
@@ -117,7 +129,6 @@ def run_stages(
     for stage in (WORLD_MODEL, WARM_START):
         if model.hparams[stage.key] is not None:
             logger.info("%s: using %s", stage.title, model.hparams[stage.key])
-    results = {}
     for stage, settings in wanted:
         if config["trainer"]["fast_dev_run"]:
             settings["max_epochs"] = 1
@@ -127,24 +138,54 @@ def run_stages(
                 "%s: %d epochs, for about %d gradient steps",
                 stage.title, settings["max_epochs"], stage.gradient_steps,
             )  # fmt: skip
+    first = os.getpid()
 
-        def make_trainer(
-            stage_run: RunDirectory, stage: Stage, module: pl.LightningModule, n: int = settings["max_epochs"]
-        ) -> Any:
-            several = 1
-            if isinstance(module, WorldModelModule):
-                several = module.useful_processes(len(datamodule.train) * n, processes)
-            return stage_trainer(config["trainer"], stage_run, stage.title, module, n, several)
+    def train(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
+        trainer = config["trainer"]
+        if os.getpid() != first:  # beside the world model, whose process shows how far it is
+            trainer = trainer.clone()
+            trainer["enable_progress_bar"] = False
+            os.nice(_NICE)
+
+        def make_trainer(stage_run: RunDirectory, stage: Stage, module: pl.LightningModule) -> pl.Trainer:
+            several = _useful_processes(module, datamodule, settings, processes)
+            return stage_trainer(trainer, stage_run, stage.title, module, settings["max_epochs"], several)
 
         precision = str(config["trainer"]["precision"])
-        results[stage.key] = find_or_train(
-            stage, settings, datamodule, _seed(config), precision, run, home(), make_trainer
-        )
-        model.hparams[stage.key] = results[stage.key]["path"]
+        return find_or_train(stage, settings, datamodule, _seed(config), precision, run, home(), make_trainer)
+
+    found: list[dict[str, Any]] = []
+    if len(wanted) == 2 and _takes_long(*wanted[0], datamodule, config, processes):
+        logger.info("%s: training beside the world model", wanted[1][0].title)
+        world_model, others = side_by_side(lambda: train(*wanted[0]), [lambda: train(*wanted[1])], processes)
+        found = [world_model, *others]
+    else:
+        found = [train(stage, settings) for stage, settings in wanted]
+    results = {stage.key: result for (stage, _), result in zip(wanted, found, strict=True)}
+    for key, result in results.items():
+        model.hparams[key] = result["path"]
     if results:
         rank_zero_only(run.update)(stages=results)
         if _seed(config) is not None:  # policies must not depend on whether a stage was trained or cached
             seed_everything(_seed(config), workers=True, verbose=False)
+
+
+def _useful_processes(module: pl.LightningModule, datamodule: Any, settings: Mapping[str, Any], processes: int) -> int:
+    """How many of the available processes a stage is worth."""
+    if not isinstance(module, WorldModelModule):
+        return 1
+    return module.useful_processes(len(datamodule.train) * settings["max_epochs"], processes)
+
+
+def _takes_long(stage: Stage, settings: dict[str, Any], datamodule: Any, config: Namespace, processes: int) -> bool:
+    """Whether a stage has to be trained, and for so long that several processes train it."""
+    module = make_module(stage, settings, datamodule.spec)
+    if processes == 1 or _useful_processes(module, datamodule, settings, processes) == 1:
+        return False
+    key = cache_key(
+        stage, getattr(datamodule, stage.fingerprint), settings, _seed(config), str(config["trainer"]["precision"])
+    )
+    return cached_checkpoint(stage, key, _seed(config), home()) is None
 
 
 def _seed(config: Namespace) -> int | None:

@@ -101,6 +101,16 @@ def cache_key(stage: Stage, fingerprint: str, settings: Mapping[str, Any], seed:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
+def cached_checkpoint(stage: Stage, key: str, seed: int | None, cache: Path) -> Path | None:
+    """Returns a stage's checkpoint in the cache; None if it has none, or for a training without a seed."""
+    path = _place(stage, key, seed, cache)
+    return path if path is not None and path.is_file() else None
+
+
+def _place(stage: Stage, key: str, seed: int | None, cache: Path) -> Path | None:
+    return None if seed is None else cache / stage.folder / f"{key}.ckpt"
+
+
 def find_or_train(
     stage: Stage,
     settings: Mapping[str, Any],
@@ -128,7 +138,7 @@ def find_or_train(
         ``path`` of the checkpoint, its ``key``, and ``from``, which is ``cache`` or ``training``.
     """
     key = cache_key(stage, getattr(datamodule, stage.fingerprint), settings, seed, precision)
-    cached = None if seed is None else cache / stage.folder / f"{key}.ckpt"
+    cached = _place(stage, key, seed, cache)
     with _alone(stage, cached):
         if found := _in_cache(stage, key, cached):
             return found

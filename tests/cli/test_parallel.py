@@ -35,9 +35,9 @@ def two_cores(monkeypatch):
     monkeypatch.setattr("momalit.world_model.module.WORTHWHILE_OPERATIONS", 0)
 
 
-def weights_of(run: Path) -> bytes:
-    """The files of the policies' and the world model's metrics, which differ if anything does."""
-    return (run / "metrics.csv").read_bytes() + (run / "world_model/metrics.csv").read_bytes()
+def metrics_of(run: Path) -> list[bytes]:
+    """The metrics of the policies and of both stages, which differ if anything does."""
+    return [(run / stage / "metrics.csv").read_bytes() for stage in ("", "world_model", "warm_start")]
 
 
 def test_parallel_changes_nothing(momalit, two_cores, tmp_path, monkeypatch):
@@ -47,10 +47,16 @@ def test_parallel_changes_nothing(momalit, two_cores, tmp_path, monkeypatch):
         arguments = ("fit", "--config", "tiny.yaml", "--world_model.n_members", "5", "--world_model.max_epochs", "8")
         outcome = momalit(*arguments, "--parallel", parallel, "--run_dir", f"run_{parallel}")
         assert outcome.code == 0
+        assert ("warm start: training beside" in outcome.stderr) == (parallel == "auto")
+        assert ("warm start: training in" in outcome.stderr) == (parallel == "off")
         results.append(json.loads((tmp_path / f"run_{parallel}/results.json").read_text()))
         del results[-1]["wall_clock_seconds"]
     assert results[0] == results[1]
-    assert weights_of(tmp_path / "run_auto") == weights_of(tmp_path / "run_off")
+    assert metrics_of(tmp_path / "run_auto") == metrics_of(tmp_path / "run_off")
+    stages = [json.loads((tmp_path / f"run_{p}/run.json").read_text())["stages"] for p in ("auto", "off")]
+    assert [{stage: found["from"] for stage, found in run.items()} for run in stages] == [
+        {"world_model": "training", "warm_start": "training"}
+    ] * 2
     assert "parallel" not in (tmp_path / "run_auto/config.yaml").read_text()
 
 
@@ -87,4 +93,4 @@ def test_a_stopped_world_model_goes_on_in_one_process(number, momalit, tmp_path,
     assert momalit("fit", "--run_dir", "run", "--ckpt_path", "last").code == 0
     monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "other"))
     assert momalit(*FIT_OF_TWO[:-1], "whole").code == 0
-    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "whole")
