@@ -70,8 +70,7 @@ class ForkLauncher(_Launcher):
         os.environ["MASTER_PORT"] = str(self.strategy.cluster_environment.main_port)  # type: ignore[union-attr]
         finished = False
         try:
-            for rank in range(1, self.strategy.num_processes):
-                self.procs.append(start_fork(self._follow, rank, function, args, kwargs))
+            self._start(function, args, kwargs)
             result = function(*args, **kwargs)
             finished = True
         except RuntimeError as error:  # from the communication, if a process is gone
@@ -88,6 +87,15 @@ class ForkLauncher(_Launcher):
                 if value is not None:
                     os.environ[name] = value
         return result
+
+    def _start(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        try:
+            for rank in range(1, self.strategy.num_processes):
+                self.procs.append(start_fork(self._follow, rank, function, args, kwargs))
+        except OSError as error:
+            raise UserError(
+                f"parallel: a process could not be started ({error.strerror}); --parallel off trains in one"
+            ) from error
 
     def _follow(self, rank: int, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
         """The work of another process. What stops the first one, too, is reported there."""

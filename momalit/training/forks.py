@@ -95,9 +95,12 @@ def side_by_side(
         return first(), [task() for task in tasks]
     context: Any = get_context("fork")
     taken = context.Value("i", 0)
-    forks = [_Fork(tasks, taken) for _ in range(n_forks)]
+    forks: list[_Fork] = []
     results: dict[int, Result] = {}
     try:
+        with contextlib.suppress(OSError):  # no memory or no process left: this process has more to do then
+            while len(forks) < n_forks:
+                forks.append(_Fork(tasks, taken))
         done = first()
         while (index := _take(taken, tasks)) is not None:
             results[index] = tasks[index]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -69,6 +70,17 @@ def test_a_failure_of_this_process_ends_the_copies():
     with pytest.raises(ValueError, match="first"):
         side_by_side(fail, [partial(time.sleep, 30)], 2)
     assert time.monotonic() - began < 10
+
+
+def test_without_another_process_this_one_does_everything(monkeypatch, momalit_home):
+    def refuse(*_):
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("momalit.training.forks.start_fork", refuse)
+    monkeypatch.setattr("momalit.training.forked_ddp.start_fork", refuse)
+    assert side_by_side(lambda: "first", [lambda: "second"], 2) == ("first", ["second"])
+    with pytest.raises(UserError, match=r"parallel: .*Resource temporarily unavailable.*--parallel off"):
+        fit("world_model", 1, strategy=ForkedDDP(2), devices=2)
 
 
 def test_copies_die_with_the_process(tmp_path):
