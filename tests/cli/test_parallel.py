@@ -93,4 +93,7 @@ def test_a_stopped_world_model_goes_on_in_one_process(number, momalit, tmp_path,
     assert momalit("fit", "--run_dir", "run", "--ckpt_path", "last").code == 0
     monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "other"))
     assert momalit(*FIT_OF_TWO[:-1], "whole").code == 0
-    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "whole")
+    found, expected = metrics_of(tmp_path / "run"), metrics_of(tmp_path / "whole")
+    assert found[0] == expected[0]  # the policies', which depend on every bit of the world model
+    if number == signal.SIGTERM:  # Ctrl-C may come between an epoch's checkpoint and the end of its row
+        assert found == expected
