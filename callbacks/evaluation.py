@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 import lightning.pytorch as pl
@@ -13,7 +12,7 @@ from callbacks.real_episodes import RealEpisodes, episode_seeds
 from momalit.core.checks import require_numbers
 from momalit.core.distributed import gather_objects
 from momalit.envs import references
-from momalit.envs.workers import WORKERS_VARIABLE, worker_count
+from momalit.envs.workers import worker_count
 from momalit.policies.coverage import VisitRecorder
 from momalit.policies.estimate import EliteReturns, ReturnEstimate, ReturnEstimator
 from momalit.policies.moma_ppo import MOMAPPOModule
@@ -55,9 +54,9 @@ class Evaluation(pl.Callback):
         test_episodes: number of episodes per test.
         deterministic: whether actions are the policies' modes; False samples them.
         imagined_episodes: number of imagined episodes of an estimate, over all members of the world model.
-        workers: number of processes that run episodes, while the world model imagines others. Results do not depend on
-            it. None means the value of the environment variable ``MOMALIT_WORKERS``, else 1; on the command line, the
-            number of cores if ``--parallel`` is ``auto``.
+        workers: number of processes that run episodes. Results do not depend on it. None means the value of the
+            environment variable ``MOMALIT_WORKERS``, else 1; on the command line built-in tasks use all cores if
+            ``--parallel`` is ``auto``.
     """
 
     def __init__(
@@ -80,10 +79,9 @@ class Evaluation(pl.Callback):
         self.elites: EliteReturns | None = None
         self._estimators: dict[str, ReturnEstimator] = {}
 
-    def use_processes(self, processes: int) -> None:
-        """Sets the number of processes if neither ``workers`` nor ``MOMALIT_WORKERS`` says it."""
-        if self.real.processes is None and not os.environ.get(WORKERS_VARIABLE):
-            self.real.processes = processes
+    def use_cores(self, cores: int) -> None:
+        """Sets the number of processes that play built-in tasks if neither ``workers`` nor ``MOMALIT_WORKERS`` does."""
+        self.real.cores = cores
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:

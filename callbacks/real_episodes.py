@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from momalit.envs.factory import TASKS
 from momalit.envs.vector_env import VectorTeamEnv
-from momalit.envs.workers import worker_count
+from momalit.envs.workers import WORKERS_VARIABLE, worker_count
 from momalit.policies.coverage import VisitRecorder
 from momalit.policies.rollout import play_episodes
 from momalit.policies.team_policy import TeamPolicyModule
@@ -43,16 +44,17 @@ class Played(NamedTuple):
 class RealEpisodes:
     """Runs episodes in parts that do not depend on the number of processes, and neither do their returns.
 
-    Where this process can be copied, each part belongs to one process, and other work is done meanwhile. Elsewhere the
-    processes step the environments only, and the policies act here.
+    Parts of built-in tasks are played by copies of this process, which meanwhile does other work. Other environments
+    may be slow to make, or hold what cannot be copied; they are made once, and the policies act in this process.
 
     Args:
         deterministic: whether actions are the policies' modes; False samples them.
-        processes: number of processes; None for the value of the environment variable ``MOMALIT_WORKERS``, else 1.
+        workers: number of processes; None for the value of the environment variable ``MOMALIT_WORKERS``. Without
+            either, built-in tasks use ``cores`` processes and others one.
     """
 
-    def __init__(self, deterministic: bool, processes: int | None = None) -> None:
-        self.deterministic, self.processes = deterministic, processes
+    def __init__(self, deterministic: bool, workers: int | None = None) -> None:
+        self.deterministic, self.workers, self.cores = deterministic, workers, 1
         self._env: VectorTeamEnv | None = None
         self._env_process = 0
 
@@ -70,10 +72,12 @@ class RealEpisodes:
         Returns:
             the episodes, in the order of the seeds, and the result of ``meanwhile``.
         """
-        copies = module.device.type == "cpu" and can_fork()
+        built_in = module.spec.env is not None and module.spec.env["name"] in TASKS
+        copies = built_in and module.device.type == "cpu" and can_fork()
         most = 32 if module.device.type == "cpu" else 256  # a GPU needs many rows, a processor's cores share them
         parts = [part.tolist() for part in np.array_split(np.asarray(seeds), -(-len(seeds) // most) or 1)]
-        workers = worker_count(self.processes)
+        chosen = self.workers is not None or bool(os.environ.get(WORKERS_VARIABLE))
+        workers = worker_count(self.workers) if chosen or not copies else self.cores
         tasks, first = [], 0
         for part in parts:
             wanted = record and first < MOST_RECORDED

@@ -224,7 +224,7 @@ class TrainingCLI(LightningCLI):
             raise cause from None
         if self.trainer.world_size > 1 or self.trainer.strategy.root_device.type != "cpu" or externally_launched():
             self.processes = 1
-        self._get(self.config_init, "evaluation").use_processes(self.processes)
+        self._get(self.config_init, "evaluation").use_cores(self.processes)
         if isinstance(self.model, ResumableModule):  # checked now, before the stages are trained
             self.model.require_trainer(self.trainer, fitting=self.command == "fit")
 

@@ -73,6 +73,24 @@ def test_results_do_not_depend_on_the_number_of_workers(team, monkeypatch, forks
         several.real._env.close()
 
 
+def test_only_built_in_tasks_use_all_cores_without_being_asked(team, monkeypatch):
+    asked = []
+
+    def count(first, tasks, processes):
+        asked.append(processes)
+        return first(), [task() for task in tasks]
+
+    monkeypatch.setattr("callbacks.real_episodes.side_by_side", count)
+    monkeypatch.setattr("callbacks.real_episodes.can_fork", lambda: True)
+    for settings, tasks in (({}, True), ({"workers": 3}, True), ({}, False)):
+        evaluation = Evaluation(**settings)
+        evaluation.use_cores(8)
+        with monkeypatch.context() as patch:
+            patch.setattr("callbacks.real_episodes.TASKS", {"reacher": None} if tasks else {})
+            evaluation.episode_returns(team, "test", 2)
+    assert asked == [8, 3, 1]
+
+
 def test_sampled_actions_do_not_depend_on_the_number_of_workers(team):
     several, alone = Evaluation(deterministic=False, workers=2), Evaluation(deterministic=False)
     assert torch.equal(several.episode_returns(team, "test", 40), alone.episode_returns(team, "test", 40))
