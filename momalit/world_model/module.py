@@ -28,6 +28,7 @@ from momalit.world_model.diagnostics import world_model_metrics
 from momalit.world_model.dynamics import TERMINATIONS, ModelSpace, WorldModel
 from momalit.world_model.member_share import MemberShare
 
+N_GROUPS = 2  # of parameters, see _parameter_groups
 VECTOR = 16  # numbers that a vector register holds at most
 WORTHWHILE_OPERATIONS = 1e12  # half a minute of a core with AVX2, where a second process costs about a second
 
@@ -286,8 +287,19 @@ class WorldModelModule(ResumableModule):
             ]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes this process's members from the optimiser's state."""
+        """Takes this process's members from the optimiser's state.
+
+        Raises:
+            UserError: training of the checkpoint was interrupted in a version with another optimiser.
+        """
         super().on_load_checkpoint(checkpoint)
+        states = checkpoint.get("optimizer_states", [])
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        if fitting and any(len(state["param_groups"]) != N_GROUPS for state in states):
+            raise UserError(
+                "world model: found the half-trained checkpoint of an older version, whose optimiser differs; delete"
+                " its folder to train it again"
+            )
         if self.share.divided and "optimizer_states" in checkpoint:
             checkpoint["optimizer_states"] = [self.share.own_optimizer_state(s) for s in checkpoint["optimizer_states"]]
 

@@ -13,6 +13,7 @@ from momalit.core.trajectories import Trajectories
 from momalit.functional.uncertainty import ensemble_covariance_norm
 from momalit.training.checkpoints import load_module
 from momalit.world_model.module import WorldModelModule
+from tests.tiny import make_data_and_module
 
 NOISE, REWARD_NOISE, LENGTH, BORDER = 0.05, 0.1, 40, 0.7
 
@@ -362,3 +363,15 @@ def test_gradients_are_clipped_per_member(reacher):
 def test_a_gradient_norm_limit_of_zero_raises_an_error(reacher):
     with pytest.raises(UserError, match=r"world_model\.max_grad_norm: found 0\.0, expected a number above 0"):
         WorldModelModule(reacher.spec, max_grad_norm=0.0)
+
+
+def test_the_optimiser_of_an_older_version_is_refused_and_its_model_is_not(tiny_world_model, tmp_path):
+    content = torch.load(tiny_world_model, weights_only=True)
+    groups = content["optimizer_states"][0]["param_groups"]
+    groups[0]["params"] = groups[0]["params"] + groups.pop()["params"]
+    old = tmp_path / "old.ckpt"
+    torch.save(content, old)
+    assert load_module(old, WorldModelModule).world_model().n_elites == 2
+    data, module = make_data_and_module("world_model")
+    with pytest.raises(UserError, match="half-trained checkpoint of an older version"):
+        make_trainer(20).fit(module, datamodule=data, ckpt_path=old)
