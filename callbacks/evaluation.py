@@ -137,8 +137,9 @@ class Evaluation(pl.Callback):
         """
 
         def estimate() -> ReturnEstimate | None:
-            imagines = isinstance(module, MOMAPPOModule) and module.world_model is not None
-            return self.estimate(module, purpose) if imagines else None  # type: ignore[arg-type]
+            if isinstance(module, MOMAPPOModule) and module.world_model is not None:
+                return self.estimate(module, purpose)
+            return None
 
         if not self.plays(module):
             return Judgement(None, VisitRecorder(), estimate())

@@ -23,6 +23,7 @@ from momalit.training.forks import can_fork, side_by_side
 # checkpoints), test (which is reported) and videos have separate seeds.
 _STREAMS = {"validation": 1, "test": 2, "video": 3}
 MOST_RECORDED = 256  # episodes whose steps are recorded
+MOST_ROWS, MOST_ROWS_ON_GPU = 32, 256  # episodes side by side: cores share parts, a GPU needs large ones
 
 Result = TypeVar("Result")
 
@@ -74,7 +75,7 @@ class RealEpisodes:
         """
         built_in = module.spec.env is not None and module.spec.env["name"] in TASKS
         copies = built_in and module.device.type == "cpu" and can_fork()
-        most = 32 if module.device.type == "cpu" else 256  # a GPU needs many rows, a processor's cores share them
+        most = MOST_ROWS if module.device.type == "cpu" else MOST_ROWS_ON_GPU
         parts = [part.tolist() for part in np.array_split(np.asarray(seeds), -(-len(seeds) // most) or 1)]
         chosen = self.workers is not None or bool(os.environ.get(WORKERS_VARIABLE))
         workers = worker_count(self.workers) if chosen or not copies else self.cores

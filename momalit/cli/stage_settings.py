@@ -23,13 +23,13 @@ from momalit.training.forks import side_by_side
 from momalit.training.run_directory import RunDirectory
 from momalit.training.stages import (
     Stage,
-    cache_key,
-    cached_checkpoint,
     epochs_for,
     find_or_train,
     make_module,
+    place_in_cache,
     settings_of,
 )
+from momalit.world_model.member_share import useful_processes
 from momalit.world_model.module import WorldModelModule
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def run_stages(
                 "%s: %d epochs, for about %d gradient steps",
                 stage.title, settings["max_epochs"], stage.gradient_steps,
             )  # fmt: skip
-    first = os.getpid()
+    first, seed, precision = os.getpid(), _seed(config), str(config["trainer"]["precision"])
 
     def train(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
         trainer = config["trainer"]
@@ -151,11 +151,16 @@ def run_stages(
             several = _useful_processes(module, datamodule, settings, processes)
             return stage_trainer(trainer, stage_run, stage.title, module, settings["max_epochs"], several)
 
-        precision = str(config["trainer"]["precision"])
-        return find_or_train(stage, settings, datamodule, _seed(config), precision, run, home(), make_trainer)
+        return find_or_train(stage, settings, datamodule, seed, precision, run, home(), make_trainer)
 
+    def takes_long(stage: Stage, settings: dict[str, Any]) -> bool:
+        module = make_module(stage, settings, datamodule.spec)
+        return _useful_processes(module, datamodule, settings, processes) > 1
+
+    places = [place_in_cache(*stage, datamodule, seed, precision, home())[1] for stage in wanted]
+    missing = [place is None or not place.is_file() for place in places]
     found: list[dict[str, Any]] = []
-    if len(wanted) == 2 and _takes_long(*wanted[0], datamodule, config, processes):
+    if missing == [True, True] and takes_long(*wanted[0]):
         logger.info("%s: training beside the world model", wanted[1][0].title)
         world_model, others = side_by_side(lambda: train(*wanted[0]), [lambda: train(*wanted[1])], processes)
         found = [world_model, *others]
@@ -166,26 +171,15 @@ def run_stages(
         model.hparams[key] = result["path"]
     if results:
         rank_zero_only(run.update)(stages=results)
-        if _seed(config) is not None:  # policies must not depend on whether a stage was trained or cached
-            seed_everything(_seed(config), workers=True, verbose=False)
+        if seed is not None:  # policies must not depend on whether a stage was trained or cached
+            seed_everything(seed, workers=True, verbose=False)
 
 
 def _useful_processes(module: pl.LightningModule, datamodule: Any, settings: Mapping[str, Any], processes: int) -> int:
     """How many of the available processes a stage is worth."""
     if not isinstance(module, WorldModelModule):
         return 1
-    return module.useful_processes(len(datamodule.train) * settings["max_epochs"], processes)
-
-
-def _takes_long(stage: Stage, settings: dict[str, Any], datamodule: Any, config: Namespace, processes: int) -> bool:
-    """Whether a stage has to be trained, and for so long that several processes train it."""
-    module = make_module(stage, settings, datamodule.spec)
-    if processes == 1 or _useful_processes(module, datamodule, settings, processes) == 1:
-        return False
-    key = cache_key(
-        stage, getattr(datamodule, stage.fingerprint), settings, _seed(config), str(config["trainer"]["precision"])
-    )
-    return cached_checkpoint(stage, key, _seed(config), home()) is None
+    return useful_processes(module.network, len(datamodule.train) * settings["max_epochs"], processes)
 
 
 def _seed(config: Namespace) -> int | None:

@@ -1,4 +1,4 @@
-"""Statistics over the valid steps of all processes, and measures of prediction error."""
+"""Statistics over the valid steps of all processes, measures of prediction error, and evenly spaced samples."""
 
 from __future__ import annotations
 
@@ -69,3 +69,8 @@ def student_quantile(probability: float, freedom: int) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
     return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+
+
+def evenly_spaced(n: int, count: int) -> Tensor:
+    """Returns at most ``count`` indices of n items, evenly spaced."""
+    return torch.linspace(0, n - 1, min(n, count)).round().long()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from momalit.core.records import Step, Transitions
 from momalit.core.trajectories import Trajectories
+from momalit.functional.statistics import evenly_spaced
 
 MAX_VISITED, MAX_DATASET = 2_000, 20_000
 ROWS = 250  # whose distances are in memory at once
@@ -135,8 +136,3 @@ def _steps(data: Trajectories, count: int) -> Tensor:
     """Returns states and joint actions of at most ``count`` evenly spaced steps, ``(N, S + A U)``."""
     index = evenly_spaced(len(data), count)
     return torch.cat([data.state[data.row[index]], data.action[index].flatten(1)], 1).cpu()
-
-
-def evenly_spaced(n: int, count: int) -> Tensor:
-    """Returns at most ``count`` indices of n items, evenly spaced."""
-    return torch.linspace(0, n - 1, min(n, count)).round().long()

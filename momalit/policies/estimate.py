@@ -11,10 +11,10 @@ from torch import Tensor
 
 from momalit.core.records import Rollout
 from momalit.core.trajectories import Trajectories
-from momalit.functional.statistics import student_quantile
+from momalit.functional.statistics import evenly_spaced, student_quantile
 from momalit.functional.uncertainty import ensemble_covariance_norm
 from momalit.nn.actors import TeamActor
-from momalit.policies.coverage import DataSupport, evenly_spaced
+from momalit.policies.coverage import DataSupport
 from momalit.policies.rollout import collect_rollout, initial_start
 from momalit.world_model.correction import Correction
 from momalit.world_model.dynamics import WorldModel

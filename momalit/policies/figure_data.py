@@ -10,8 +10,8 @@ from torch import Tensor
 from momalit.core.records import Rollout
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
+from momalit.functional.statistics import evenly_spaced
 from momalit.functional.uncertainty import ensemble_covariance_norm
-from momalit.policies.coverage import evenly_spaced
 from momalit.world_model.diagnostics import open_loop_errors
 from momalit.world_model.dynamics import WorldModel
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from momalit.core.records import Rollout, Transitions
 from momalit.core.trajectories import Trajectories
+from momalit.functional.statistics import evenly_spaced
 from momalit.functional.uncertainty import ensemble_covariance_norm
-from momalit.policies.coverage import evenly_spaced
 from momalit.world_model.dynamics import WorldModel
 
 MAX_STEPS = 20_000

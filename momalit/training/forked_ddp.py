@@ -35,25 +35,27 @@ class ForkedDDP(DDPStrategy):
     """
 
     def __init__(self, processes: int) -> None:
+        self._addresses = LightningEnvironment()
         super().__init__(
             parallel_devices=[torch.device("cpu")] * processes,
-            cluster_environment=LightningEnvironment(),
+            cluster_environment=self._addresses,
             process_group_backend="gloo",
         )
 
     def _configure_launcher(self) -> None:
-        self._launcher = ForkLauncher(self)
+        self._launcher = ForkLauncher(self.num_processes, self._addresses)
 
 
 class ForkLauncher(_Launcher):
     """Runs a function in this process, as rank 0, and at the same time in forks of it.
 
     Args:
-        strategy: the strategy that communicates.
+        processes: number of processes, with this one.
+        addresses: where they find each other.
     """
 
-    def __init__(self, strategy: ForkedDDP) -> None:
-        self.strategy = strategy
+    def __init__(self, processes: int, addresses: LightningEnvironment) -> None:
+        self.processes, self.addresses = processes, addresses
         self.procs: list[BaseProcess] = []
 
     @property
@@ -67,7 +69,7 @@ class ForkLauncher(_Launcher):
             UserError: another process ended before its time.
         """
         before = {name: os.environ.get(name) for name in _VARIABLES}
-        os.environ["MASTER_PORT"] = str(self.strategy.cluster_environment.main_port)  # type: ignore[union-attr]
+        os.environ["MASTER_PORT"] = str(self.addresses.main_port)  # chosen now, and the same in all processes
         finished = False
         try:
             self._start(function, args, kwargs)
@@ -90,7 +92,7 @@ class ForkLauncher(_Launcher):
 
     def _start(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
         try:
-            for rank in range(1, self.strategy.num_processes):
+            for rank in range(1, self.processes):
                 self.procs.append(start_fork(self._follow, rank, function, args, kwargs))
         except OSError as error:
             raise UserError(

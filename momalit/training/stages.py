@@ -101,14 +101,15 @@ def cache_key(stage: Stage, fingerprint: str, settings: Mapping[str, Any], seed:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
-def cached_checkpoint(stage: Stage, key: str, seed: int | None, cache: Path) -> Path | None:
-    """Returns a stage's checkpoint in the cache; None if it has none, or for a training without a seed."""
-    path = _place(stage, key, seed, cache)
-    return path if path is not None and path.is_file() else None
+def place_in_cache(
+    stage: Stage, settings: Mapping[str, Any], datamodule: Any, seed: int | None, precision: str, cache: Path
+) -> tuple[str, Path | None]:
+    """Returns the key of a stage's checkpoint, and its path in the cache, which is None without a seed.
 
-
-def _place(stage: Stage, key: str, seed: int | None, cache: Path) -> Path | None:
-    return None if seed is None else cache / stage.folder / f"{key}.ckpt"
+    The arguments are those of ``find_or_train``.
+    """
+    key = cache_key(stage, getattr(datamodule, stage.fingerprint), settings, seed, precision)
+    return key, None if seed is None else cache / stage.folder / f"{key}.ckpt"
 
 
 def find_or_train(
@@ -137,8 +138,7 @@ def find_or_train(
     Returns:
         ``path`` of the checkpoint, its ``key``, and ``from``, which is ``cache`` or ``training``.
     """
-    key = cache_key(stage, getattr(datamodule, stage.fingerprint), settings, seed, precision)
-    cached = _place(stage, key, seed, cache)
+    key, cached = place_in_cache(stage, settings, datamodule, seed, precision, cache)
     with _alone(stage, cached):
         if found := _in_cache(stage, key, cached):
             return found

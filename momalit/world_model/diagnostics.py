@@ -7,7 +7,7 @@ from torch import Tensor
 
 from momalit.core.records import Transitions
 from momalit.core.trajectories import Trajectories
-from momalit.functional.statistics import rank_correlation
+from momalit.functional.statistics import evenly_spaced, rank_correlation
 from momalit.functional.uncertainty import ensemble_covariance_norm
 from momalit.world_model.dynamics import WorldModel
 
@@ -46,7 +46,7 @@ def open_loop_errors(
     Returns:
         for every horizon, the root mean square error per state dimension ``(S,)``, in standard deviations of the state.
     """
-    starts = torch.linspace(0, len(data) - 1, min(len(data), max_starts)).round().long().to(data.reward.device)
+    starts = evenly_spaced(len(data), max_starts).to(data.reward.device)
     state = data.state[data.row[starts]]
     errors: dict[int, Tensor] = {}
     scale = model.space.input.std[: data.state.shape[1]]

@@ -12,6 +12,37 @@ from torch import Tensor
 from momalit.core.distributed import count_on_rank, gather_tensor, is_distributed
 from momalit.nn.ensemble import EnsembleNetwork
 
+WORTHWHILE_OPERATIONS = 1e12  # half a minute of a core with AVX2, where a second process costs about a second
+VECTOR = 16  # numbers that a vector register holds at most
+N_GROUPS = 2  # see parameter_groups
+
+
+def useful_processes(network: EnsembleNetwork, samples: int, most: int) -> int:
+    """Returns the least number of processes, up to ``most``, that trains the members as fast as ``most`` would.
+
+    Args:
+        network: the whole ensemble.
+        samples: transitions times epochs. Below about half a minute of work, one process is enough.
+        most: number of processes that are available.
+    """
+    n_weights = sum(weight.numel() for weight in network.parameters())
+    if 6 * n_weights * samples < WORTHWHILE_OPERATIONS:
+        return 1
+    members = network.highest.shape[0]
+    share = -(-members // most)
+    return -(-members // share)
+
+
+def parameter_groups(network: EnsembleNetwork) -> list[dict[str, Any]]:
+    """Returns an optimiser's groups of parameters, those apart that a fused step would round by place in the tensor.
+
+    A fused step computes the last few numbers of a tensor, which do not fill a vector register, by other instructions.
+    Which numbers of a member these are would depend on the members that are trained with it.
+    """
+    whole = [parameter for parameter in network.parameters() if parameter[0].numel() % VECTOR == 0]
+    others = [parameter for parameter in network.parameters() if parameter[0].numel() % VECTOR]
+    return [{"params": whole}, {"params": others, "fused": False, "foreach": True}]
+
 
 class MemberShare:
     """The members that this process trains.

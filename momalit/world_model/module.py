@@ -26,11 +26,7 @@ from momalit.training.trainer_checks import require_no_trainer_clipping
 from momalit.world_model.batches import member_batches, ordered_batches
 from momalit.world_model.diagnostics import world_model_metrics
 from momalit.world_model.dynamics import TERMINATIONS, ModelSpace, WorldModel
-from momalit.world_model.member_share import MemberShare
-
-N_GROUPS = 2  # of parameters, see _parameter_groups
-VECTOR = 16  # numbers that a vector register holds at most
-WORTHWHILE_OPERATIONS = 1e12  # half a minute of a core with AVX2, where a second process costs about a second
+from momalit.world_model.member_share import N_GROUPS, MemberShare, parameter_groups
 
 
 class WorldModelModule(ResumableModule):
@@ -149,20 +145,6 @@ class WorldModelModule(ResumableModule):
             self._share = MemberShare(self.network)
         return self._share
 
-    def useful_processes(self, samples: int, most: int) -> int:
-        """Returns the least number of processes, up to ``most``, that trains the members as fast as ``most`` would.
-
-        Args:
-            samples: transitions times epochs. Below about half a minute of work, one process is enough.
-            most: number of processes that are available.
-        """
-        n_weights = sum(weight.numel() for weight in self.network.parameters())
-        if 6 * n_weights * samples < WORTHWHILE_OPERATIONS:
-            return 1
-        members = self.hparams["n_members"]
-        share = -(-members // most)
-        return -(-members // share)
-
     @property
     def averages_gradients(self) -> bool:
         return not self.share.divided
@@ -243,7 +225,7 @@ class WorldModelModule(ResumableModule):
         """AdamW with cosine annealing over ``max_epochs``."""
         self._share = MemberShare(self.network)  # now that a checkpoint's weights are loaded
         optimizer = torch.optim.AdamW(
-            self._parameter_groups(),
+            parameter_groups(self.share.network),
             self.hparams["lr"],
             weight_decay=self.hparams["weight_decay"],
             fused=self.fused,
@@ -253,17 +235,6 @@ class WorldModelModule(ResumableModule):
             return optimizer
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=self.hparams["lr"] * 1e-2)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """This process's parameters, those apart that a fused step would round by their place in the tensor.
-
-        A fused step computes the last few numbers of a tensor, which do not fill a vector register, by other
-        instructions. Which numbers of a member these are would depend on the members that are trained with it.
-        """
-        parameters = list(self.share.network.parameters())
-        whole = [parameter for parameter in parameters if parameter[0].numel() % VECTOR == 0]
-        others = [parameter for parameter in parameters if parameter[0].numel() % VECTOR]
-        return [{"params": whole}, {"params": others, "fused": False, "foreach": True}]
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips the gradient of every member separately, because the members are independent networks."""
