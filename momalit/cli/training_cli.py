@@ -43,6 +43,7 @@ from momalit.cli.trainer_defaults import (
 )
 from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
+from momalit.policies.ppo import PPOModule
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.checkpoints import BEST, LAST, CheckpointFiles
 from momalit.training.cpu import configure_cpu
@@ -225,6 +226,8 @@ class TrainingCLI(LightningCLI):
         if self.trainer.world_size > 1 or self.trainer.strategy.root_device.type != "cpu" or externally_launched():
             self.processes = 1
         self._get(self.config_init, "evaluation").use_cores(self.processes)
+        if isinstance(self.model, PPOModule):
+            self.model.use_cores(self.processes)
         if isinstance(self.model, ResumableModule):  # checked now, before the stages are trained
             self.model.require_trainer(self.trainer, fitting=self.command == "fit")
 

@@ -16,6 +16,8 @@ from momalit.nn.critics import TeamCritic
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.epoch_means import Means
 
+ACTOR, CRITIC = "actor", "critic"
+
 
 class ActorCriticModule(TeamPolicyModule):
     """Policies, their running average and a critic.
@@ -35,6 +37,7 @@ class ActorCriticModule(TeamPolicyModule):
         super().__init__(spec)
         self.averaged: TeamActor | None = None
         self.critic: TeamCritic
+        self.trained: tuple[str, ...] = (ACTOR, CRITIC)  # the networks that gradient steps of this process change
         self._means = Means()
 
     def make_networks(self) -> None:
@@ -49,6 +52,11 @@ class ActorCriticModule(TeamPolicyModule):
         )
         self.register_buffer("entropy_weight", torch.tensor(float(self.hparams["entropy_coefficient"])))
         self.register_buffer("lr_factor", torch.tensor(1.0))
+
+    @property
+    def networks(self) -> dict[str, TeamActor | TeamCritic]:
+        """Actors and critic by name."""
+        return {ACTOR: self.actor, CRITIC: self.critic}
 
     # --- optimisation ----------------------------------------------------------------------------------------------
     def make_optimizer(self) -> torch.optim.Optimizer:
@@ -75,14 +83,14 @@ class ActorCriticModule(TeamPolicyModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips actors and critic separately, so that large critic gradients do not shrink the actors' updates."""
-        parts = (self.actor, self.critic)
-        actor, critic = ([p.grad for p in part.parameters() if p.grad is not None] for part in parts)
-        norms = torch.stack(torch._foreach_norm(actor + critic)).split([len(actor), len(critic)])
-        norm = torch.stack([torch.linalg.vector_norm(part) for part in norms])
-        max_norm = norm.new_tensor([self.hparams["actor_max_grad_norm"], self.hparams["critic_max_grad_norm"]])
-        for gradients, factor in zip((actor, critic), (max_norm / (norm + 1e-6)).clamp(max=1.0), strict=True):
+        parts = [[p.grad for p in self.networks[name].parameters() if p.grad is not None] for name in self.trained]
+        norms = torch.stack(torch._foreach_norm([gradient for part in parts for gradient in part]))
+        norm = torch.stack([torch.linalg.vector_norm(part) for part in norms.split([len(part) for part in parts])])
+        max_norm = norm.new_tensor([self.hparams[f"{name}_max_grad_norm"] for name in self.trained])
+        for gradients, factor in zip(parts, (max_norm / (norm + 1e-6)).clamp(max=1.0), strict=True):
             torch._foreach_mul_(gradients, factor)
-        self.record({"gradient/actor": norm[0], "gradient/critic": norm[1]})
+        for name, value in zip(self.trained, norm, strict=True):
+            self.record({f"gradient/{name}": value})
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Updates the average after an iteration's last gradient step, before any evaluation."""
@@ -102,6 +110,15 @@ class ActorCriticModule(TeamPolicyModule):
     def record(self, values: Mapping[str, Tensor]) -> None:
         """Adds scalars to the iteration's means without a transfer to the CPU."""
         self._means.add(values)
+
+    def swap_means(self, means: Means) -> Means:
+        """Replaces the means that ``record`` adds to; returns those of before."""
+        before, self._means = self._means, means
+        return before
+
+    def merge_means(self, means: Means) -> None:
+        """Adds the scalars of ``means``, which have other names than those recorded so far."""
+        self._means.merge(means)
 
     def pop_means(self) -> dict[str, Tensor]:
         """Returns the means since the last call and resets them."""

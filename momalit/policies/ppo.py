@@ -30,8 +30,10 @@ from momalit.core.team import TeamSpec
 from momalit.functional.gae import generalized_advantage
 from momalit.functional.statistics import explained_variance, global_moments, normalize
 from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_means
+from momalit.nn.distributions import TeamDistribution
 from momalit.nn.recurrent_trunk import run_trunks
-from momalit.policies.actor_critic import ActorCriticModule
+from momalit.policies.actor_critic import ACTOR, CRITIC, ActorCriticModule
+from momalit.policies.critic_beside import CriticBeside
 from momalit.policies.rollout_settings import BOOTSTRAP, END, TIME_LIMITS
 from momalit.training.batches import keyed_generator
 from momalit.training.hyperparameters import plain_arguments
@@ -123,6 +125,7 @@ class PPOModule(ActorCriticModule):
         self.make_networks()
         self.register_buffer("steps_taken", torch.tensor(0, dtype=torch.long))
         self._rollout: Rollout | None = None
+        self._beside = CriticBeside()
         self.unfinished: Start | None = None  # where the rollouts of the last iteration continue
 
     # --- the source of rollouts ------------------------------------------------------------------------------------
@@ -172,6 +175,14 @@ class PPOModule(ActorCriticModule):
                 f" each of {trainer.world_size} processes (model.n_rollouts counts all processes together)"
             )
 
+    def use_cores(self, cores: int) -> None:
+        """Lets two processes train actors and critic if ``cores`` is more than 1. Results are the same."""
+        self._beside.processes = cores
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self._beside.cancel(self)
+
     # --- one iteration ---------------------------------------------------------------------------------------------
     def on_train_epoch_start(self) -> None:
         key = (torch.initial_seed(), self.current_epoch, self.global_rank)
@@ -182,6 +193,7 @@ class PPOModule(ActorCriticModule):
             rollout = self.with_advantages(rollout)
         self.unfinished, self._rollout = rollout.end, replace(rollout, next_hidden_state=None)
         self.steps_taken += gather_tensor(rollout.valid.sum()).sum()
+        self._beside.begin(self)
 
     @torch.no_grad()
     def with_advantages(self, rollout: Rollout) -> Rollout:
@@ -221,6 +233,11 @@ class PPOModule(ActorCriticModule):
     def train_dataloader(self) -> DataLoader:
         return self.stream(self.hparams["ppo_epochs"] * self.hparams["n_minibatches"], self._minibatches)
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx + 1 == self.trainer.num_training_batches:
+            self._beside.end(self)
+        super().on_train_batch_end(outputs, batch, batch_idx)
+
     def _minibatches(self) -> Iterator[Rollout]:
         if self._rollout is None:  # restored from a checkpoint after the start of the epoch
             raise UserError(
@@ -255,46 +272,62 @@ class PPOModule(ActorCriticModule):
         past, now = sequence.span(0, -1), sequence.span(-1, None)
         if not past.state.shape[0]:
             return Start(now)
-        return Start(now, torch.cat([states[:, -1] for states in self._hidden_states(past, None)]))
+        return Start(now, torch.cat([states[:, -1] for states in self._hidden_states(past, None).values()]))
 
     def training_step(self, batch: Rollout, _: int) -> Tensor:
         """Computes one loss for actors and critic, which share no weights, so that one backward pass is enough."""
         now = batch.sequence.span(0, -1)
-        hidden_state = self._hidden_states(now, batch.hidden_state)
-        policy = self.actor.distribution(hidden_state[0], now.state)
-        value = self.critic.value(now.state, hidden_state[-1])
+        hidden_states = self._hidden_states(now, batch.hidden_state)
+        losses = []
+        if ACTOR in self.trained:
+            losses.append(self._actor_loss(batch, self.actor.distribution(hidden_states[ACTOR], now.state)))
+        if CRITIC in self.trained:
+            losses.append(self._critic_loss(batch, self.critic.value(now.state, hidden_states.get(CRITIC))))
+        return torch.stack(losses).sum()
+
+    def _actor_loss(self, batch: Rollout, policy: TeamDistribution) -> Tensor:
         log_prob = policy.log_prob(batch.action)
-        assert batch.advantage is not None and batch.target is not None
+        assert batch.advantage is not None
         objective = clipped_objective(log_prob, batch.log_prob, batch.advantage, self.hparams["clip_epsilon"])
-        error = F.huber_loss(value, self.critic.scale(batch.target), reduction="none")
-        means = reweight(masked_means([objective, error, policy.entropy], batch.valid), batch.weight)
-        mean_objective, value_loss, entropy = means.unbind()
-        loss = self.hparams["value_coefficient"] * value_loss - mean_objective - self.entropy_weight * entropy
+        means = masked_means([objective, policy.entropy], batch.valid)
+        mean_objective, entropy = reweight(means, batch.weight).unbind()
         with torch.no_grad():
             kl = kl_estimate(log_prob, batch.log_prob)
             outside = (log_prob - batch.log_prob).abs() > self.hparams["clip_epsilon"]
             kl, clipped = reweight(masked_means([kl, outside.to(kl.dtype)], batch.valid), batch.weight).unbind()
             metrics = {
                 "loss/policy": -mean_objective,
-                "loss/value": value_loss,
                 "policy/entropy": entropy,
                 "policy/kl": kl,
                 "policy/clip_fraction": clipped,
             }
             self.record(metrics)
-        return loss
+        return -mean_objective - self.entropy_weight * entropy
 
-    def _hidden_states(self, sequence: Sequence, hidden_state: Tensor | None) -> list[Tensor]:
-        """Returns the hidden states of actors and critic, each ``(A, T, B, H)``; only the actors' if it has no GRU.
+    def _critic_loss(self, batch: Rollout, value: Tensor) -> Tensor:
+        assert batch.target is not None
+        error = F.huber_loss(value, self.critic.scale(batch.target), reduction="none")
+        loss = reweight(masked_means([error], batch.valid), batch.weight)[0]
+        self.record({"loss/value": loss.detach()})
+        return self.hparams["value_coefficient"] * loss
 
-        Both networks run as one batched computation.
+    def _hidden_states(self, sequence: Sequence, hidden_state: Tensor | None) -> dict[str, Tensor]:
+        """Returns the hidden states of the networks that are trained and have a trunk, each ``(A, T, B, H)``.
+
+        Actors and critic run as one batched computation.
+
+        Args:
+            sequence: T time steps.
+            hidden_state: those of the actors, then of the critic before the first step; None for zeros.
         """
-        state, previous_action = sequence.state, sequence.previous_action
-        trunks, inputs = [self.actor.trunk], [self.actor.inputs(state, previous_action)]
-        if self.critic.trunk is not None:
-            trunks.append(self.critic.trunk)
-            inputs.append(self.critic.inputs(state, previous_action))
-        return run_trunks(trunks, inputs, sequence.keep, hidden_state)
+        networks = {name: network for name in self.trained if (network := self.networks[name]).trunk is not None}
+        if not networks:
+            return {}
+        if hidden_state is not None and len(networks) == 1 and self.critic.trunk is not None:
+            hidden_state = hidden_state.chunk(2)[0 if ACTOR in networks else 1]
+        inputs = [network.inputs(sequence.state, sequence.previous_action) for network in networks.values()]
+        trunks = [network.trunk for network in networks.values() if network.trunk is not None]
+        return dict(zip(networks, run_trunks(trunks, inputs, sequence.keep, hidden_state), strict=True))
 
     def on_train_epoch_end(self) -> None:
         """Logs the iteration's means and adapts entropy bonus and learning rates."""

@@ -21,6 +21,10 @@ class Means:
         total, count = self._sums.get(names, (0.0, 0))
         self._sums[names] = (total + new, count + 1)
 
+    def merge(self, other: Means) -> None:
+        """Adds the scalars of ``other``, which have other names."""
+        self._sums |= other._sums
+
     def take(self) -> dict[str, Tensor]:
         """Returns the means since the last call and resets them."""
         sums, self._sums = self._sums, {}

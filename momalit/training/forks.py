@@ -11,10 +11,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 
@@ -73,6 +74,42 @@ def _in_fork(parent: int, target: Callable[..., None], args: tuple[Any, ...]) ->
     os._exit(0)
 
 
+class Fork(Generic[Result]):
+    """A call of ``function()`` in a copy of this process, while this one goes on.
+
+    Args:
+        function: its result can be pickled. It must not change anything that is needed later: its process ends.
+
+    Raises:
+        OSError: there is no memory for another process, or no process left.
+    """
+
+    def __init__(self, function: Callable[[], Result]) -> None:
+        context: Any = get_context("fork")
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process = start_fork(_call, function, sender)
+        sender.close()
+
+    def result(self) -> Result | None:
+        """Waits for the result; None if the function failed or its process was killed."""
+        with contextlib.suppress(EOFError, ConnectionError):
+            return cast(Result, pickle.loads(self._receiver.recv_bytes()))
+        return None
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._receiver.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _call(function: Callable[[], Any], sender: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the first process ends this one
+    logging.disable()
+    with contextlib.suppress(Exception):
+        sender.send_bytes(pickle.dumps(function()))  # tensors by value
+
+
 def side_by_side(
     first: Callable[[], First], tasks: Sequence[Callable[[], Result]], processes: int
 ) -> tuple[First, list[Result]]:
@@ -95,40 +132,21 @@ def side_by_side(
         return first(), [task() for task in tasks]
     context: Any = get_context("fork")
     taken = context.Value("i", 0)
-    forks: list[_Fork] = []
+    forks: list[Fork[dict[int, Result]]] = []
     results: dict[int, Result] = {}
     try:
-        with contextlib.suppress(OSError):  # no memory or no process left: this process has more to do then
+        with contextlib.suppress(OSError):  # this process has more to do then
             while len(forks) < n_forks:
-                forks.append(_Fork(tasks, taken))
+                forks.append(Fork(partial(_take_all, tasks, taken)))
         done = first()
         while (index := _take(taken, tasks)) is not None:
             results[index] = tasks[index]()
         for fork in forks:
-            results |= fork.results()
+            results |= fork.result() or {}
         return done, [results[i] if i in results else task() for i, task in enumerate(tasks)]
     finally:
         for fork in forks:
             fork.end()
-
-
-class _Fork:
-    def __init__(self, tasks: Sequence[Callable[[], Any]], taken: Any) -> None:
-        context: Any = get_context("fork")
-        self._receiver, sender = context.Pipe(duplex=False)
-        self._process = start_fork(_work, tasks, taken, sender)
-        sender.close()
-
-    def results(self) -> dict[int, Any]:
-        """Waits for the results of the tasks that the process took; empty if it was killed."""
-        with contextlib.suppress(EOFError, ConnectionError):
-            return dict(pickle.loads(self._receiver.recv_bytes()))
-        return {}
-
-    def end(self) -> None:
-        self._receiver.close()
-        self._process.kill()
-        self._process.join()
 
 
 def _take(taken: Any, tasks: Sequence[Any]) -> int | None:
@@ -139,11 +157,10 @@ def _take(taken: Any, tasks: Sequence[Any]) -> int | None:
     return index if index < len(tasks) else None
 
 
-def _work(tasks: Sequence[Callable[[], Any]], taken: Any, sender: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the first process ends this one
-    logging.disable()
+def _take_all(tasks: Sequence[Callable[[], Result]], taken: Any) -> dict[int, Result]:
+    """Works on tasks until none is left; returns the results of those that did not fail."""
     results = {}
     while (index := _take(taken, tasks)) is not None:
         with contextlib.suppress(Exception):
             results[index] = tasks[index]()
-    sender.send_bytes(pickle.dumps(results))  # tensors by value
+    return results

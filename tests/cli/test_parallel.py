@@ -20,9 +20,9 @@ FIT = ("fit", "--config", "tiny.yaml", "--world_model.n_members", "5", "--world_
 FIT_OF_TWO = (*FIT, "--world_model.patience", "60", "--run_dir", "run")
 TWO_CORES = """\
 import sys
-import momalit.training.forks, momalit.world_model.member_share
+import momalit.policies.critic_beside, momalit.training.forks, momalit.world_model.member_share
 momalit.training.forks.cores = lambda: 2
-momalit.world_model.member_share.WORTHWHILE_OPERATIONS = 0
+momalit.world_model.member_share.WORTHWHILE_OPERATIONS = momalit.policies.critic_beside.WORTHWHILE_SECONDS = 0
 from momalit.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -30,9 +30,10 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture
 def two_cores(monkeypatch):
-    """Makes even small world models worth two processes."""
+    """Makes even small networks worth two processes."""
     monkeypatch.setattr("momalit.training.forks.cores", lambda: 2)
     monkeypatch.setattr("momalit.world_model.member_share.WORTHWHILE_OPERATIONS", 0)
+    monkeypatch.setattr("momalit.policies.critic_beside.WORTHWHILE_SECONDS", 0)
 
 
 def metrics_of(run: Path) -> list[bytes]:
