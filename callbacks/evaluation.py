@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from callbacks.real_episodes import RealEpisodes, episode_seeds
+from callbacks.real_episodes import Played, RealEpisodes, episode_seeds
 from momalit.core.checks import require_numbers
 from momalit.core.distributed import gather_objects
-from momalit.envs import references
+from momalit.core.errors import UserError
+from momalit.envs import make_env, references
 from momalit.envs.workers import worker_count
 from momalit.policies.coverage import VisitRecorder
 from momalit.policies.estimate import EliteReturns, ReturnEstimate, ReturnEstimator
@@ -57,6 +58,8 @@ class Evaluation(pl.Callback):
         workers: number of processes that run episodes. Results do not depend on it. None means the value of the
             environment variable ``MOMALIT_WORKERS``, else 1; on the command line built-in tasks use all cores if
             ``--parallel`` is ``auto``.
+        changed: names of worlds that are not that of the data, each with settings of its environment, such as
+            ``{"heavier": {"dynamics": {"mass": 1.3}}}``. The test of the last checkpoint is repeated in them.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Evaluation(pl.Callback):
         deterministic: bool = True,
         imagined_episodes: int = 500,
         workers: int | None = None,
+        changed: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         counts = {"episodes": episodes, "test_episodes": test_episodes, "imagined_episodes": imagined_episodes}
         require_numbers("evaluation.", counts, least=1)
@@ -75,6 +79,7 @@ class Evaluation(pl.Callback):
         self.real = RealEpisodes(
             deterministic, None if workers is None else worker_count(workers, "evaluation.workers")
         )
+        self.changed = changed or {}
         self.returns: Tensor | None = None
         self.elites: EliteReturns | None = None
         self._estimators: dict[str, ReturnEstimator] = {}
@@ -83,12 +88,30 @@ class Evaluation(pl.Callback):
         """Sets the number of processes that play built-in tasks if neither ``workers`` nor ``MOMALIT_WORKERS`` does."""
         self.real.cores = cores
 
+    def require_worlds(self, module: TeamPolicyModule) -> None:
+        """Makes each changed world once.
+
+        Raises:
+            UserError: one cannot be made, or there is no environment to change.
+        """
+        if self.changed and not self.plays(module):
+            names = ", ".join(self.changed)
+            raise UserError(f"evaluation.changed: found {names}, expected none, as there is no environment to change")
+        for name, settings in self.changed.items():
+            try:
+                make_env(**{**(module.spec.env or {}), **settings}).close()
+            except UserError as error:
+                raise UserError(f"evaluation.changed.{name}: {error}") from error
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:
             self._run(trainer, pl_module, "validation", self.episodes, "eval")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._run(trainer, pl_module, "test", self.test_episodes, "test")
+        if isinstance(pl_module, TeamPolicyModule):
+            changed = self.in_changed_worlds(pl_module, trainer.global_rank, trainer.world_size)
+            pl_module.log_synced({f"test/return in {name}": returns.mean() for name, returns in changed.items()})
 
     def _run(self, trainer: pl.Trainer, module: pl.LightningModule, purpose: str, episodes: int, prefix: str) -> None:
         if not isinstance(module, TeamPolicyModule):
@@ -145,11 +168,20 @@ class Evaluation(pl.Callback):
             return Judgement(None, VisitRecorder(), estimate())
         own = episode_seeds(purpose, episodes)[rank::world_size]
         played, found = self.real.play(module, own, record, estimate)
-        own_returns = torch.cat([part.returns for part in played])
-        returns = torch.zeros(episodes)
-        for process, part in enumerate(gather_objects(own_returns) if world_size > 1 else [own_returns]):
-            returns[process::world_size] = part
+        returns = _of_all_processes(played, episodes, world_size)
         return Judgement(returns, VisitRecorder.joined([part.visits for part in played if part.visits]), found)
+
+    def in_changed_worlds(self, module: TeamPolicyModule, rank: int = 0, world_size: int = 1) -> dict[str, Tensor]:
+        """Repeats the test in each of ``changed``, and returns the returns there ``(test_episodes,)``.
+
+        With ``world_size`` above 1, every process must call this. All get the same returns.
+        """
+        own = episode_seeds("test", self.test_episodes)[rank::world_size]
+        returns = {}
+        for name, settings in self.changed.items() if self.plays(module) else ():
+            played, _ = self.real.play(module, own, False, lambda: None, settings)
+            returns[name] = _of_all_processes(played, self.test_episodes, world_size)
+        return returns
 
     def episode_returns(self, module: TeamPolicyModule, purpose: str, episodes: int) -> Tensor:
         """Runs episodes in the real environment and returns their returns, ``(episodes,)``, in the order of the seeds.
@@ -184,3 +216,12 @@ class Evaluation(pl.Callback):
                 self.deterministic,
             )
         return estimator.estimate(module.deployed)
+
+
+def _of_all_processes(played: list[Played], episodes: int, world_size: int) -> Tensor:
+    """The returns of all processes' episodes ``(episodes,)``, in the order of the seeds."""
+    own_returns = torch.cat([part.returns for part in played])
+    returns = torch.zeros(episodes)
+    for process, part in enumerate(gather_objects(own_returns) if world_size > 1 else [own_returns]):
+        returns[process::world_size] = part
+    return returns

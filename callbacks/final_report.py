@@ -63,6 +63,7 @@ def final_report(
     judged: dict[str, Judgement] = {}
     model_check: dict[str, Any] | None = None
     figures: dict[str, Any] | None = None
+    changed: dict[str, Tensor] = {}
     last = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
     for name, weights in _weights_to_evaluate(trainer, last):
@@ -75,12 +76,15 @@ def final_report(
         if name == "last" and isinstance(model, MOMAPPOModule) and found.estimate is not None:
             model_check = _check_model(model, found.visits, found.estimate)
             figures = _figures(model, found.estimate)
+        if name == "last":
+            changed = evaluation.in_changed_worlds(model, *share)
     model.load_state_dict(last)
     returns = {name: team.returns for name, team in judged.items() if team.returns is not None}
     estimates = {name: team.estimate for name, team in judged.items() if team.estimate is not None}
     distance = _distance(judged["last"].visits.visited, datamodule)
     results = _results(model, datamodule, returns, estimates, distance, seed, started, evaluation.deterministic)
     results["model_check"] = model_check
+    results["changed"] = _changed(changed)
     if trainer.is_global_zero:
         write_json(run_dir / RESULTS, results)
         if figures is not None:
@@ -169,6 +173,12 @@ def _results(
     return results
 
 
+def _changed(returns: dict[str, Tensor]) -> dict[str, Any]:
+    """The returns in changed worlds, as in ``results.json``."""
+    found = {name: _mean_and_interval(values) for name, values in returns.items()}
+    return {name: {"return": mean, "interval": interval} for name, (mean, interval) in found.items()}
+
+
 def _mean_and_interval(returns: Tensor | None) -> tuple[float | None, list[float] | None]:
     """Mean of the returns ``(N,)`` and its 95 % interval over episodes; None for both without returns."""
     if returns is None:
@@ -230,6 +240,9 @@ def results_table(results: dict[str, Any]) -> Table:
         if interval is not None:
             cells = (_text(value), _span(interval), _text(None if value is None else score(value)), _text(estimate))
             table.add_row(f"{which} checkpoint", *cells)
+    for name, found in results["changed"].items():
+        value = found["return"]
+        table.add_row(f"last checkpoint, {name}", _text(value), _span(found["interval"]), _text(score(value)))
     return table
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from momalit.core.team import TeamSpec
 from momalit.envs.factory import TASKS
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.envs.workers import WORKERS_VARIABLE, worker_count
@@ -60,7 +62,12 @@ class RealEpisodes:
         self._env_process = 0
 
     def play(
-        self, module: TeamPolicyModule, seeds: list[int], record: bool, meanwhile: Callable[[], Result]
+        self,
+        module: TeamPolicyModule,
+        seeds: list[int],
+        record: bool,
+        meanwhile: Callable[[], Result],
+        settings: Mapping[str, Any] | None = None,
     ) -> tuple[list[Played], Result]:
         """Runs an episode for every seed.
 
@@ -69,11 +76,13 @@ class RealEpisodes:
             seeds: one per episode.
             record: whether to record the steps of the first 256 episodes.
             meanwhile: called in this process, before or during the episodes.
+            settings: settings of the environment in place of those of the data; None for none.
 
         Returns:
             the episodes, in the order of the seeds, and the result of ``meanwhile``.
         """
         built_in = module.spec.env is not None and module.spec.env["name"] in TASKS
+        spec = module.spec if not settings else replace(module.spec, env={**(module.spec.env or {}), **settings})
         copies = built_in and module.device.type == "cpu" and can_fork()
         most = MOST_ROWS if module.device.type == "cpu" else MOST_ROWS_ON_GPU
         parts = [part.tolist() for part in np.array_split(np.asarray(seeds), -(-len(seeds) // most) or 1)]
@@ -82,26 +91,28 @@ class RealEpisodes:
         tasks, first = [], 0
         for part in parts:
             wanted = record and first < MOST_RECORDED
-            tasks.append(partial(self._play, module, part, wanted, 1 if copies else workers))
+            tasks.append(partial(self._play, module, spec, part, wanted, 1 if copies else workers))
             first += len(part)
         result, played = side_by_side(meanwhile, tasks, workers if copies else 1)
         return played, result
 
-    def _play(self, module: TeamPolicyModule, seeds: list[int], record: bool, workers: int) -> Played:
+    def _play(self, module: TeamPolicyModule, spec: TeamSpec, seeds: list[int], record: bool, workers: int) -> Played:
         if not seeds:
             return Played(torch.zeros(0), None)
         noise = None if self.deterministic else torch.Generator(module.device).manual_seed(seeds[0])
-        env = self._env_of(module, len(seeds), workers)
+        env = self._env_of(spec, len(seeds), workers)
         if not record:
             return Played(play_episodes(env, module.deployed, seeds, noise), None)
         visits = VisitRecorder()
         returns = play_episodes(visits.wrap(env), module.deployed, seeds, noise)
         return Played(returns, visits.alone())
 
-    def _env_of(self, module: TeamPolicyModule, n_rows: int, workers: int) -> VectorTeamEnv:
-        """The last environment if this process made it and it has as many rows, else a new one."""
-        if self._env is None or self._env.n_rows != n_rows or self._env_process != os.getpid():
-            if self._env is not None and self._env_process == os.getpid():
-                self._env.close()
-            self._env, self._env_process = VectorTeamEnv(module.spec, n_rows, workers=workers), os.getpid()
+    def _env_of(self, spec: TeamSpec, n_rows: int, workers: int) -> VectorTeamEnv:
+        """The last environment if this process made it and it is the same, else a new one."""
+        last, own = self._env, self._env_process == os.getpid()
+        if last is not None and own and (last.n_rows, last.spec) == (n_rows, spec):
+            return last
+        if last is not None and own:
+            last.close()
+        self._env, self._env_process = VectorTeamEnv(spec, n_rows, workers=workers), os.getpid()
         return self._env

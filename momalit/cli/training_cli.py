@@ -113,8 +113,8 @@ class TrainingCLI(LightningCLI):
             "--parallel",
             type=str | None,
             default=None,
-            help="auto: world model and evaluation use all cores of this machine; off: one; null: $MOMALIT_PARALLEL, or"
-            " else auto. Results do not depend on it",
+            help="auto: world model, PPO and evaluation use more than one core of this machine; off: one; null:"
+            " $MOMALIT_PARALLEL, or else auto. Results do not depend on it",
         )
         for stage, kind in ((WORLD_MODEL, WorldModelSettings), (WARM_START, WarmStartSettings)):
             parser.add_argument(
@@ -225,7 +225,10 @@ class TrainingCLI(LightningCLI):
             raise cause from None
         if self.trainer.world_size > 1 or self.trainer.strategy.root_device.type != "cpu" or externally_launched():
             self.processes = 1
-        self._get(self.config_init, "evaluation").use_cores(self.processes)
+        evaluation: Evaluation = self._get(self.config_init, "evaluation")
+        evaluation.use_cores(self.processes)
+        if isinstance(self.model, TeamPolicyModule):
+            evaluation.require_worlds(self.model)
         if isinstance(self.model, PPOModule):
             self.model.use_cores(self.processes)
         if isinstance(self.model, ResumableModule):  # checked now, before the stages are trained

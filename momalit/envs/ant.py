@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import gymnasium
@@ -41,6 +42,7 @@ class Ant(FactoredMujoco):
             4) or ``2x4d`` (1 and 4, 2 and 3). Legs 1, 2, 3, 4 are in this order around the torso, so both pairings join
             neighbours: left and right of the rewarded direction in ``2x4``, front and back in ``2x4d``.
         render_mode: None, ``rgb_array`` or ``human``.
+        dynamics: changes of the robot, e.g. ``{"mass": 1.3}``, see ``change_dynamics``; None for none.
 
     Raises:
         UserError: a setting is invalid.
@@ -50,7 +52,13 @@ class Ant(FactoredMujoco):
     # Widths of observations with contact forces, which start with the state: of v5, and of v2 to v4.
     state_prefix_widths = (105, 111)
 
-    def __init__(self, observability: str = "partial", factoring: str = "4x2", render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        observability: str = "partial",
+        factoring: str = "4x2",
+        render_mode: str | None = None,
+        dynamics: Mapping[str, float] | None = None,
+    ) -> None:
         require_choice("env.observability", observability, ("full", "partial"))
         require_choice("env.factoring", factoring, tuple(FACTORINGS))
         require_choice("env.render_mode", render_mode, (None, *RENDER_MODES))
@@ -66,7 +74,7 @@ class Ant(FactoredMujoco):
         env = gymnasium.make(
             "Ant-v5", include_cfrc_ext_in_observation=False, render_mode=render_mode, disable_env_checker=True
         )
-        super().__init__(env.unwrapped, HORIZON, observes, drives)
+        super().__init__(env.unwrapped, HORIZON, observes, drives, dynamics=dynamics)
 
     def references(self) -> dict[str, float]:
         """Returns the mean undiscounted returns of uniformly random torques and of an expert.

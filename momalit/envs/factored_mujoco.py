@@ -12,6 +12,7 @@ from pettingzoo import ParallelEnv
 
 from momalit.core.checks import require_choice, require_integers
 from momalit.core.errors import UserError
+from momalit.envs.changed_dynamics import change_dynamics
 from momalit.envs.rendering import track_robot
 
 RENDER_MODES = ("rgb_array", "human")
@@ -40,6 +41,7 @@ class FactoredMujoco(ParallelEnv):
         observes: the observed columns of the state, per agent.
         drives: the actuators, in the order of the action, per agent. Each actuator belongs to exactly one agent.
         walks: whether the robot moves, so that the camera tracks it.
+        dynamics: changes of the robot, see ``change_dynamics``; None for none.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -55,8 +57,11 @@ class FactoredMujoco(ParallelEnv):
         observes: Mapping[str, Sequence[int]],
         drives: Mapping[str, Sequence[int]],
         walks: bool = True,
+        dynamics: Mapping[str, float] | None = None,
     ) -> None:
         self._env = env
+        if dynamics:
+            change_dynamics(env, dynamics)
         self.horizon = horizon
         self.render_mode: str | None = env.render_mode
         self.metadata = {**self.metadata, "render_fps": env.metadata["render_fps"]}  # type: ignore[misc]
@@ -173,6 +178,7 @@ class MultiAgentMujoco(FactoredMujoco):
         factoring: how its actuators are divided, one of that robot's ``FACTORINGS``.
         obsk: how far an agent observes beyond its own joints, in joints along the body.
         render_mode: None, ``rgb_array`` or ``human``.
+        dynamics: changes of the robot, e.g. ``{"mass": 1.3}``, see ``change_dynamics``; None for none.
 
     Raises:
         UserError: a setting is invalid, or gymnasium-robotics is not installed.
@@ -180,7 +186,14 @@ class MultiAgentMujoco(FactoredMujoco):
 
     metadata: ClassVar[dict[str, Any]] = {**FactoredMujoco.metadata, "name": "mamujoco"}
 
-    def __init__(self, scenario: str, factoring: str, obsk: int = 1, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        scenario: str,
+        factoring: str,
+        obsk: int = 1,
+        render_mode: str | None = None,
+        dynamics: Mapping[str, float] | None = None,
+    ) -> None:
         require_choice("env.scenario", scenario, tuple(FACTORINGS))
         require_choice("env.factoring", factoring, FACTORINGS[scenario])
         require_choice("env.render_mode", render_mode, (None, *RENDER_MODES))
@@ -198,4 +211,5 @@ class MultiAgentMujoco(FactoredMujoco):
             env.spec.max_episode_steps,
             original.map_global_state_to_local_observations(np.arange(env.observation_space.shape[0])),
             original.map_global_action_to_local_actions(np.arange(env.action_space.shape[0])),
+            dynamics=dynamics,
         )

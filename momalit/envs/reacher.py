@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import gymnasium
@@ -33,6 +34,7 @@ class Reacher(FactoredMujoco):
         observability: ``full`` (both observe the state), ``leader`` (agent_0 observes joints and target, agent_1 only
             the joints) or ``independent`` (each observes its own joint and the target).
         render_mode: None, ``rgb_array`` or ``human``.
+        dynamics: changes of the robot, e.g. ``{"mass": 1.3}``, see ``change_dynamics``; None for none.
 
     Raises:
         UserError: a setting is invalid.
@@ -41,7 +43,12 @@ class Reacher(FactoredMujoco):
     metadata: ClassVar[dict[str, Any]] = {**FactoredMujoco.metadata, "name": "reacher"}
     state_prefix_widths = (11,)  # widths of other versions' observations that start with the state: v2 and v4
 
-    def __init__(self, observability: str = "full", render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        observability: str = "full",
+        render_mode: str | None = None,
+        dynamics: Mapping[str, float] | None = None,
+    ) -> None:
         require_choice("env.observability", observability, tuple(OBSERVES))
         require_choice("env.render_mode", render_mode, (None, *RENDER_MODES))
         wrapped: Any = gymnasium.make(
@@ -53,7 +60,7 @@ class Reacher(FactoredMujoco):
         agents = ("agent_0", "agent_1")
         observes = dict(zip(agents, OBSERVES[observability], strict=True))
         drives = {agent: (joint,) for joint, agent in enumerate(agents)}
-        super().__init__(env, HORIZON, observes, drives, walks=False)
+        super().__init__(env, HORIZON, observes, drives, walks=False, dynamics=dynamics)
 
     def references(self) -> dict[str, float]:
         """Returns the mean undiscounted returns of uniformly random torques and of the noise-free expert.

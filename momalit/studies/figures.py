@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from momalit.studies.load_results import Group, Results, Row, column_values
 from momalit.studies.statistics import bootstrap_interval
-from momalit.studies.trends import Trend, trends
+from momalit.studies.trends import Trend, changed_worlds, trends
 
 # The palette of Okabe and Ito, which colour-blind readers can distinguish, without black and yellow.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
@@ -51,6 +51,13 @@ def figures(results: Results) -> Iterator[tuple[str, str, str]]:
                 "trend",
                 "Return of the last checkpoint: each seed (dots), mean over seeds (lines) and 95 % interval (bands).",
                 svg(_trends(found, colour)),
+            )
+        if worlds := changed_worlds(results):
+            yield (
+                "changed",
+                "Return of the last checkpoint in the world of its data and in changed ones: each seed (dots), mean"
+                " over seeds (lines) and 95 % interval (bands).",
+                svg(_trends(worlds, colour)),
             )
         yield (
             "returns",

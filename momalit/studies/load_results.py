@@ -14,16 +14,18 @@ import yaml
 
 from momalit.core.errors import UserError
 from momalit.studies.statistics import Scores
-from momalit.studies.write_results import CROSS_PLAY, CURVES, RUNS, STUDY
+from momalit.studies.write_results import CHANGED, CROSS_PLAY, CURVES, RUNS, STUDY
 
 Row = Mapping[str, Any]
 Group = tuple[str, str, str]  # task, dataset, setting
 
-TEXT = ("study", "task", "dataset", "setting", "method", "seeds", "kind", "deterministic", "momalit", "torch", "mujoco")
+TEXT = ("study", "task", "dataset", "setting", "method", "seeds", "kind", "world", "deterministic", "momalit", "torch",
+        "mujoco")  # fmt: skip
 REQUIRED = {
     RUNS: ("task", "dataset", "method", "seed", "return_last", "return_best"),
     CURVES: ("task", "dataset", "method", "seed", "epoch", "step", "return"),
     CROSS_PLAY: ("task", "dataset", "method", "seeds", "kind", "return"),
+    CHANGED: ("task", "dataset", "method", "seed", "world", "return"),
 }
 
 
@@ -36,12 +38,14 @@ class Results:
         curves: rows of ``curves.csv``.
         teams: rows of ``cross_play.csv``.
         study_file: contents of ``study.yaml``.
+        worlds: rows of ``changed.csv``.
     """
 
     runs: Sequence[Row]
     curves: Sequence[Row] = ()
     teams: Sequence[Row] = ()
     study_file: Mapping[str, Any] = field(default_factory=dict)
+    worlds: Sequence[Row] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -93,7 +97,7 @@ def column_values(rows: Iterable[Row], column: str) -> Scores:
 
 
 def read_results(directory: Path) -> Results:
-    """Reads ``results.csv`` and, if they exist, ``curves.csv``, ``cross_play.csv`` and ``study.yaml``.
+    """Reads ``results.csv`` and, if they exist, the other files of a study.
 
     Raises:
         UserError: a file is missing or invalid. The message has the file, and the row and column if known.
@@ -107,8 +111,8 @@ def read_results(directory: Path) -> Results:
         if key in seen:
             raise UserError(f"{directory / RUNS}: rows {seen[key]} and {number} are the same run: {row['method']}")
         seen[key] = number
-    curves, teams = (_table(directory / name, optional=True) for name in (CURVES, CROSS_PLAY))
-    return Results(runs, curves, teams, _study_file(directory))
+    curves, teams, worlds = (_table(directory / name, optional=True) for name in (CURVES, CROSS_PLAY, CHANGED))
+    return Results(runs, curves, teams, _study_file(directory), worlds)
 
 
 def _table(path: Path, optional: bool = False) -> list[Row]:

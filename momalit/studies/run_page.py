@@ -88,6 +88,10 @@ def _results_table(results: Mapping[str, Any]) -> Table:
             cells.append(f"{format_number(interval[0])} to {format_number(interval[1])}" if interval else "")
         outside = results.get(f"outside_{which}")
         rows.append([f"{which} checkpoint", *cells, "" if outside is None else f"{outside:.0%}"])
+    for name, found in results.get("changed", {}).items():
+        low, high = found["interval"]
+        interval = f"{format_number(low)} to {format_number(high)}"
+        rows.append([f"last checkpoint, {name}", format_number(found["return"]), interval, "", "", ""])
     best = [number for number, row in enumerate(rows) if row[0] == "last checkpoint"]
     header = ["team", "real return", "95 % interval", "estimate", "its 95 % interval", "outside the data"]
     return drop_empty_columns(Table("Return", header, rows, best))

@@ -21,7 +21,7 @@ from momalit.studies.statistics import (
     pooled_mean,
     probability_of_improvement,
 )
-from momalit.studies.trends import first_looks, run_key, trends
+from momalit.studies.trends import changed_worlds, first_looks, run_key, trends
 from momalit.studies.write_results import STUDY
 
 OWN_METHOD = "MOMA-PPO"
@@ -193,8 +193,11 @@ def claims_table(results: Results) -> Table | None:
 
 
 def trend_tables(results: Results) -> Iterator[Table]:
-    """Yields tables of mean returns with intervals, by method and level of the study's ``x_axis``."""
-    for trend in trends(results):
+    """Yields tables of mean returns with intervals, by method and level of the study's ``x_axis`` or changed world."""
+    for title, trend in [
+        *(("Mean return", trend) for trend in trends(results)),
+        *(("Mean return in changed worlds", trend) for trend in changed_worlds(results)),
+    ]:
         rows = []
         for method in trend.methods:
             cells = []
@@ -208,7 +211,7 @@ def trend_tables(results: Results) -> Iterator[Table]:
             values = trend.reference(column)
             if not np.isnan(values).all():
                 rows.append([f"*{label}*", *("" if np.isnan(value) else format_number(value) for value in values)])
-        yield Table(f"Mean return: {trend.name}" if trend.name else "Mean return", ["method", *trend.levels], rows)
+        yield Table(f"{title}: {trend.name}" if trend.name else title, ["method", *trend.levels], rows)
 
 
 def reach_table(results: Results) -> Table | None:

@@ -1,4 +1,4 @@
-"""What a study's results say along one of its axes: returns over its levels, and how soon a score is reached."""
+"""What a study's results say along one of its axes or in changed worlds, and how soon a score is reached."""
 
 from __future__ import annotations
 
@@ -60,6 +60,24 @@ def trends(results: Results) -> list[Trend]:
         for row in rows:
             by_place.setdefault((row["method"], row.get(axis) or ""), []).append(row)
         found.append(Trend(", ".join(name for name in names if name), levels, methods, by_place))
+    return found
+
+
+UNCHANGED = "unchanged"
+
+
+def changed_worlds(results: Results) -> list[Trend]:
+    """Returns each group's returns in the world of its data and in changed ones; none without changed worlds."""
+    found = []
+    for group in results.groups:
+        worlds = results.select(group, rows=results.worlds)
+        methods = [method for method in results.methods_in(group) if any(row["method"] == method for row in worlds)]
+        rows: dict[tuple[str, str], list[Row]] = {(m, UNCHANGED): results.select(group, m) for m in methods}
+        for row in worlds:
+            rows.setdefault((row["method"], row["world"]), []).append({"return_last": row["return"]})
+        if worlds:
+            levels = [UNCHANGED, *dict.fromkeys(row["world"] for row in worlds)]
+            found.append(Trend(results.panel_title(group), levels, methods, rows))
     return found
 
 

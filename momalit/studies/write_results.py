@@ -12,7 +12,9 @@ from typing import Any
 from momalit.studies.grid import ORDER, Cell, Study
 from momalit.training.run_directory import write_text
 
-RUNS, RECORDS, CURVES, CROSS_PLAY, STUDY = "results.csv", "results.jsonl", "curves.csv", "cross_play.csv", "study.yaml"
+RUNS, RECORDS, CURVES, STUDY = "results.csv", "results.jsonl", "curves.csv", "study.yaml"
+CHANGED, CROSS_PLAY = "changed.csv", "cross_play.csv"
+FILES = (RUNS, RECORDS, CURVES, CHANGED, CROSS_PLAY, STUDY)
 RESULT = "results.json"  # in a run's directory
 VERSIONS = ("momalit", "torch", "mujoco")
 METRICS = (
@@ -41,10 +43,12 @@ METRICS = (
 def write_results(study: Study, directory: Path) -> int:
     """Writes ``results.csv``, ``results.jsonl``, ``curves.csv`` and ``study.yaml`` for the finished runs.
 
+    Runs that were tested in changed worlds too are in ``changed.csv``.
+
     Returns:
         the number of finished runs.
     """
-    rows, records, points = [], [], []
+    rows, records, points, worlds = [], [], [], []
     for cell in study.cells:
         path = directory / cell.folder / RESULT
         if not path.is_file():
@@ -55,9 +59,12 @@ def write_results(study: Study, directory: Path) -> int:
         rows.append({**labels, **_metrics(content, curve), **{n: content["versions"].get(n, "") for n in VERSIONS}})
         records.append({**labels, **content})
         points += [{**labels, **point} for point in curve if point["return"]]
+        worlds += [{**labels, **world} for world in _worlds(content)]
     columns = ["study", *ORDER, "seed"]
     write_table(directory / RUNS, [*columns, *METRICS, *VERSIONS], rows)
     write_table(directory / CURVES, [*columns[1:], "epoch", "step", "rollout_steps", "return", "estimate"], points)
+    if worlds:
+        write_table(directory / CHANGED, [*columns[1:], "world", "return", "low", "high"], worlds)
     write_text(directory / RECORDS, "".join(json.dumps(record) + "\n" for record in records))
     write_text(directory / STUDY, study.text)
     return len(rows)
@@ -100,6 +107,13 @@ def _metrics(content: Mapping[str, Any], curve: Sequence[Mapping[str, str]]) -> 
         metrics[f"return_{which}_low"], metrics[f"return_{which}_high"] = interval
     metrics["gradient_steps"] = int(curve[-1]["step"]) + 1 if curve else None  # Lightning counts from 0
     return metrics
+
+
+def _worlds(content: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """Yields the mean return, with its interval over episodes, in each changed world in which a run was tested."""
+    for name, found in content.get("changed", {}).items():
+        low, high = found["interval"]
+        yield {"world": name, "return": found["return"], "low": low, "high": high}
 
 
 def _curve(path: Path) -> Iterable[dict[str, str]]:

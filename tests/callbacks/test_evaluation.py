@@ -45,6 +45,19 @@ def test_returns_are_reproducible(team):
     assert torch.equal(sampled, Evaluation(deterministic=False).episode_returns(team, "test", 3))
 
 
+def test_the_test_is_repeated_in_changed_worlds(team):
+    worlds = {"the same": {}, "weak": {"dynamics": {"gear": 0.3}}, "seen": {"observability": "full"}}
+    evaluation = Evaluation(test_episodes=7, changed=worlds)
+    evaluation.require_worlds(team)
+    returns = evaluation.in_changed_worlds(team)
+    expected = evaluation.judge(team, "test", 7).returns
+    assert torch.equal(returns["the same"], expected)
+    assert not torch.equal(returns["weak"], expected)
+    evaluation.use_cores(2)
+    for name, again in evaluation.in_changed_worlds(team).items():
+        assert torch.equal(again, returns[name])
+
+
 def test_many_episodes_run_in_parts(team):
     evaluation = Evaluation()
     returns = evaluation.episode_returns(team, "test", 40)
@@ -100,6 +113,25 @@ def test_sampled_actions_do_not_depend_on_the_number_of_workers(team):
 def test_zero_episodes_raise_an_error(setting):
     with pytest.raises(UserError, match=rf"evaluation\.{setting}: found 0, expected at least 1"):
         Evaluation(**{setting: 0})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dynamics": {"mas": 2}}, r"evaluation\.changed\.odd: env\.dynamics: found 'mas', expected mass"),
+        ({"dynamic": {"mass": 2}}, r"evaluation\.changed\.odd: env\.dynamic: not a setting of reacher"),
+    ],
+)
+def test_worlds_that_cannot_be_made_raise_an_error(team, settings, message):
+    with pytest.raises(UserError, match=message):
+        Evaluation(changed={"odd": settings}).require_worlds(team)
+
+
+def test_without_an_environment_there_is_nothing_to_change(team):
+    message = r"evaluation\.changed: found odd, expected none, as there is no environment to change"
+    with pytest.raises(UserError, match=message):
+        Evaluation(environment=False, changed={"odd": {}}).require_worlds(team)
+    assert not Evaluation(environment=False, changed={"odd": {}}).in_changed_worlds(team)
 
 
 def test_zero_workers_raise_an_error():

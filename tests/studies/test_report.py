@@ -86,6 +86,18 @@ def test_the_other_tables_by_hand(study):
     assert cross_play_table(results).rows == [["game, one", "BC", "0.00", "−2.00", "−3.00 to −1.00", "2"]]
 
 
+def test_changed_worlds_by_hand(study):
+    rows = ["game,one,,MOMA-PPO,0,heavy,6", "game,one,,MOMA-PPO,1,heavy,8", "game,one,,MOMA-PPO,0,weak,1"]
+    (study / "changed.csv").write_text("\n".join(["task,dataset,setting,method,seed,world,return", *rows]) + "\n")
+    results = read_results(study)
+    (table,) = trend_tables(results)
+    assert table.title == "Mean return in changed worlds: one"
+    assert table.header == ["method", "unchanged", "heavy", "weak"]
+    assert table.rows[0] == ["MOMA-PPO", "9.00 (8.00 to 10.00)", "7.00 (6.00 to 8.00)", "1.00"]
+    assert [row[0] for row in table.rows[1:]] == ["*random actions*", "*mean of the data*", "*expert*"]
+    assert "changed" in [name for name, *_ in figures(results)]
+
+
 def test_trends_and_first_looks_by_hand(study):
     assert not list(trend_tables(read_results(study)))
     assert reach_table(read_results(study)) is None

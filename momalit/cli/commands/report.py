@@ -52,7 +52,7 @@ def write_report(directory: Path, output: Path, title: str | None = None) -> Non
     from momalit.studies.load_results import read_results
     from momalit.studies.report_page import FIGURES, Figure, markdown, page
     from momalit.studies.tables import all_tables
-    from momalit.studies.write_results import CROSS_PLAY, CURVES, RECORDS, RUNS, STUDY
+    from momalit.studies.write_results import FILES
 
     results = read_results(directory)
     drawn = [Figure(*figure) for figure in figures(results)]
@@ -62,7 +62,7 @@ def write_report(directory: Path, output: Path, title: str | None = None) -> Non
             write_text(output / FIGURES / f"{figure.name}.svg", figure.svg)
         write_text(output / "report.md", markdown(results, drawn, title))
         write_text(output / "report.html", page(results, drawn, title))
-        for name in (RUNS, RECORDS, CURVES, CROSS_PLAY, STUDY):
+        for name in FILES:
             if output.resolve() != directory.resolve() and (directory / name).is_file():
                 shutil.copyfile(directory / name, output / name)
     except OSError as error:
