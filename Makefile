@@ -10,11 +10,12 @@ PYTHONS ?=
 VERSIONS ?=
 
 BIN := .venv/bin
+GPU_PYTHON ?= $(BIN)/python
 STAMP := .venv/.installed
 TESTS := tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-matrix reliability lint format types bench docs lock audit clean
+.PHONY: help setup run test test-slow test-matrix reliability lint format types bench gpu-check docs lock audit clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +51,13 @@ bench: $(STAMP) ## the speed of every stage on one thread, or THREADS=2; BENCH=N
 	$(if $(PEERS),BENCHMARK_PEERS=1) BENCHMARK_THREADS=$(THREADS) $(BIN)/python -m pytest -q -m benchmark --benchmark-only --benchmark-quiet \
 		--benchmark-json=benchmark.json -k "$(BENCH)" $(TESTS)/benchmarks
 	@$(BIN)/python -m tests.benchmarks.table benchmark.json
+
+gpu-check: $(STAMP) ## on a machine with a GPU: its tests, the speed of every stage on it, short runs of Reacher and Ant
+	$(GPU_PYTHON) -m pytest -q -m gpu $(TESTS)
+	$(GPU_PYTHON) -m tests.benchmarks.gpu
+	for config in reacher ant; do \
+		$(GPU_PYTHON) main.py fit --config $$config.yaml --config overlays/quick.yaml --trainer.accelerator gpu --trainer.callbacks '[]' || exit; \
+	done
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -49,28 +49,34 @@ def make_data(spec: TeamSpec, transitions: int, length: int = 50) -> Trajectorie
 
 
 @contextmanager
-def precision(name: str) -> Iterator[None]:
-    """Uses autocast as Lightning's ``bf16-mixed`` does; no effect for ``fp32``."""
-    dtype = PRECISIONS[name]
-    with torch.autocast("cpu", dtype, enabled=dtype is not None):
+def precision(name: str, device: str = "cpu") -> Iterator[None]:
+    """Uses autocast as Lightning's ``bf16-mixed`` does; no effect for other names."""
+    dtype = PRECISIONS.get(name)
+    with torch.autocast(device, dtype, enabled=dtype is not None):
         yield
 
 
 def world_model_step(
-    spec: TeamSpec, network: tuple[int, int], precision_name: str, members: int = 7
+    spec: TeamSpec,
+    network: tuple[int, int],
+    precision_name: str,
+    members: int = 7,
+    rows: int = 256,
+    device: str = "cpu",
 ) -> Callable[[], None]:
-    """Returns one gradient step of the ensemble on 256 transitions per member, including their selection."""
+    """Returns one gradient step of the ensemble on ``rows`` transitions per member, including their selection."""
     torch.manual_seed(0)
     data = make_data(spec, 20_000)
-    module = WorldModelModule(spec, members, 5, *network)
+    module = WorldModelModule(spec, members, min(members, 5), *network)
     module.space.fit(data, 0.99)
+    module, data = module.to(device), data.to(device)
     optimizer = torch.optim.AdamW(module.network.parameters(), 1e-3, fused=True)
-    order = torch.stack([torch.randperm(len(data)) for _ in range(members)])
+    order = torch.randint(len(data), (members, rows), device=device)
 
     def step() -> None:
         optimizer.zero_grad()
-        with precision(precision_name):
-            loss = module.training_step(data.transitions(order[:, :256]), 0)
+        with precision(precision_name, device):
+            loss = module.training_step(data.transitions(order), 0)
         loss.backward()
         optimizer.step()
 
@@ -90,12 +96,14 @@ class PolicyIteration:
 
     Args:
         spec: the team.
-        network: width and number of blocks of the world model's networks. It has five elites.
+        network: width and number of blocks of the world model's networks.
         n_rollouts: number of rollouts.
         horizon: steps per rollout.
         n_minibatches: minibatches in each of five passes.
         precision_name: ``fp32`` or ``bf16``.
         sizes: units of the policies' linear layers and GRUs; by default those of the paper.
+        members: members of the world model, all of them elites.
+        device: where everything is.
     """
 
     spec: TeamSpec
@@ -105,6 +113,8 @@ class PolicyIteration:
     n_minibatches: int
     precision_name: str = "fp32"
     sizes: tuple[int, int] = (256, 128)
+    members: int = 5
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
@@ -118,24 +128,25 @@ class PolicyIteration:
             width=width,
             gru_size=gru_size,
         )
-        self.team.world_model = WorldModel(self.spec, 5, *self.network, "never")
+        self.team.world_model = WorldModel(self.spec, self.members, *self.network, "never")
         self.team.world_model.space.fit(self.data, 0.99)
         self.team.pessimism.adaptive_horizon = False  # all rollouts have full length, so that all runs do the same work
+        self.team, self.data = self.team.to(self.device), self.data.to(self.device)
         self.optimizer = self.team.make_optimizer()
 
     def imagine(self) -> Rollout:
-        random = torch.Generator().manual_seed(0)
-        index = torch.randint(len(self.data), (self.n_rollouts,), generator=random)
-        with precision(self.precision_name):
+        random = torch.Generator(self.device).manual_seed(0)
+        index = torch.randint(len(self.data), (self.n_rollouts,), generator=random, device=self.device)
+        with precision(self.precision_name, self.device):
             return self.team.imagine(self.data.sequence(index, self.team.burn_in), self.horizon, random)
 
     def update(self, rollout: Rollout) -> int:
         steps = 0
-        with precision(self.precision_name):
+        with precision(self.precision_name, self.device):
             rollout = self.team.with_advantages(rollout)
         for minibatch in self.team.minibatches(rollout, torch.Generator().manual_seed(0)):
             self.optimizer.zero_grad()
-            with precision(self.precision_name):
+            with precision(self.precision_name, self.device):
                 loss = self.team.training_step(minibatch, 0)
             loss.backward()
             self.team.configure_gradient_clipping(self.optimizer)
