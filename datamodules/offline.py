@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,10 +17,13 @@ from datamodules.builders.collect import collect
 from datamodules.module_loaders import ModuleLoaders
 from datamodules.names import is_name
 from datamodules.readers.team_dataset import Dataset, contents_hash, read_dataset
-from momalit.core.checks import require_numbers
+from momalit.core.checks import require_choice, require_numbers
 from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
+
+RANDOM = "random"
+TEST_SPLITS = (RANDOM, "best", "middle", "worst")
 
 
 class OfflineDataModule(ModuleLoaders):
@@ -34,12 +39,14 @@ class OfflineDataModule(ModuleLoaders):
             that dataset's own.
         validation_fraction: fraction of the trajectories held out for validation, in [0, 1).
         test_fraction: fraction of the trajectories held out for testing, in [0, 1).
+        test_split: which trajectories are held out for testing: ``random`` ones, or those with the ``best``, the
+            ``middle`` or the ``worst`` returns, as a behaviour that training and validation do not know.
         split_seed: seed of the split.
         keep_on_device: keep the training split on the accelerator and sample batches there. None does so on CUDA if
             the split takes at most a quarter of the free memory. It has no effect on the CPU.
 
     Raises:
-        UserError: a fraction is outside its range.
+        UserError: a fraction is outside its range, or ``test_split`` is unknown.
     """
 
     def __init__(
@@ -51,6 +58,7 @@ class OfflineDataModule(ModuleLoaders):
         behaviour: dict[str, Any] | None = None,
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
+        test_split: str = RANDOM,
         split_seed: int = 0,
         keep_on_device: bool | None = None,
     ) -> None:
@@ -62,6 +70,8 @@ class OfflineDataModule(ModuleLoaders):
                 f"data.validation_fraction + data.test_fraction: found {validation_fraction + test_fraction:g},"
                 " expected less than 1"
             )
+        require_choice("data.test_split", test_split, TEST_SPLITS)
+        self.test_split = test_split
         self.dataset, self.env, self.behaviour = str(dataset), dict(env or {}), dict(behaviour or {})
         self.transitions, self.dataset_seed, self.split_seed = transitions, dataset_seed, split_seed
         self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
@@ -117,7 +127,8 @@ class OfflineDataModule(ModuleLoaders):
         return self._with_split(contents_hash(data.spec.dynamics(), data.trajectories, data.order))
 
     def _with_split(self, digest: str) -> str:
-        split = [self.validation_fraction, self.test_fraction, self.split_seed]
+        split: list[Any] = [self.validation_fraction, self.test_fraction, self.split_seed]
+        split += [] if self.test_split == RANDOM else [self.test_split]
         return hashlib.sha256(json.dumps([digest, split]).encode()).hexdigest()
 
     @cached_property
@@ -151,12 +162,18 @@ class OfflineDataModule(ModuleLoaders):
         validation, test = _held_out(self.validation_fraction, n), _held_out(self.test_fraction, n)
         return {"validation": validation, "test": test, "train": n - validation - test}
 
-    def _memory_order(self, n: int) -> list[int]:
+    def _memory_order(self, n: int, returns: Callable[[], np.ndarray]) -> list[int]:
         """Order of ``n`` trajectories in memory: split by split, so that splits are views; ascending within a split."""
         sizes = self._split_sizes(n)
         if sizes["train"] < 1:  # access to a split raises the error
             return list(range(n))
         order = torch.randperm(n, generator=torch.Generator().manual_seed(self.split_seed))
+        if self.test_split != RANDOM:
+            ranked, spare = torch.from_numpy(returns()).argsort(stable=True), n - sizes["test"]
+            begin = {"worst": 0, "middle": spare // 2, "best": spare}[self.test_split]
+            test = ranked[begin : begin + sizes["test"]]
+            known = order[~torch.isin(order, test)]
+            order = torch.cat([known[: sizes["validation"]], test, known[sizes["validation"] :]])
         return torch.cat([numbers.sort().values for numbers in order.split(list(sizes.values()))]).tolist()
 
     @property

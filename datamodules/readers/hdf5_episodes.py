@@ -13,6 +13,8 @@ import numpy as np
 from datamodules.readers.hdf5_file import require_memory, require_plausible
 from momalit.core.errors import UserError
 
+EpisodeOrder = Callable[[int, Callable[[], np.ndarray]], Sequence[int]]
+
 NAME = re.compile(r"episode_(\d+)")
 
 
@@ -22,23 +24,24 @@ class Episodes:
     Args:
         path: for messages.
         file: the open file. It must stay open until everything is read.
-        episode_order: maps the number of episodes E to the order in which they are read, a permutation of 0 to E - 1;
-            None for the order of their numbers.
+        episode_order: called with the number of episodes E and a function that reads their returns ``(E,)``; returns
+            the order in which they are read, a permutation of 0 to E - 1. None for the order of their numbers.
 
     Raises:
         UserError: there are no episodes, or an episode has no rewards or no steps.
     """
 
-    def __init__(
-        self, path: Path, file: h5py.File, episode_order: Callable[[int], Sequence[int]] | None = None
-    ) -> None:
+    def __init__(self, path: Path, file: h5py.File, episode_order: EpisodeOrder | None = None) -> None:
         self.path = path
         self._file = file
         numbers = sorted(int(match[1]) for name in file if (match := NAME.fullmatch(name)))
         if not numbers:
             raise UserError(f"{path}: found keys {list(file)[:5]}, expected groups episode_0, episode_1, ...")
-        self.order = list(range(len(numbers)) if episode_order is None else episode_order(len(numbers)))
-        self.names = [f"episode_{numbers[i]}" for i in self.order]
+        names = [f"episode_{number}" for number in numbers]
+        self.order = list(range(len(names)))
+        if episode_order is not None:
+            self.order = list(episode_order(len(names), lambda: np.array([self._return(name) for name in names])))
+        self.names = [names[i] for i in self.order]
         self._ids = [h5py.h5g.open(file.id, name.encode()) for name in self.names]
         self._steps: dict[str, list[int]] = {}  # of every agent, once they are known
         self.lengths: list[int] = []
@@ -47,6 +50,12 @@ class Episodes:
             if not shape or shape[0] == 0:
                 raise UserError(f"{path}: {name}/rewards has shape {shape}, expected at least one step")
             self.lengths.append(shape[0])
+
+    def _return(self, name: str) -> float:
+        """The sum of all rewards of an episode; NaN unless they are numbers, of which ``read`` complains."""
+        rewards = self._file.get(f"{name}/rewards")
+        numeric = isinstance(rewards, h5py.Dataset) and rewards.dtype.kind in "fiub"
+        return float(np.sum(rewards[()], dtype=np.float64)) if numeric else float("nan")
 
     @property
     def n_steps(self) -> int:

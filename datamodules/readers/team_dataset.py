@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datamodules.readers.hdf5_episodes import Episodes
+from datamodules.readers.hdf5_episodes import EpisodeOrder, Episodes
 from datamodules.readers.hdf5_file import open_hdf5, require_memory
 from datamodules.readers.spec_inference import inferred_spec, recorded_choices, state_columns, with_env
 from datamodules.writer import DATA_FILE, METADATA_FILE, MOMALIT_KEY
@@ -73,7 +73,7 @@ def contents_hash(spec: TeamSpec, trajectories: Trajectories, order: Sequence[in
 def read_dataset(
     path: str | Path,
     env: Mapping[str, Any] | None = None,
-    episode_order: Callable[[int], Sequence[int]] | None = None,
+    episode_order: EpisodeOrder | None = None,
     may_import: bool = False,
 ) -> Dataset:
     """Reads and checks a dataset.
@@ -84,8 +84,9 @@ def read_dataset(
     Args:
         path: path of the HDF5 file or of the Minari dataset's directory.
         env: ``name`` and settings of an environment that fits the dataset, or new settings of the one it names.
-        episode_order: maps the number of episodes E to their order in memory, a permutation of 0 to E - 1; None for the
-            order of their numbers. It does not affect the digest.
+        episode_order: called with the number of episodes E and a function that reads their returns ``(E,)``; returns
+            their order in memory, a permutation of 0 to E - 1. None for the order of their numbers. It does not affect
+            the digest.
         may_import: whether the dataset may name a module from which its environment is imported. A file that someone
             else wrote could run any code that way, so that ``env`` must name the same module otherwise.
 

@@ -56,7 +56,7 @@ class UncertaintyLevels(nn.Module):
         Args:
             model: the world model.
             data: trajectories that did not train the model.
-            limit: τ; None for the 99.9 % quantile of ``u_all``.
+            limit: τ; None for the 99 % quantile of ``u_all``.
             chunk: transitions per forward pass.
         """
         parts = []

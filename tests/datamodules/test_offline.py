@@ -46,6 +46,24 @@ def test_memory_order_does_not_affect_contents_or_hash(reacher):
         assert torch.equal(split.state, plain.trajectories.select(torch.tensor(numbers)).state)
 
 
+@pytest.mark.parametrize(
+    ("test_split", "ranks"), [("worst", range(4)), ("middle", range(18, 22)), ("best", range(36, 40))]
+)
+def test_a_behaviour_can_be_held_out(reacher, test_split, ranks):
+    data = OfflineDataModule(str(reacher.path), test_split=test_split, split_seed=reacher.split_seed)
+    returns = reacher.returns.sort().values
+    torch.testing.assert_close(data.test.returns.sort().values, returns[list(ranks)])
+    known = torch.cat([data.train.returns, data.validation.returns]).sort().values
+    torch.testing.assert_close(known, returns[[rank for rank in range(40) if rank not in ranks]])
+    assert [len(split.lengths) for split in (data.train, data.validation, data.test)] == [32, 4, 4]
+    low, high = data.validation.returns.aminmax()
+    assert high - low > (returns[-1] - returns[0]) / 20  # the validation split is random
+    assert data.contents.sha256 == reacher.contents.sha256
+    plain = OfflineDataModule(str(reacher.path), split_seed=reacher.split_seed)
+    assert data.dynamics_fingerprint != plain.dynamics_fingerprint
+    assert torch.equal(plain.test.state, reacher.test.state)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory use from /proc")
 def test_loading_needs_little_more_memory_than_the_data(reacher, tmp_path):
     lengths, size = torch.full((400,), 500), 200_000
@@ -146,6 +164,7 @@ def test_loaders_come_from_the_module(make):
     ("settings", "message"),
     [
         ({"validation_fraction": 1.0}, r"data\.validation_fraction: found 1\.0, expected a number from 0 to below 1"),
+        ({"test_split": "bset"}, r"data\.test_split: found 'bset', expected one of random, best, middle, worst"),
         ({"test_fraction": -0.1}, r"data\.test_fraction: found -0\.1"),
         ({"test_fraction": float("nan")}, r"data\.test_fraction: found nan"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, r"found 1, expected less than 1"),
