@@ -57,6 +57,8 @@ class PPOModule(ActorCriticModule):
         share_parameters: one network for all agents.
         lr: learning rate of the actors.
         critic_lr: learning rate of the critic; None for the same.
+        critic_warmup: iterations at the start in which only the critic learns, so that the policies' first steps do not
+            follow values that know nothing.
         final_lr_fraction: fraction of the initial learning rates at ``max_epochs``, reached by linear decay.
         ppo_epochs: passes over the rollouts of an iteration.
         n_minibatches: minibatches per pass.
@@ -71,7 +73,7 @@ class PPOModule(ActorCriticModule):
         target_entropy: entropy per action component, in nats, to which the bonus adapts; None for a fixed bonus.
         actor_max_grad_norm: largest gradient norm of the actors.
         critic_max_grad_norm: largest gradient norm of the critic.
-        target_kl: KL divergence per iteration to which the learning rates adapt; None turns adaptation off.
+        target_kl: KL divergence per iteration to which the actors' learning rate adapts; None turns adaptation off.
         ema_decay: decay of the running average of the policies' weights, updated once per iteration. The average is
             evaluated and deployed. 0 deploys the trained weights.
         initial_std: initial standard deviation of actions, as a fraction of half the action range.
@@ -92,6 +94,7 @@ class PPOModule(ActorCriticModule):
         share_parameters: bool = False,
         lr: float = 5e-4,
         critic_lr: float | None = None,
+        critic_warmup: int = 0,
         final_lr_fraction: float = 0.1,
         ppo_epochs: int = 5,
         n_minibatches: int = 4,
@@ -114,7 +117,7 @@ class PPOModule(ActorCriticModule):
         self.save_hyperparameters(arguments)
         counts = ("horizon", "n_rollouts", "ppo_epochs", "n_minibatches", "width")
         require_numbers("model.", {name: arguments[name] for name in counts}, least=1)
-        require_numbers("model.", {"gru_size": gru_size}, least=0)
+        require_numbers("model.", {"gru_size": gru_size, "critic_warmup": critic_warmup}, least=0)
         if n_minibatches > n_rollouts:
             raise UserError(f"model.n_minibatches: found {n_minibatches}, expected at most n_rollouts = {n_rollouts}")
         fractions = {"discount": discount, "gae_lambda": gae_lambda, "final_lr_fraction": final_lr_fraction}

@@ -1,6 +1,7 @@
 """PPO on tasks with a known optimum."""
 
 from dataclasses import replace
+from itertools import pairwise
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -10,6 +11,7 @@ import torch
 from momalit.core.errors import UserError
 from momalit.core.records import Sequence
 from momalit.nn.mixers import MIXERS, NO_MIXER
+from momalit.policies.actor_critic import FIRST_FACTOR
 from momalit.policies.ppo import PPOModule
 from momalit.policies.rollout import collect_rollout
 from tests import analytic
@@ -258,11 +260,45 @@ def test_learning_rate_adapts_to_the_kl_divergence(kl, factor):
     assert float(module.lr_factor) == pytest.approx(factor)
     module._trainer = SimpleNamespace(max_epochs=10)
     # Halfway through the linear decay to a tenth, times the factor.
-    assert module._lr_multiplier(5) == pytest.approx(factor * 0.55)
+    assert module._actor_multiplier(5) == pytest.approx(factor * 0.55)
+    assert module._decay(5) == pytest.approx(0.55)  # of the critic, which does not follow the policies' divergence
 
 
 def test_learning_rate_never_exceeds_its_setting():
-    assert float(adapted(0.0, 0.0, target_kl=0.01).lr_factor) == 1.0
+    module = adapted(0.0, 0.0, target_kl=0.01)
+    assert float(module.lr_factor) == pytest.approx(1.2 * FIRST_FACTOR)
+    for _ in range(20):
+        module.adapt_coefficients({"policy/kl": torch.tensor(0.0)})
+    assert float(module.lr_factor) == 1.0
+
+
+class KeepsWeights(pl.Callback):
+    """Records the weights of actors and critic at the start of every iteration."""
+
+    def __init__(self) -> None:
+        self.weights: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        actor, critic = (
+            torch.cat([p.detach().flatten() for p in net.parameters()]) for net in module.networks.values()
+        )
+        self.weights.append((actor, critic))
+
+
+def test_in_the_warm_up_only_the_critic_learns():
+    pl.seed_everything(0, verbose=False)
+    module, keeps = (
+        AnalyticPPO("split", n_rollouts=16, width=8, gru_size=4, critic_warmup=2, target_kl=0.01),
+        KeepsWeights(),
+    )
+    trainer = pl.Trainer(
+        max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, limit_val_batches=0, callbacks=[keeps],
+    )  # fmt: skip
+    trainer.fit(module)
+    changes = [(a != c).any().item() for (a, _), (c, _) in pairwise(keeps.weights)]
+    assert changes == [False, False, True]
+    assert all((b != d).any() for (_, b), (_, d) in pairwise(keeps.weights))
 
 
 @pytest.mark.parametrize(("entropy", "grows"), [(0.0, True), (3.0, False)])
