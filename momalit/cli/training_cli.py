@@ -47,10 +47,13 @@ from momalit.policies.ppo import PPOModule
 from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.checkpoints import BEST, LAST, CheckpointFiles
 from momalit.training.cpu import configure_cpu
+from momalit.training.forked_ddp import ForkedDDP
 from momalit.training.forks import free_processes
 from momalit.training.resumable import ResumableModule
 from momalit.training.run_directory import INHERITED, RunDirectory, externally_launched
 from momalit.training.trainer_checks import precision_for, require_launcher, require_precision, require_strategy
+from momalit.world_model.member_share import useful_processes
+from momalit.world_model.module import WorldModelModule
 
 logger = logging.getLogger(__name__)
 
@@ -263,12 +266,22 @@ class TrainingCLI(LightningCLI):
             plugins = plugins if isinstance(plugins, list) else [plugins]
             if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
                 config["plugins"] = [*plugins, CheckpointFiles()]
+            if (processes := self._processes_of_world_model(config)) > 1:
+                config["strategy"], config["devices"] = ForkedDDP(processes), processes
         elif config["enable_progress_bar"] is None:
             config["enable_progress_bar"] = False
         try:
             return super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError) as error:
             raise UserError(f"trainer: {error}") from error
+
+    def _processes_of_world_model(self, trainer: Any) -> int:
+        """How many processes train the model if it is a world model and the configuration leaves it to us; else 1."""
+        free = trainer["strategy"] == "auto" and trainer["devices"] == "auto" and trainer["num_nodes"] == 1
+        if not free or not isinstance(self.model, WorldModelModule) or externally_launched() or trainer["fast_dev_run"]:
+            return 1
+        samples = len(self.datamodule.train) * max(trainer["max_epochs"] or 1, 1)
+        return useful_processes(self.model.network, samples, self.processes)
 
     # --- running ---------------------------------------------------------------------------------------------------
     def fit(self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, **kwargs: Any) -> None:

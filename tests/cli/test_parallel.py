@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from momalit.training.forks import can_fork
 from tests.cli.test_preemption import wait_for
@@ -59,6 +60,21 @@ def test_parallel_changes_nothing(momalit, two_cores, tmp_path, monkeypatch):
         {"world_model": "training", "warm_start": "training"}
     ] * 2
     assert "parallel" not in (tmp_path / "run_auto/config.yaml").read_text()
+
+
+def test_so_is_a_world_model_alone(momalit, two_cores, tmp_path, monkeypatch):
+    monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "home"))
+    small = ("--model.n_members", "5", "--model.n_elites", "3", "--model.width", "8", "--trainer.max_epochs", "4")
+    found = []
+    for parallel in ("auto", "off"):
+        run = tmp_path / f"run_{parallel}"
+        sizes = (*small, "--data.transitions", "1000", "--run_dir", str(run))
+        assert momalit("fit", "--config", "world_model/icg.yaml", *sizes, "--parallel", parallel).code == 0
+        checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=False)
+        assert len(checkpoint["processes"]) == (2 if parallel == "auto" else 1)
+        weights = [value.numpy().tobytes() for value in checkpoint["state_dict"].values()]
+        found.append((weights, (run / "metrics.csv").read_bytes(), json.loads((run / "results.json").read_text())))
+    assert found[0] == found[1]
 
 
 def test_another_value_is_refused(momalit, tmp_path):
