@@ -88,8 +88,9 @@ class ActorCriticModule(TeamPolicyModule):
         return 0.0 if self.warming_up(epoch) else float(self.lr_factor) * self._decay(epoch)
 
     def warming_up(self, epoch: int) -> bool:
-        """Whether only the critic learns in an epoch."""
-        return epoch < self.hparams["critic_warmup"]
+        """Whether only the critic learns in an epoch: in the first ``critic_warmup``, but never in more than half."""
+        warmup, total = self.hparams["critic_warmup"], self.trainer.max_epochs or -1
+        return bool(epoch < (min(warmup, total // 2) if total > 0 else warmup))
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips actors and critic separately, so that large critic gradients do not shrink the actors' updates."""

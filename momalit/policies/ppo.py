@@ -58,7 +58,7 @@ class PPOModule(ActorCriticModule):
         lr: learning rate of the actors.
         critic_lr: learning rate of the critic; None for the same.
         critic_warmup: iterations at the start in which only the critic learns, so that the policies' first steps do not
-            follow values that know nothing.
+            follow values that know nothing; at most half of ``max_epochs``.
         final_lr_fraction: fraction of the initial learning rates at ``max_epochs``, reached by linear decay.
         ppo_epochs: passes over the rollouts of an iteration.
         n_minibatches: minibatches per pass.

@@ -285,12 +285,11 @@ class KeepsWeights(pl.Callback):
         self.weights.append((actor, critic))
 
 
-def test_in_the_warm_up_only_the_critic_learns():
+@pytest.mark.parametrize("warmup", [2, 100])  # 100 is more than half of four
+def test_in_the_warm_up_only_the_critic_learns(warmup):
     pl.seed_everything(0, verbose=False)
-    module, keeps = (
-        AnalyticPPO("split", n_rollouts=16, width=8, gru_size=4, critic_warmup=2, target_kl=0.01),
-        KeepsWeights(),
-    )
+    keeps, settings = KeepsWeights(), {"n_rollouts": 16, "width": 8, "gru_size": 4}
+    module = AnalyticPPO("split", critic_warmup=warmup, target_kl=0.01, **settings)
     trainer = pl.Trainer(
         max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, limit_val_batches=0, callbacks=[keeps],
