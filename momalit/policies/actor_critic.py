@@ -17,9 +17,6 @@ from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.epoch_means import Means
 
 ACTOR, CRITIC = "actor", "critic"
-# Of the actors' learning rate, where it adapts: Adam's first steps have full length whatever the gradients, and moved a
-# cloned team by fourteen times the target on Ant.
-FIRST_FACTOR = 0.2
 
 
 class ActorCriticModule(TeamPolicyModule):
@@ -54,7 +51,7 @@ class ActorCriticModule(TeamPolicyModule):
             self.spec, mixer=self.hparams["mixer"], observes=self.hparams["critic_observes"], **sizes
         )
         self.register_buffer("entropy_weight", torch.tensor(float(self.hparams["entropy_coefficient"])))
-        self.register_buffer("lr_factor", torch.tensor(1.0 if self.hparams["target_kl"] is None else FIRST_FACTOR))
+        self.register_buffer("lr_factor", torch.tensor(1.0))
 
     @property
     def networks(self) -> dict[str, TeamActor | TeamCritic]:
@@ -89,8 +86,8 @@ class ActorCriticModule(TeamPolicyModule):
 
     def warming_up(self, epoch: int) -> bool:
         """Whether only the critic learns in an epoch: in the first ``critic_warmup``, but never in more than half."""
-        warmup, total = self.hparams["critic_warmup"], self.trainer.max_epochs or -1
-        return bool(epoch < (min(warmup, total // 2) if total > 0 else warmup))
+        warmup = self.hparams["critic_warmup"]
+        return bool(epoch < warmup and self.progress(epoch + 1) <= 0.5)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips actors and critic separately, so that large critic gradients do not shrink the actors' updates."""
@@ -136,7 +133,12 @@ class ActorCriticModule(TeamPolicyModule):
         return self._means.take()
 
     def adapt_coefficients(self, means: dict[str, Tensor]) -> None:
-        """Adapts entropy bonus and learning rate to their targets, given the iteration's means over all processes."""
+        """Adapts entropy bonus and learning rate to their targets, given the iteration's means over all processes.
+
+        In the critic's warm-up, in which the policies stand still, it does nothing.
+        """
+        if self.warming_up(self.current_epoch):
+            return
         target, kl = self.hparams["target_entropy"], self.hparams["target_kl"]
         if target is not None:
             components = [1 if agent.discrete else agent.action_size for agent in self.spec.agents]
