@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from datamodules.builders.behaviours import make_behaviour
 from datamodules.builders.play_episodes import run_behaviour
 from datamodules.builders.recorded import Policy, RecordedPolicy, find_policy, kind_of
 from datamodules.builders.snapshots import run_mixture, select_snapshots
+from datamodules.builders.teams import TrainedTeams
 from datamodules.names import DEFAULT_TRANSITIONS, dataset_id, datasets_root, split_name
 from datamodules.readers.team_dataset import contents_hash
 from datamodules.writer import write_dataset
@@ -40,12 +41,13 @@ def collect(
     output: str | Path | None = None,
     policy: str | Policy | type | None = None,
     behaviour: Mapping[str, Any] | None = None,
+    teams: Sequence[str | Path] = (),
 ) -> Path:
     """Generates a dataset, unless it exists already.
 
     Args:
-        dataset: a built-in name such as ``reacher/expert-mix``, or ``package.module:callable/random``; with a policy,
-            the environment alone.
+        dataset: a built-in name such as ``reacher/expert-mix``, or ``package.module:callable/random``; with a policy or
+            teams, the environment alone.
         env: settings of the task.
         transitions: minimum number of transitions; all episodes are complete. None for the task's default.
         seed: seed of the whole dataset.
@@ -54,6 +56,8 @@ def collect(
         policy: policies of your own to record (see ``RecordedPolicy``), or their ``package.module:name``.
         behaviour: settings of what plays a built-in dataset (see ``datamodules.builders.behaviours``), such as
             ``{"mixed": 0.3}`` for ``icg/conflicting``; None for that dataset's own.
+        teams: checkpoints or run directories of trained teams, which play one after the other (see ``TrainedTeams``).
+            They need an ``output``.
 
     Returns:
         the dataset's directory.
@@ -61,7 +65,12 @@ def collect(
     Raises:
         UserError: the name or a setting is unknown, or ``output`` exists.
     """
-    task, kind = split_name(dataset) if policy is None else (dataset.removesuffix("/random"), "")
+    own = policy is not None or bool(teams)
+    task, kind = (dataset.removesuffix("/random"), "teams") if own else split_name(dataset)
+    if policy is not None and teams:
+        raise UserError("--policy: found one and --team, too, expected one of them")
+    if teams and output is None:
+        raise UserError("output: found none, expected a new directory for what the teams do")
     recorded = None
     if policy is not None:
         recorded = find_policy(policy)
@@ -73,7 +82,7 @@ def collect(
     require_integers("data.", {"transitions": transitions}, 1)
     behaviour = dict(behaviour or {})
     if behaviour:
-        _require_settings(task, kind, behaviour, policy)
+        _require_settings(task, kind, behaviour, own)
     named = {**settings, **{f"behaviour.{key}": value for key, value in behaviour.items()}}
     name = dataset_id(task, kind, named, transitions, seed)
     target = Path(output).expanduser() if output is not None else datasets_root() / name
@@ -90,7 +99,7 @@ def collect(
             logger.info("%s is already at %s", dataset, target)
             return target
         logger.info("collecting %s: %d transitions, seed %d, into %s", dataset, transitions, seed, target)
-        spec, trajectories, generator = _play(task, kind, settings, transitions, seed, recorded, behaviour)
+        spec, trajectories, generator = _play(task, kind, settings, transitions, seed, recorded, behaviour, teams)
         provenance = {
             "dataset": dataset,
             "settings": settings,
@@ -113,6 +122,7 @@ def _play(
     seed: int,
     recorded: tuple[Policy | type, str] | None,
     behaviour: Mapping[str, Any],
+    teams: Sequence[str | Path],
 ) -> tuple[TeamSpec, Trajectories, dict[str, Any]]:
     """Plays the episodes of a dataset; also returns the team and what generated them."""
     instance = make_env(task, **settings)
@@ -120,6 +130,9 @@ def _play(
     found = {agent: choices_of(agent, instance.action_space(agent)) for agent in spec.names}
     choices = {agent: own for agent, own in found.items() if own is not None}
     instance.close()
+    if teams:
+        trained = TrainedTeams(spec, teams)
+        return spec, trained.play(transitions, seed, f"{task}, {len(teams)} trained"), trained.settings()
     if snapshots := select_snapshots(task, kind):
         trajectories = run_mixture(spec, snapshots, transitions, seed, f"{task}/{kind}")
         return spec, trajectories, {"snapshots": [snapshot.description() for snapshot in snapshots]}
@@ -132,10 +145,10 @@ def _play(
     return spec, run_behaviour(spec, player, transitions, rng, label=f"{task}/{kind}"), player.settings()
 
 
-def _require_settings(task: str, kind: str, behaviour: Mapping[str, Any], policy: object) -> None:
+def _require_settings(task: str, kind: str, behaviour: Mapping[str, Any], own: bool) -> None:
     """Checks that what plays the dataset has these settings; their values are checked when it is made."""
-    if policy is not None or select_snapshots(task, kind):
-        who = "recorded policies have" if policy is not None else f"the policies of {task}/{kind} have"
+    if own or select_snapshots(task, kind):
+        who = "recorded policies have" if own else f"the policies of {task}/{kind} have"
         raise UserError(f"data.behaviour: found {dict(behaviour)!r}, but {who} no settings")
     make_behaviour(task, kind, behaviour)
 

@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from jsonargparse import Namespace
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -254,6 +255,9 @@ class TrainingCLI(LightningCLI):
         if fit:
             configured = config["callbacks"] or []
             configured = configured if isinstance(configured, list) else [configured]
+            for callback in configured:
+                if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                    callback.dirpath = str(self.run.checkpoints)
             title = type(self.model).__name__.removesuffix("Module")
             progress, save = (config[f"enable_{what}"] is not False for what in ("progress_bar", "checkpointing"))
             evaluation: Evaluation = self._get(self.config_init, "evaluation")

@@ -259,6 +259,19 @@ def test_configured_checkpoints(settings, default_checkpoints, momalit, tmp_path
     assert momalit("fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "3").code == 0
 
 
+def test_checkpoints_of_no_folder_are_kept_in_the_runs(momalit, tmp_path: Path):
+    (tmp_path / "own.yaml").write_text(
+        "trainer:\n  callbacks:\n  - class_path: lightning.pytorch.callbacks.ModelCheckpoint\n"
+        "    init_args: {filename: 'epoch={epoch}', auto_insert_metric_name: false, save_top_k: -1}\n"
+    )
+    assert momalit(*FIT, "--config", "own.yaml", "--run_dir", "run").code == 0
+    kept = sorted(path.name for path in (tmp_path / "run/checkpoints").glob("epoch=*"))
+    assert kept == ["epoch=0.ckpt", "epoch=1.ckpt"]
+    teams = [str(tmp_path / "run/checkpoints" / name) for name in kept]
+    assert momalit("collect", "icg", "--team", *teams, "--transitions", "100", "--output", "data").code == 0
+    assert momalit("inspect", "data").code == 0
+
+
 def test_no_progress_lines_without_a_progress_bar(momalit):
     done = momalit("fit", "--config", "tiny.yaml", "--trainer.enable_progress_bar", "false", "--run_dir", "quiet")
     assert done.code == 0, done.stderr

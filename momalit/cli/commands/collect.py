@@ -33,6 +33,7 @@ def run_collect(arguments: list[str]) -> None:
         options.output,
         options.policy,
         options.behaviour,
+        options.team or (),
     )
     logger.info("the dataset is in %s; train on it with --data.dataset %s", path, quoted(path))
 
@@ -43,7 +44,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="momalit collect",
         usage="python main.py collect DATASET [--env.SETTING VALUE ...] [--behaviour.SETTING VALUE ...]"
-        " [--policy NAME] [--transitions N] [--seed N] [--output DIR]",
+        " [--policy NAME | --team RUN ...] [--transitions N] [--seed N] [--output DIR]",
         description="Collects a dataset on a task. The same seed gives the same dataset.",
         exit_on_error=False,
         allow_abbrev=False,
@@ -54,7 +55,7 @@ def _parser() -> ArgumentParser:
         type=str,
         metavar="DATASET",
         help=f"one of {names}, or package.module:callable/random for an environment of your own; with"
-        " --policy, an environment",
+        " --policy or --team, an environment",
     )
     parser.add_argument(
         "--policy",
@@ -63,6 +64,15 @@ def _parser() -> ArgumentParser:
         metavar="NAME",
         help="package.module:name of policies of your own to record: a callable that maps {agent: observation} to"
         " {agent: action}, or a class of such callables, one for each episode",
+    )
+    parser.add_argument(
+        "--team",
+        type=str,
+        nargs="+",
+        default=None,
+        metavar="RUN",
+        help="run directories or checkpoints of trained teams, which play one after the other with sampled actions;"
+        " needs --output",
     )
     parser.add_argument(
         "--env",
