@@ -76,6 +76,18 @@ def termination_scores(logits: Tensor, terminated: Tensor) -> dict[str, float]:
     return {"precision": float(correct / predicted.sum()), "recall": float(correct / terminated.sum())}
 
 
+def error_slope(u_all: Tensor, error: Tensor) -> Tensor:
+    """By how much the error grows with the disagreement: the least-squares slope, 0 if that is the same everywhere.
+
+    Args:
+        u_all: disagreement ``(B,)``; what exceeds its 99 % quantile counts as that.
+        error: squared error ``(B,)``.
+    """
+    doubt = u_all.clamp(max=float(u_all.quantile(0.99)))
+    centred = doubt - doubt.mean()
+    return (centred @ error / (centred @ centred)).nan_to_num(0.0)
+
+
 def world_model_metrics(model: WorldModel, data: Trajectories) -> dict[str, float]:
     """All metrics of ``model`` on ``data``, with the names under which they are logged."""
     batch = data.transitions(torch.arange(len(data)))
@@ -84,6 +96,7 @@ def world_model_metrics(model: WorldModel, data: Trajectories) -> dict[str, floa
     for dimension, value in enumerate(error[:, :-1].mean(0).tolist()):
         metrics[f"test/error_state_{dimension:02d}"] = value
     metrics["test/rank_correlation"] = float(rank_correlation(u_all, error.mean(-1)))
+    metrics["test/slope"] = float(error_slope(u_all, error.mean(-1)))
     metrics["test/uncertainty_median"] = float(u_all.median())
     metrics["test/uncertainty_99"] = float(u_all.quantile(0.99))
     if model.termination == "learned" and bool(data.terminated.any()):
