@@ -20,6 +20,9 @@ from momalit.training.forks import Fork, can_fork
 WORTHWHILE_SECONDS = 0.1  # of an iteration's gradient steps; a copy of the process takes some 20 ms
 # What sees gradients between the steps would miss the critic's.
 _GRADIENT_HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
+# A subclass with a gradient step of its own may train weights or losses that the two networks share.
+_STEP = ("training_step", "backward", "configure_gradient_clipping", "optimizer_step", "optimizer_zero_grad")
+_PATIENCE = 30.0  # seconds, in addition to many times those that the gradient steps take
 
 
 class _Trained(NamedTuple):
@@ -32,12 +35,16 @@ class CriticBeside:
     """Divides the gradient steps of an iteration between two processes: this one trains the actors, a copy the critic.
 
     Within an iteration neither needs the other, since advantages and targets are computed before. They share no
-    weights, so the results are those of one process to the last bit. A copy lives for one iteration. If it is killed,
-    this process takes its gradient steps. The first iteration is not divided, and tells whether it is worthwhile.
+    weights, so the results are those of one process to the last bit. A copy lives for one iteration. If it is killed
+    or does not answer, this process takes its gradient steps. The first iteration is not divided, and tells whether it
+    is worthwhile.
+
+    Args:
+        step_of: the class whose gradient step can be divided; subclasses that change it train in one process.
     """
 
-    def __init__(self) -> None:
-        self.processes = 1
+    def __init__(self, step_of: type) -> None:
+        self.step_of, self.processes = step_of, 1
         self._seconds = self._began = 0.0
         self._fork: Fork[_Trained] | None = None
         self._rates: list[float] = []
@@ -45,7 +52,7 @@ class CriticBeside:
     def begin(self, module: ActorCriticModule) -> None:
         """Starts the copy, if there is a core for it; ``module`` then trains its actors only."""
         self._began = time.monotonic()
-        if self.processes > 1 and self._seconds >= WORTHWHILE_SECONDS and _divisible(module):
+        if self.processes > 1 and self._seconds >= WORTHWHILE_SECONDS and _divisible(module, self.step_of):
             self._rates = [group["lr"] for group in module.trainer.optimizers[0].param_groups]
             with contextlib.suppress(OSError):
                 self._fork = Fork(partial(_train_critic, module, self._rates))
@@ -64,7 +71,7 @@ class CriticBeside:
             return
         fork, self._fork = self._fork, None
         try:
-            trained = fork.result() or _train_critic(module, self._rates)
+            trained = fork.result(_PATIENCE + 20 * self._seconds) or _train_critic(module, self._rates)
         finally:
             fork.end()
             module.trained = (ACTOR, CRITIC)
@@ -78,7 +85,7 @@ class CriticBeside:
         module.merge_means(trained.means)
 
 
-def _divisible(module: ActorCriticModule) -> bool:
+def _divisible(module: ActorCriticModule, step_of: type) -> bool:
     """Whether each gradient step has one batch, all of an iteration are taken, and nothing looks at the gradients."""
     trainer = module.trainer
     watched = any(
@@ -87,8 +94,9 @@ def _divisible(module: ActorCriticModule) -> bool:
         for watchers, parent in (([module], pl.LightningModule), (trainer.callbacks, pl.Callback))  # type: ignore[attr-defined]
         for watcher in watchers
     )
+    known = all(getattr(type(module), name) is getattr(step_of, name) for name in _STEP)
     one_by_one = trainer.accumulate_grad_batches == 1 and trainer.max_steps == -1
-    return one_by_one and not watched and not is_distributed() and can_fork()
+    return known and one_by_one and not watched and not is_distributed() and can_fork()
 
 
 def _train_critic(module: ActorCriticModule, rates: list[float]) -> _Trained:

@@ -128,7 +128,7 @@ class PPOModule(ActorCriticModule):
         self.make_networks()
         self.register_buffer("steps_taken", torch.tensor(0, dtype=torch.long))
         self._rollout: Rollout | None = None
-        self._beside = CriticBeside()
+        self._beside = CriticBeside(PPOModule)
         self.unfinished: Start | None = None  # where the rollouts of the last iteration continue
 
     # --- the source of rollouts ------------------------------------------------------------------------------------

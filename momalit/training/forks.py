@@ -90,9 +90,11 @@ class Fork(Generic[Result]):
         self._process = start_fork(_call, function, sender)
         sender.close()
 
-    def result(self) -> Result | None:
-        """Waits for the result; None if the function failed or its process was killed."""
+    def result(self, seconds: float | None = None) -> Result | None:
+        """Waits for the result, at most ``seconds``; None if there is none in time or the function or process failed."""
         with contextlib.suppress(EOFError, ConnectionError):
+            if seconds is not None and not self._receiver.poll(seconds):
+                return None
             return cast(Result, pickle.loads(self._receiver.recv_bytes()))
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 
 import lightning.pytorch as pl
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from momalit.policies.critic_beside import CriticBeside
+from momalit.policies.ppo import PPOModule
 from momalit.training.forks import can_fork
 from tests.policies.test_ppo import AnalyticPPO
 from tests.processes import make_trainer
@@ -89,15 +91,39 @@ def test_so_they_are_with_other_settings(settings):
 
 
 def test_a_killed_copy_is_replaced_by_this_process(monkeypatch):
-    here, plain = os.getpid(), AnalyticPPO.training_step
+    here, plain = os.getpid(), PPOModule.training_step
 
     def fragile(module: AnalyticPPO, batch: object, index: int) -> Tensor:
         if os.getpid() != here and module.current_epoch == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return plain(module, batch, index)
 
-    monkeypatch.setattr(AnalyticPPO, "training_step", fragile)
+    monkeypatch.setattr(PPOModule, "training_step", fragile)
     require_same("split")
+
+
+def test_so_is_one_that_does_not_answer(monkeypatch):
+    here, plain = os.getpid(), PPOModule.training_step
+
+    def stuck(module: AnalyticPPO, batch: object, index: int) -> Tensor:
+        if os.getpid() != here and module.current_epoch == 1:
+            time.sleep(60)
+        return plain(module, batch, index)
+
+    monkeypatch.setattr(PPOModule, "training_step", stuck)
+    monkeypatch.setattr("momalit.policies.critic_beside._PATIENCE", 0.5)
+    require_same("split")
+
+
+def test_a_gradient_step_of_ones_own_is_not_divided():
+    class Own(AnalyticPPO):
+        def training_step(self, batch: object, index: int) -> Tensor:
+            return 2 * super().training_step(batch, index)
+
+    module, recorder = Own("split", **SMALL), Recorder()
+    module.use_cores(2)
+    make_trainer(2, [recorder]).fit(module)
+    assert not any(recorder.divided)
 
 
 def test_an_exception_of_the_critic_is_raised_here(monkeypatch):
