@@ -91,7 +91,7 @@ class Fork(Generic[Result]):
         sender.close()
 
     def result(self, seconds: float | None = None) -> Result | None:
-        """Waits for the result, at most ``seconds``; None if there is none in time or the function or process failed."""
+        """Waits for the result, at most ``seconds``; None if none comes in time or the function or process failed."""
         with contextlib.suppress(EOFError, ConnectionError):
             if seconds is not None and not self._receiver.poll(seconds):
                 return None
