@@ -8,11 +8,11 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from callbacks.real_episodes import Played, RealEpisodes, episode_seeds
+from callbacks.real_episodes import Played, RealEpisodes, changed_spec, episode_seeds
 from momalit.core.checks import require_numbers
 from momalit.core.distributed import gather_objects
 from momalit.core.errors import UserError
-from momalit.envs import make_env, references
+from momalit.envs import VectorTeamEnv, references
 from momalit.envs.workers import worker_count
 from momalit.policies.coverage import VisitRecorder
 from momalit.policies.estimate import EliteReturns, ReturnEstimate, ReturnEstimator
@@ -89,19 +89,23 @@ class Evaluation(pl.Callback):
         self.real.cores = cores
 
     def require_worlds(self, module: TeamPolicyModule) -> None:
-        """Makes each changed world once.
+        """Makes each changed world and starts an episode there.
 
         Raises:
-            UserError: one cannot be made, or there is no environment to change.
+            UserError: one cannot be made or has another team, or there is no environment to change.
         """
         if self.changed and not self.plays(module):
             names = ", ".join(self.changed)
             raise UserError(f"evaluation.changed: found {names}, expected none, as there is no environment to change")
         for name, settings in self.changed.items():
             try:
-                make_env(**{**(module.spec.env or {}), **settings}).close()
+                env = VectorTeamEnv(changed_spec(module.spec, settings), 1, workers=1)
+                env.reset(episode_seeds("test", 1))
+                env.close()
             except UserError as error:
                 raise UserError(f"evaluation.changed.{name}: {error}") from error
+            except (ValueError, IndexError) as error:
+                raise UserError(f"evaluation.changed.{name}: its states do not fit the team ({error})") from error
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.sanity_checking:

@@ -37,6 +37,11 @@ def episode_seeds(purpose: str, episodes: int) -> list[int]:
     return unique[:episodes]
 
 
+def changed_spec(spec: TeamSpec, settings: Mapping[str, Any]) -> TeamSpec:
+    """The same team with some settings of its environment replaced."""
+    return replace(spec, env={**spec.env, **settings}) if spec.env is not None and settings else spec
+
+
 class Played(NamedTuple):
     """Episodes that ran side by side: their returns ``(B,)``, and their steps if these were recorded."""
 
@@ -82,7 +87,7 @@ class RealEpisodes:
             the episodes, in the order of the seeds, and the result of ``meanwhile``.
         """
         built_in = module.spec.env is not None and module.spec.env["name"] in TASKS
-        spec = module.spec if not settings else replace(module.spec, env={**(module.spec.env or {}), **settings})
+        spec = changed_spec(module.spec, settings or {})
         copies = built_in and module.device.type == "cpu" and can_fork()
         most = MOST_ROWS if module.device.type == "cpu" else MOST_ROWS_ON_GPU
         parts = [part.tolist() for part in np.array_split(np.asarray(seeds), -(-len(seeds) // most) or 1)]

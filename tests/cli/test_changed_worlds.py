@@ -43,6 +43,8 @@ def test_so_is_a_finished_run(momalit, tmp_path):
     ("worlds", "message"),
     [
         ('{"odd": {"pay": 2}}', "evaluation.changed.odd: env.pay: not a setting of icg"),
+        ('{"odd": {"n_agents": 3}}', "evaluation.changed.odd: env icg: found agents ('agent_0', 'agent_1', 'agent_2')"),
+        ('{"odd": {"n_actions": 3}}', "evaluation.changed.odd: its states do not fit the team"),
         ('{"odd": 2}', "evaluation.changed"),
         ("2", "evaluation.changed"),
     ],
