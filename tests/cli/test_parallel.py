@@ -20,7 +20,8 @@ pytestmark = pytest.mark.skipif(not can_fork(), reason="this machine or test run
 FIT = ("fit", "--config", "tiny.yaml", "--world_model.n_members", "5", "--world_model.max_epochs", "60")
 FIT_OF_TWO = (*FIT, "--world_model.patience", "60", "--run_dir", "run")
 TWO_CORES = """\
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 import momalit.policies.critic_beside, momalit.training.forks, momalit.world_model.member_share
 momalit.training.forks.cores = lambda: 2
 momalit.world_model.member_share.WORTHWHILE_OPERATIONS = momalit.policies.critic_beside.WORTHWHILE_SECONDS = 0
