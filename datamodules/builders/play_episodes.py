@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
@@ -24,20 +25,45 @@ def run_behaviour(
     spec: TeamSpec, behaviour: Behaviour, transitions: int, rng: np.random.Generator, label: str = "running episodes"
 ) -> Trajectories:
     """Runs complete episodes of a behaviour until they have at least ``transitions`` steps in total."""
-    n_envs = min(N_ENVS, -(-transitions // spec.horizon))
-    env = VectorTeamEnv(spec, n_envs)
-    episodes: list[Episode] = []
-    total = n_started = 0
+    env = VectorTeamEnv(spec, rows_for(spec, transitions))
     with progress_bar(label, transitions) as advance:
-        while total < transitions:
-            for episode in run_episodes(env, behaviour, np.arange(n_started, n_started + n_envs), rng):
-                if total < transitions:
-                    episodes.append(episode)
-                    total += len(episode[1])
-                    advance(len(episode[1]))
-            n_started += n_envs
+        episodes = enough_episodes(env, lambda: behaviour, transitions, rng, advance)
     env.close()
     return as_trajectories(episodes)
+
+
+def rows_for(spec: TeamSpec, transitions: int) -> int:
+    """Number of environments that are stepped together for so many transitions."""
+    return min(N_ENVS, -(-transitions // spec.horizon))
+
+
+def enough_episodes(
+    env: VectorTeamEnv,
+    behaviour: Callable[[], Behaviour],
+    transitions: int,
+    rng: np.random.Generator,
+    advance: Callable[[int], None],
+) -> list[Episode]:
+    """Runs complete episodes, one per row at a time, until they have at least ``transitions`` steps in total.
+
+    Args:
+        env: an environment without automatic reset.
+        behaviour: returns what selects the actions of the next episodes.
+        transitions: minimum number of steps.
+        rng: samples the seeds of the environments, and the behaviour's random numbers.
+        advance: called with the number of steps of each episode.
+    """
+    episodes: list[Episode] = []
+    total = n_started = 0
+    while total < transitions:
+        numbers = np.arange(n_started, n_started + env.n_rows)
+        for episode in run_episodes(env, behaviour(), numbers, rng):
+            if total < transitions:
+                episodes.append(episode)
+                total += len(episode[1])
+                advance(len(episode[1]))
+        n_started += env.n_rows
+    return episodes
 
 
 def run_episodes(

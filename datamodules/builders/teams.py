@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datamodules.builders.play_episodes import N_ENVS, Episode, as_trajectories, run_episodes
+from datamodules.builders.play_episodes import Episode, as_trajectories, enough_episodes, rows_for
 from datamodules.builders.progress import progress_bar
 from datamodules.builders.snapshots import StochasticTeam
 from momalit.core.team import TeamSpec
@@ -56,19 +57,12 @@ class TrainedTeams:
             label: label of the progress bar.
         """
         share = -(-transitions // len(self.actors))
-        rows = min(N_ENVS, -(-share // self.spec.horizon))
-        env = VectorTeamEnv(self.spec, rows)
+        env = VectorTeamEnv(self.spec, rows_for(self.spec, share))
         collected: list[Episode] = []
         with progress_bar(label, share * len(self.actors)) as advance:
             for number, actor in enumerate(self.actors):
-                rng, total = np.random.default_rng((seed, number)), 0
                 generator = keyed_generator("cpu", seed, number)
-                while total < share:
-                    behaviour = StochasticTeam(actor, self.spec, generator)
-                    for episode in run_episodes(env, behaviour, np.arange(rows), rng):
-                        if total < share:
-                            collected.append(episode)
-                            total += len(episode[1])
-                            advance(len(episode[1]))
+                behaviour = partial(StochasticTeam, actor, self.spec, generator)
+                collected += enough_episodes(env, behaviour, share, np.random.default_rng((seed, number)), advance)
         env.close()
         return as_trajectories(collected)

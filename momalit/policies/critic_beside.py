@@ -88,12 +88,9 @@ class CriticBeside:
 def _divisible(module: ActorCriticModule, step_of: type) -> bool:
     """Whether each gradient step has one batch, all of an iteration are taken, and nothing looks at the gradients."""
     trainer = module.trainer
-    watched = any(
-        is_overridden(hook, watcher, parent)
-        for hook in _GRADIENT_HOOKS
-        for watchers, parent in (([module], pl.LightningModule), (trainer.callbacks, pl.Callback))  # type: ignore[attr-defined]
-        for watcher in watchers
-    )
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    watchers = [(module, pl.LightningModule), *((callback, pl.Callback) for callback in callbacks)]
+    watched = any(is_overridden(hook, watcher, parent) for hook in _GRADIENT_HOOKS for watcher, parent in watchers)
     known = all(getattr(type(module), name) is getattr(step_of, name) for name in _STEP)
     one_by_one = trainer.accumulate_grad_batches == 1 and trainer.max_steps == -1
     return known and one_by_one and not watched and not is_distributed() and can_fork()
