@@ -15,6 +15,7 @@ from momalit.core.team import TeamSpec
 from momalit.envs.ant import Ant
 from momalit.envs.coordination_game import CoordinationGame
 from momalit.envs.factored_mujoco import MultiAgentMujoco
+from momalit.envs.particles import spread, tag, world
 from momalit.envs.reacher import Reacher
 from momalit.envs.ridge_game import RidgeGame
 
@@ -24,6 +25,9 @@ TASKS: dict[str, Callable[..., ParallelEnv]] = {
     "mamujoco": MultiAgentMujoco,
     "reacher": Reacher,
     "ridges": RidgeGame,
+    "spread": spread,
+    "tag": tag,
+    "world": world,
 }
 
 
@@ -31,8 +35,7 @@ def make_env(name: str, **settings: Any) -> ParallelEnv:
     """Creates an environment.
 
     Args:
-        name: a built-in task (``ant``, ``icg``, ``mamujoco``, ``reacher``, ``ridges``) or ``package.module:callable``
-            that returns a ParallelEnv.
+        name: a built-in task (a key of ``TASKS``) or ``package.module:callable`` that returns a ParallelEnv.
         settings: keyword arguments of the environment.
 
     Raises:
