@@ -12,6 +12,7 @@ from momalit.core.team import AgentSpec
 
 MOST_ROWS = 200_000  # used for statistics that would take long on all rows
 MOST_JOINT_ACTIONS = 12  # shown
+OFTEN = 30  # steps in which a joint action must occur before anything is said about it
 DETERMINISTIC = 0.995  # share of an action's variance explained by a linear map of the observation
 
 
@@ -167,29 +168,52 @@ def _actions(data: Dataset, verdict: list[str]) -> Section:
 
 
 def _joint_actions(data: Dataset, verdict: list[str]) -> Section:
-    """Joint actions, and whether agents that each look at their own actions alone would choose well together."""
-    spec, trajectories = data.spec, data.trajectories
-    choice = trajectories.action.argmax(-1).numpy()
-    reward = trajectories.reward.double().numpy()
+    """Joint actions and their mean rewards; adds to the verdict what follows for agents that learn alone."""
+    choice = data.trajectories.action.argmax(-1).numpy()
+    reward = data.trajectories.reward.double().numpy()
     joint, inverse, count = np.unique(choice, axis=0, return_inverse=True, return_counts=True)
     inverse = inverse.reshape(-1)
     mean = np.bincount(inverse, reward, len(joint)) / count
     order = np.argsort(-count, kind="stable")[:MOST_JOINT_ACTIONS]
     rows = [(_tuple(joint[i]), f"{count[i] / len(reward):.1%}", _number(mean[i])) for i in order]
-    spread = mean.max() - mean.min()
-    own = [_mean_by_choice(choice[:, i], reward, agent.action_size) for i, agent in enumerate(spec.agents)]
+    often = count >= OFTEN
+    if often.any():
+        error = np.sqrt(((reward - mean[inverse]) ** 2).mean() / count)
+        own = [_mean_by_choice(choice[:, i], reward, agent.action_size) for i, agent in enumerate(data.spec.agents)]
+        played = set(map(tuple, joint.tolist()))
+        _judge_agreement(joint[often], mean[often], 3 * error[often], own, played, verdict)
+    return Section("Joint actions", ("joint action", "share of steps", "mean reward"), tuple(rows))
+
+
+def _judge_agreement(
+    joint: np.ndarray,
+    mean: np.ndarray,
+    noise: np.ndarray,
+    own: list[np.ndarray],
+    played: set[tuple[int, ...]],
+    verdict: list[str],
+) -> None:
+    """Whether agents that each look at their own action alone would choose well together.
+
+    Args:
+        joint: joint actions that occur often ``(J, A)``.
+        mean: their mean rewards ``(J,)``.
+        noise: how far these may be off ``(J,)``.
+        own: the mean reward with each choice of each agent.
+        played: all joint actions that occur.
+        verdict: sentences, to which this adds.
+    """
+    spread, best = mean.max() - mean.min(), int(mean.argmax())
     alone = tuple(int(np.nanargmax(values)) for values in own)
-    best = int(mean.argmax())
     found = np.flatnonzero((joint == alone).all(1))
-    worth = mean[found[0]] if len(found) else None
     if spread > 0 and max(np.nanmax(values) - np.nanmin(values) for values in own) < 0.02 * spread:
         verdict.append(
             "Agents that look at their own action alone see no difference between them, though joint actions differ:"
             " learners that do not model each other cannot choose here (as far as actions can be judged without the"
             " state)."
         )
-    elif worth is None or worth < mean[best] - 0.05 * spread:
-        says = "never occurs" if worth is None else f"has a mean reward of {_number(worth)}"
+    elif alone not in played or (len(found) and _clearly_less(found[0], best, mean, noise, 0.05 * spread)):
+        says = f"has a mean reward of {_number(mean[found[0]])}" if len(found) else "never occurs"
         verdict.append(
             f"Agents that each prefer what went well with their own action would choose {_tuple(alone)}, which {says};"
             f" {_tuple(joint[best])} has {_number(mean[best])}. Learners that do not model each other are misled here"
@@ -201,7 +225,10 @@ def _joint_actions(data: Dataset, verdict: list[str]) -> Section:
             f"Several conventions are equally good ({', '.join(_tuple(joint[i]) for i in common[:3])}) and exclude each"
             " other: agents that imitate or learn alone may pick different ones."
         )
-    return Section("Joint actions", ("joint action", "share of steps", "mean reward"), tuple(rows))
+
+
+def _clearly_less(one: int, other: int, mean: np.ndarray, noise: np.ndarray, least: float) -> bool:
+    return bool(mean[other] - mean[one] > max(least, noise[one] + noise[other]))
 
 
 def _mean_by_choice(choice: np.ndarray, reward: np.ndarray, n: int) -> np.ndarray:

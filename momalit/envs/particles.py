@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 from pettingzoo.utils import BaseParallelWrapper
+from pettingzoo.utils.conversions import aec_to_parallel
 
 from momalit.core.checks import require_integers, require_numbers
 from momalit.core.errors import UserError
@@ -167,5 +168,6 @@ def _make(name: str, **settings: Any) -> ParallelEnv:
         module = importlib.import_module(f"mpe2.{name}")
     except ImportError as error:
         raise UserError(f"env {name}: cannot import mpe2 ({error}), expected it installed: pip install mpe2") from error
-    env: ParallelEnv = module.parallel_env(continuous_actions=True, **settings)
+    # Without the checks that parallel_env adds for each agent, a step takes two thirds as long.
+    env: ParallelEnv = aec_to_parallel(module.raw_env(continuous_actions=True, **settings))
     return env

@@ -55,6 +55,16 @@ def test_one_good_convention_gives_no_warning(icg):
     assert "conventions" not in verdict(data)
 
 
+def test_a_few_lucky_steps_mislead_nobody(icg):
+    # 4 of 1,000 steps score. Alone, agents prefer (0, 1), whose sum is 15, to (0, 0), whose sum is 20.
+    joint = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    rewards = torch.zeros(1000)
+    rewards[[0, 4, 1, 3]] = torch.tensor([10.0, 10.0, 15.0, 10.0])
+    data = with_joint_actions(icg.contents, joint, [0.0] * 4)
+    data = dataclasses.replace(data, trajectories=dataclasses.replace(data.trajectories, reward=rewards))
+    assert "misled" not in verdict(data)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
