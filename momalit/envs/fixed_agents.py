@@ -23,17 +23,20 @@ class FixedAgents(BaseParallelWrapper):
             class of such callables, of which each episode gets an object of its own, made with the episode's seed.
 
     Raises:
-        UserError: an agent in the team is not in the environment.
+        UserError: an agent in the team is not in the environment, the team is empty, or (when stepped) the policy has no
+            action for an agent.
     """
 
     def __init__(self, env: ParallelEnv, team: Sequence[str], policy: Policy | type) -> None:
         super().__init__(env)
-        if missing := [name for name in team if name not in env.possible_agents]:
-            raise UserError(f"team: found {', '.join(missing)}, expected some of {', '.join(env.possible_agents)}")
+        unknown = [name for name in team if name not in env.possible_agents]
+        if unknown or not team:
+            found = ", ".join(unknown) or "nobody"
+            raise UserError(f"team: found {found}, expected some of {', '.join(env.possible_agents)}")
         self.possible_agents = [name for name in env.possible_agents if name in team]
         self._policy = policy
         self._act: Policy = policy
-        self._others: dict[str, Any] = {}
+        self._seen_by_others: dict[str, Any] = {}
 
     @property
     def agents(self) -> list[str]:
@@ -47,17 +50,22 @@ class FixedAgents(BaseParallelWrapper):
         observations, infos = self.env.reset(seed=seed, options=options)
         if isinstance(self._policy, type):
             self._act = self._policy(seed)
-        return self._team(observations, others=True), self._team(infos)
+        return self._observe(observations), self._of_team(infos)
 
     def step(self, actions: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         """Takes one step: the team with ``actions``, the others with theirs."""
-        others = {name: seen for name, seen in self._others.items() if name in self.env.agents}
-        chosen = dict(self._act(others)) if others else {}
+        others = {name: seen for name, seen in self._seen_by_others.items() if name in self.env.agents}
+        chosen = self._act(others) if others else {}
+        if missing := [name for name in others if name not in chosen]:
+            raise UserError(f"policy of the other agents: found no action of {', '.join(missing)}, expected one")
         observations, *rest = self.env.step({**actions, **{name: chosen[name] for name in others}})
-        return (self._team(observations, others=True), *(self._team(part) for part in rest))
+        return (self._observe(observations), *map(self._of_team, rest))
 
-    def _team(self, parts: Mapping[str, Any], others: bool = False) -> dict[str, Any]:
-        """The team's entries; with ``others`` the rest is kept for the policy."""
-        if others:
-            self._others = {name: part for name, part in parts.items() if name not in self.possible_agents}
+    def _observe(self, observations: Mapping[str, Any]) -> dict[str, Any]:
+        """Keeps what the others see for their policy and returns what the team sees."""
+        team = self._of_team(observations)
+        self._seen_by_others = {name: seen for name, seen in observations.items() if name not in team}
+        return team
+
+    def _of_team(self, parts: Mapping[str, Any]) -> dict[str, Any]:
         return {name: part for name, part in parts.items() if name in self.possible_agents}

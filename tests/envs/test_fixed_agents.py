@@ -66,6 +66,12 @@ def test_its_specification_is_that_of_the_team():
     assert spec.horizon == 12
 
 
-def test_an_unknown_agent_is_reported():
+def test_mistakes_are_reported():
     with pytest.raises(UserError, match=r"^team: found c, expected some of a, b$"):
         FixedAgents(Rescue(), ["b", "c"], forward)
+    with pytest.raises(UserError, match=r"^team: found nobody, expected some of a, b$"):
+        FixedAgents(Rescue(), [], forward)
+    env = FixedAgents(Rescue(), ["b"], lambda seen: {})
+    env.reset(seed=0)
+    with pytest.raises(UserError, match="found no action of a, expected one"):
+        env.step({"b": np.array([0.0])})
