@@ -23,8 +23,8 @@ class FixedAgents(BaseParallelWrapper):
             class of such callables, of which each episode gets an object of its own, made with the episode's seed.
 
     Raises:
-        UserError: an agent in the team is not in the environment, the team is empty, or (when stepped) the policy has no
-            action for an agent.
+        UserError: an agent in the team is not in the environment, the team is empty, or the policy has no action for an
+            agent, which a step notices.
     """
 
     def __init__(self, env: ParallelEnv, team: Sequence[str], policy: Policy | type) -> None:

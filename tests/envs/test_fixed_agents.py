@@ -71,7 +71,7 @@ def test_mistakes_are_reported():
         FixedAgents(Rescue(), ["b", "c"], forward)
     with pytest.raises(UserError, match=r"^team: found nobody, expected some of a, b$"):
         FixedAgents(Rescue(), [], forward)
-    env = FixedAgents(Rescue(), ["b"], lambda seen: {})
+    env = FixedAgents(Rescue(), ["b"], lambda _: {})
     env.reset(seed=0)
     with pytest.raises(UserError, match="found no action of a, expected one"):
         env.step({"b": np.array([0.0])})
