@@ -13,21 +13,12 @@ from typing import Any
 from momalit.core.errors import UserError
 from momalit.envs.factory import TASKS, suggestion
 
-DEFAULT_TRANSITIONS = {
-    "ant": 250_000,
-    "icg": 10_000,
-    "reacher": 100_000,
-    "ridges": 10_000,
-    "spread": 100_000,
-    "tag": 100_000,
-}
+DEFAULT_TRANSITIONS = {"ant": 250_000, "icg": 10_000, "reacher": 100_000, "ridges": 10_000}
 KINDS = {
     "ant": ("random", "medium", "medium-replay", "full-replay", "medium-expert", "expert"),
     "icg": ("favourable", "unfavourable", "uncoordinated", "conflicting"),
     "reacher": ("expert-mix", "random"),
     "ridges": ("unfavourable", "conflicting"),
-    "spread": ("random", "medium", "medium-replay", "full-replay", "medium-expert", "expert"),
-    "tag": ("random", "medium", "medium-replay", "full-replay", "medium-expert", "expert"),
 }
 ANY_TASK_KINDS = ("random",)  # kinds of dataset that any environment supports
 

@@ -36,16 +36,6 @@ def read_actuators(env: ParallelEnv, spec: TeamSpec) -> list[tuple[int, ...]]:
     return actuators
 
 
-def is_robot(spec: TeamSpec) -> bool:
-    """Whether the team of the specification drives the actuators of a robot, and might share them out otherwise."""
-    assert spec.env is not None
-    env = make_env(**spec.env)
-    try:
-        return hasattr(env, "drives")
-    finally:
-        env.close()
-
-
 def actuators_of(spec: TeamSpec) -> list[tuple[int, ...]]:
     """Indices of the actuators that each agent drives in the specification's environment."""
     assert spec.env is not None

@@ -7,7 +7,7 @@ a file describes the policy's training and its returns.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,14 +23,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from datamodules.builders.actuators import actuators_of, is_robot, merge_actions, split_action
+from datamodules.builders.actuators import actuators_of, merge_actions, split_action
 from datamodules.builders.play_episodes import Episode, as_trajectories, run_episodes
 from datamodules.builders.progress import progress_bar
-from momalit.core.errors import UserError
 from momalit.core.records import Sequence
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
-from momalit.envs import VectorTeamEnv, make_env, references, team_spec
+from momalit.envs import VectorTeamEnv, make_env, team_spec
 from momalit.envs.workers import MAIN_GUARD_HINT
 from momalit.nn.actors import TeamActor
 from momalit.policies.rollout import TeamRunner
@@ -38,7 +37,7 @@ from momalit.training.batches import keyed_generator
 from momalit.training.cpu import cores, default_matmul
 
 POLICY_DIRECTORY = Path(__file__).parents[1] / "policies"
-ROUND_STEPS = 4000  # of a snapshot in one round, at most; the contents of a dataset depend on it
+MAX_EPISODES = 4  # per snapshot and round; the contents of a dataset depend on it
 KINDS = ("medium", "medium-replay", "full-replay", "medium-expert", "expert")
 
 
@@ -103,16 +102,14 @@ def select_snapshots(task: str, kind: str) -> list[Snapshot]:
     """Snapshots that generate a dataset, named as in D4RL (Fu et al., 2020). Empty for other datasets.
 
     ``expert`` is the snapshot with the best return of sampled actions. ``medium`` is the one whose return is nearest to
-    halfway from random actions to that. ``medium-replay`` is all snapshots up to the medium one, and ``full-replay`` is
-    all snapshots.
+    half of that. ``medium-replay`` is all snapshots up to the medium one, and ``full-replay`` is all snapshots.
     """
     snapshots = [Snapshot.read(path) for path in sorted((POLICY_DIRECTORY / task).glob("*.safetensors"))]
     if not snapshots or kind not in KINDS:
         return []
     returns = np.array([snapshot.metadata["return_sampled"] for snapshot in snapshots])
     expert = int(returns.argmax())
-    random = (references(snapshots[0].spec) or {"random": 0.0})["random"]
-    medium = int(np.abs(returns - (random + returns[expert]) / 2).argmin())
+    medium = int(np.abs(returns - returns[expert] / 2).argmin())
     return {
         "medium": [snapshots[medium]],
         "medium-replay": snapshots[: medium + 1],
@@ -136,12 +133,8 @@ def run_mixture(
         seed: seed of environments and actions.
         label: label of the progress bar.
         workers: number of processes; None for one per core.
-
-    Raises:
-        UserError: the snapshots cannot play in this environment.
     """
-    convert = _actions_for(spec, snapshots[0].spec)
-    episodes = min(max(transitions // (len(snapshots) * spec.horizon), 1), max(ROUND_STEPS // spec.horizon, 1))
+    episodes = min(max(transitions // (len(snapshots) * spec.horizon), 1), MAX_EPISODES)
     max_round_steps = len(snapshots) * episodes * spec.horizon
     collected: list[Episode] = []
     total = rounds_done = 0
@@ -161,7 +154,7 @@ def run_mixture(
                 advance(steps)
             rounds_done += rounds
     trajectories = as_trajectories(collected)
-    return replace(trajectories, action=convert(trajectories.action))
+    return replace(trajectories, action=_reassign_actuators(trajectories.action, snapshots[0].spec, spec))
 
 
 @contextmanager
@@ -190,18 +183,12 @@ def _run_snapshot(task: tuple[Path, int, tuple[int, ...]]) -> list[Episode]:
         env.close()
 
 
-def _actions_for(new: TeamSpec, old: TeamSpec) -> Callable[[Tensor], Tensor]:
-    """How joint actions ``(N, A, U)`` of the snapshots' team become those of a dataset's: a robot's change hands."""
-    if new.env == old.env:
-        return lambda action: action
-    if not is_robot(old):
-        changed = {key: value for key, value in (new.env or {}).items() if key != "name"}
-        raise UserError(
-            f"env: found {changed} for a log of the shipped policies of {old.task}, expected the defaults, with which"
-            " they were trained; collect --team records others"
-        )
+def _reassign_actuators(action: Tensor, old: TeamSpec, new: TeamSpec) -> Tensor:
+    """Converts joint actions ``(N, A, U)`` from one assignment of a robot's actuators to another."""
     before, after = actuators_of(old), actuators_of(new)
-    return lambda action: torch.from_numpy(split_action(merge_actions(action.numpy(), before), new, after))
+    if before == after:
+        return action
+    return torch.from_numpy(split_action(merge_actions(action.numpy(), before), new, after))
 
 
 class StochasticTeam:
