@@ -144,7 +144,7 @@ def _results(
     deterministic: bool,
 ) -> dict[str, Any]:
     reference = references(model.spec)
-    data_returns = getattr(datamodule, "returns", None)
+    data_returns = getattr(datamodule, "known_returns", None)
     normalized = _normalizer(reference)
     results: dict[str, Any] = {
         "task": model.spec.task,

@@ -115,6 +115,13 @@ class OfflineDataModule(ModuleLoaders):
         """Undiscounted return of each trajectory, ``(E,)``, in the order of the file."""
         return self.contents.trajectories.returns[self._positions]
 
+    @property
+    def known_returns(self) -> Tensor:
+        """The returns without those of a behaviour that is held out for testing (``test_split``)."""
+        if self.test_split == RANDOM:
+            return self.returns
+        return torch.cat([self.train.returns, self.validation.returns])
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the contents and the split settings."""

@@ -53,7 +53,8 @@ def test_a_behaviour_can_be_held_out(reacher, test_split, ranks):
     data = OfflineDataModule(str(reacher.path), test_split=test_split, split_seed=reacher.split_seed)
     returns = reacher.returns.sort().values
     torch.testing.assert_close(data.test.returns.sort().values, returns[list(ranks)])
-    known = torch.cat([data.train.returns, data.validation.returns]).sort().values
+    known = data.known_returns.sort().values
+    torch.testing.assert_close(known, torch.cat([data.train.returns, data.validation.returns]).sort().values)
     torch.testing.assert_close(known, returns[[rank for rank in range(40) if rank not in ranks]])
     assert [len(split.lengths) for split in (data.train, data.validation, data.test)] == [32, 4, 4]
     low, high = data.validation.returns.aminmax()
