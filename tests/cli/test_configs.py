@@ -48,6 +48,7 @@ def test_configuration_is_accepted_by_fit(name, momalit, capsys):
         ("paper", "world_model.width", 1024),
         ("full_view", "data.init_args.env.observability", "full"),
         ("long", "trainer.max_epochs", 900),
+        ("long", "world_model.max_epochs", 12),
     ],
 )
 def test_overlay_of_ant_overrides_settings(overlay, key, value, momalit, capsys):
