@@ -14,6 +14,7 @@ from torch import Tensor
 
 from momalit.core.distributed import is_distributed
 from momalit.policies.actor_critic import ACTOR, CRITIC, ActorCriticModule
+from momalit.training.cpu import uses_onednn_matmul
 from momalit.training.epoch_means import Means
 from momalit.training.forks import Fork, can_fork
 
@@ -86,14 +87,19 @@ class CriticBeside:
 
 
 def _divisible(module: ActorCriticModule, step_of: type) -> bool:
-    """Whether each gradient step has one batch, all of an iteration are taken, and nothing looks at the gradients."""
+    """Whether division changes no bit.
+
+    Each gradient step has one batch, all of an iteration are taken, nothing looks at the gradients, and the actors'
+    products have the same bits whether they are batched with those of the critic or not.
+    """
     trainer = module.trainer
+    batched = uses_onednn_matmul() and str(trainer.precision).startswith("32")
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     watchers = [(module, pl.LightningModule), *((callback, pl.Callback) for callback in callbacks)]
     watched = any(is_overridden(hook, watcher, parent) for hook in _GRADIENT_HOOKS for watcher, parent in watchers)
     known = all(getattr(type(module), name) is getattr(step_of, name) for name in _STEP)
     one_by_one = trainer.accumulate_grad_batches == 1 and trainer.max_steps == -1
-    return known and one_by_one and not watched and not is_distributed() and can_fork()
+    return known and one_by_one and not watched and not batched and not is_distributed() and can_fork()
 
 
 def _train_critic(module: ActorCriticModule, rates: list[float]) -> _Trained:

@@ -68,6 +68,12 @@ def use_onednn_matmul() -> bool:
     return False
 
 
+def uses_onednn_matmul() -> bool:
+    """Whether oneDNN multiplies float32 matrices. A batched product's bits then depend on the batch."""
+    settings = getattr(torch.backends.mkldnn, "matmul", None)
+    return settings is not None and settings.fp32_precision == "bf16"
+
+
 @contextmanager
 def default_matmul() -> Iterator[None]:
     """Uses PyTorch's default library, for results that must not depend on ``use_onednn_matmul``."""

@@ -47,12 +47,13 @@ def synchronize(device: str) -> None:
 @contextmanager
 def products(precision_name: str) -> Iterator[None]:
     """Uses TF32 in float32 products for ``tf32``."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision_name == "tf32" else "highest")
+    settings = torch.backends.cuda.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = "tf32" if precision_name == "tf32" else "ieee"
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        settings.fp32_precision = before
 
 
 def measure(work: Callable[[], object], device: str, seconds: float) -> Measured:

@@ -9,6 +9,7 @@ from tests.benchmarks.gpu import PRECISIONS, TINY, lines, main
 
 
 def test_every_stage_is_measured_in_every_precision():
+    before = torch.backends.cuda.matmul.fp32_precision
     first, copies, header, _, *rows = lines("cpu", TINY, 0.0)
     assert first.startswith("CPU, torch ")
     assert copies.startswith("Copies: ")
@@ -17,7 +18,7 @@ def test_every_stage_is_measured_in_every_precision():
     assert [row.split(" | ")[:3] for row in rows] == [
         [f"| {stage}", "tiny", precision] for precision in PRECISIONS for stage in stages
     ]
-    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.cuda.matmul.fp32_precision == before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from momalit.policies.critic_beside import CriticBeside
 from momalit.policies.ppo import PPOModule
+from momalit.training.cpu import default_matmul
 from momalit.training.forks import can_fork
 from tests.policies.test_ppo import AnalyticPPO
 from tests.processes import make_trainer
@@ -64,6 +65,14 @@ def require_same(task: str, *, divided: bool = True, **settings) -> None:
 @pytest.fixture(autouse=True)
 def worthwhile(monkeypatch):
     monkeypatch.setattr("momalit.policies.critic_beside.WORTHWHILE_SECONDS", 0)
+    with default_matmul():  # with oneDNN, float32 is not divided
+        yield
+
+
+def test_float32_by_onednn_is_not_divided(monkeypatch):
+    monkeypatch.setattr("momalit.policies.critic_beside.uses_onednn_matmul", lambda: True)
+    require_same("split", divided=False)
+    require_same("split", trainer={"precision": "bf16-mixed"})
 
 
 @pytest.mark.parametrize("task", ["split", "masked", "recall"])
