@@ -14,7 +14,7 @@ from torch import Tensor
 
 from momalit.core.distributed import is_distributed
 from momalit.policies.actor_critic import ACTOR, CRITIC, ActorCriticModule
-from momalit.training.cpu import uses_onednn_matmul
+from momalit.training.cpu import float32_by_onednn
 from momalit.training.epoch_means import Means
 from momalit.training.forks import Fork, can_fork
 
@@ -93,7 +93,7 @@ def _divisible(module: ActorCriticModule, step_of: type) -> bool:
     products have the same bits whether they are batched with those of the critic or not.
     """
     trainer = module.trainer
-    batched = uses_onednn_matmul() and str(trainer.precision).startswith("32")
+    batched = float32_by_onednn() and str(trainer.precision).startswith("32")
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     watchers = [(module, pl.LightningModule), *((callback, pl.Callback) for callback in callbacks)]
     watched = any(is_overridden(hook, watcher, parent) for hook in _GRADIENT_HOOKS for watcher, parent in watchers)

@@ -68,8 +68,8 @@ def use_onednn_matmul() -> bool:
     return False
 
 
-def uses_onednn_matmul() -> bool:
-    """Whether oneDNN multiplies float32 matrices. A batched product's bits then depend on the batch."""
+def float32_by_onednn() -> bool:
+    """Whether oneDNN multiplies float32 matrices. Bits of batched products of few rows then depend on the batch."""
     settings = getattr(torch.backends.mkldnn, "matmul", None)
     return settings is not None and settings.fp32_precision == "bf16"
 

@@ -1,5 +1,7 @@
 """The particle environments as tasks: their actions against mpe2's own, the prey, and seeds."""
 
+import sys
+
 import numpy as np
 import pytest
 from mpe2 import simple_spread_v3
@@ -73,6 +75,6 @@ def test_invalid_settings_are_reported(settings):
 
 
 def test_without_mpe2_its_name_is_in_the_message(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "mpe2.simple_spread_v3", None)
+    monkeypatch.setitem(sys.modules, "mpe2.simple_spread_v3", None)
     with pytest.raises(UserError, match="expected it installed: pip install mpe2"):
         make_env("spread")

@@ -70,7 +70,7 @@ def worthwhile(monkeypatch):
 
 
 def test_float32_by_onednn_is_not_divided(monkeypatch):
-    monkeypatch.setattr("momalit.policies.critic_beside.uses_onednn_matmul", lambda: True)
+    monkeypatch.setattr("momalit.policies.critic_beside.float32_by_onednn", lambda: True)
     require_same("split", divided=False)
     require_same("split", trainer={"precision": "bf16-mixed"})
 
