@@ -57,10 +57,12 @@ def split_name(dataset: str) -> tuple[str, str]:
     task, _, kind = dataset.rpartition("/")
     if kind in KINDS.get(task, ()) or ((":" in task or task in TASKS) and kind in ANY_TASK_KINDS):
         return task, kind
-    names = builtin_names()
+    others = [f"{name}/{kind}" for name in TASKS for kind in ANY_TASK_KINDS if kind not in KINDS.get(name, ())]
+    names = [*builtin_names(), *others]
+    near = [name for name in names if name.startswith(f"{task}/")] or names
     raise UserError(
         f"data.dataset: found {dataset!r}, expected a file, a Minari dataset directory or one of"
-        f" {', '.join(names)}{suggestion(dataset, names)}"
+        f" {', '.join(names)}{suggestion(dataset, near)}"
     )
 
 

@@ -132,6 +132,8 @@ def test_dataset_ids_are_valid_for_minari_and_unique_per_settings():
     ("arguments", "message"),
     [
         (("icg/favorable",), r"found 'icg/favorable'.*icg/uncoordinated.*did you mean icg/favourable\?"),
+        (("sprad/random",), r"found 'sprad/random'.*tag/random.*did you mean spread/random\?"),
+        (("tag/randm",), r"did you mean tag/random\?"),
         (("icg/favourable", {"n_agent": 3}), r"env\.n_agent: not a setting of icg"),
         (("icg/favourable", {}, 0), r"data\.transitions: found 0"),
         (
