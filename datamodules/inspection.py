@@ -212,7 +212,9 @@ def _judge_agreement(
             " learners that do not model each other cannot choose here (as far as actions can be judged without the"
             " state)."
         )
-    elif alone not in played or (len(found) and _clearly_less(found[0], best, mean, noise, 0.05 * spread)):
+    elif spread > noise[best] and (
+        alone not in played or (len(found) and _clearly_less(found[0], best, mean, noise, 0.05 * spread))
+    ):
         says = f"has a mean reward of {_number(mean[found[0]])}" if len(found) else "never occurs"
         verdict.append(
             f"Agents that each prefer what went well with their own action would choose {_tuple(alone)}, which {says};"
