@@ -19,8 +19,10 @@ from datamodules.names import is_name
 from datamodules.readers.team_dataset import Dataset, contents_hash, read_dataset
 from momalit.core.checks import require_choice, require_numbers
 from momalit.core.errors import UserError
+from momalit.core.symmetries import Symmetries
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
+from momalit.envs.symmetries import symmetries_named
 
 RANDOM = "random"
 TEST_SPLITS = (RANDOM, "best", "middle", "worst")
@@ -42,6 +44,9 @@ class OfflineDataModule(ModuleLoaders):
         test_split: which trajectories are held out for testing: ``random`` ones, or those with the ``best``, the
             ``middle`` or the ``worst`` returns, as a behaviour that training and validation do not know.
         split_seed: seed of the split.
+        symmetries: symmetries of the task, through which the world model sees the data as more than they are:
+            ``declared`` for those of the environment, ``module:name`` for one's own functions, or None for none; see
+            ``momalit.envs.symmetries``.
         keep_on_device: keep the training split on the accelerator and sample batches there. None does so on CUDA if
             the split takes at most a quarter of the free memory. It has no effect on the CPU.
 
@@ -60,6 +65,7 @@ class OfflineDataModule(ModuleLoaders):
         test_fraction: float = 0.1,
         test_split: str = RANDOM,
         split_seed: int = 0,
+        symmetries: str | None = None,
         keep_on_device: bool | None = None,
     ) -> None:
         super().__init__()
@@ -76,6 +82,7 @@ class OfflineDataModule(ModuleLoaders):
         self.transitions, self.dataset_seed, self.split_seed = transitions, dataset_seed, split_seed
         self.validation_fraction, self.test_fraction = validation_fraction, test_fraction
         self.keep_on_device = keep_on_device
+        self._symmetries = symmetries
 
     @cached_property
     def contents(self) -> Dataset:
@@ -123,15 +130,23 @@ class OfflineDataModule(ModuleLoaders):
         return torch.cat([self.train.returns, self.validation.returns])
 
     @cached_property
+    def symmetries(self) -> Symmetries | None:
+        """The symmetries through which the world model sees the data; None for none."""
+        return None if self._symmetries is None else symmetries_named(self._symmetries, self.spec)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the contents and the split settings."""
         return self._with_split(self.contents.sha256)
 
     @cached_property
     def dynamics_fingerprint(self) -> str:
-        """The same without who observes what, which world models do not depend on."""
+        """The same without who observes what, which world models do not depend on, but with the symmetries."""
         data = self.contents
-        return self._with_split(contents_hash(data.spec.dynamics(), data.trajectories, data.order))
+        digest = self._with_split(contents_hash(data.spec.dynamics(), data.trajectories, data.order))
+        if self.symmetries is None:
+            return digest
+        return hashlib.sha256(f"{digest} {self.symmetries.sha256}".encode()).hexdigest()
 
     def _with_split(self, digest: str) -> str:
         split: list[Any] = [self.validation_fraction, self.test_fraction, self.split_seed]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
+import numpy as np
 
 from momalit.core.checks import require_choice
+from momalit.core.symmetries import Parts
+from momalit.core.team import STATE
 from momalit.envs.factored_mujoco import RENDER_MODES, FactoredMujoco
 
 HORIZON = 1000
@@ -21,6 +24,12 @@ FACTORINGS: dict[str, tuple[tuple[int, ...], ...]] = {
     "2x4": ((1, 2), (3, 4)),
     "2x4d": ((1, 4), (2, 3)),
 }
+
+
+# The sign of an ankle that is bent alike, per leg: legs 2 and 3 turn theirs the other way.
+ANKLES = {1: 1, 2: -1, 3: -1, 4: 1}
+MIRROR = {1: 4, 2: 3, 3: 2, 4: 1}  # the leg that each one's place has in the mirror
+TURN = {1: 2, 2: 3, 3: 4, 4: 1}  # the leg that is in each one's place if the body is a quarter turn further
 
 
 class Ant(FactoredMujoco):
@@ -75,6 +84,8 @@ class Ant(FactoredMujoco):
             "Ant-v5", include_cfrc_ext_in_observation=False, render_mode=render_mode, disable_env_checker=True
         )
         super().__init__(env.unwrapped, HORIZON, observes, drives, dynamics=dynamics)
+        self._legs = legs
+        self.symmetries = () if dynamics else (self._mirrored, self._turned)
 
     def references(self) -> dict[str, float]:
         """Returns the mean undiscounted returns of uniformly random torques and of an expert.
@@ -83,6 +94,44 @@ class Ant(FactoredMujoco):
         state and acts deterministically; it is the last snapshot in ``datamodules/policies``.
         """
         return {"random": -56.0, "expert": 3690.0}
+
+    def _mirrored(self, observations: Parts, actions: Parts) -> tuple[Parts, Parts]:
+        """Left and right of the rewarded direction exchanged."""
+        height, w, x, y, z = observations[STATE][list(TORSO[:5])]
+        vx, vy, vz, wx, wy, wz = observations[STATE][list(TORSO[5:])]
+        torso = [height, w, -x, y, -z, vx, -vy, vz, -wx, wy, -wz]
+        return self._with_legs(observations, actions, torso, MIRROR, -1)
+
+    def _turned(self, observations: Parts, actions: Parts) -> tuple[Parts, Parts]:
+        """The body a quarter turn further, with its legs renamed: everything stays where it is."""
+        height, w, x, y, z = observations[STATE][list(TORSO[:5])]
+        vx, vy, vz, wx, wy, wz = observations[STATE][list(TORSO[5:])]
+        turned = np.array([w - z, x + y, y - x, z + w]) / np.sqrt(2)  # times the quaternion of the quarter turn
+        return self._with_legs(observations, actions, [height, *turned, vx, vy, vz, wy, -wx, wz], TURN, 1)
+
+    def _with_legs(
+        self, observations: Parts, actions: Parts, torso: Sequence[float], legs: Mapping[int, int], hips: int
+    ) -> tuple[Parts, Parts]:
+        """The state with this torso, and every leg, with its torques, replaced by another one.
+
+        Args:
+            observations: with the state.
+            actions: torques.
+            torso: the new values of the torso.
+            legs: the leg that comes to each one's place.
+            hips: 1 or -1, the sign with which hips turn in the new world.
+        """
+        state = observations[STATE].copy()
+        state[list(TORSO)] = torso
+        torques: dict[int, np.ndarray] = {}
+        for agent, own in self._legs.items():
+            torques.update(zip(own, np.split(actions[agent], len(own)), strict=True))
+        signs = {leg: np.array([hips, ANKLES[leg] * ANKLES[source]]) for leg, source in legs.items()}
+        for leg, source in legs.items():
+            for columns in (ANGLES, VELOCITIES):
+                state[list(columns[leg])] = signs[leg] * observations[STATE][list(columns[source])]
+        moved = {leg: signs[leg] * torques[source] for leg, source in legs.items()}
+        return {STATE: state}, {agent: np.concatenate([moved[leg] for leg in own]) for agent, own in self._legs.items()}
 
 
 def _leg_columns(legs: tuple[int, ...]) -> tuple[int, ...]:

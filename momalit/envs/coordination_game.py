@@ -10,6 +10,8 @@ from gymnasium import spaces
 
 from momalit.core.checks import require_choice, require_integers
 from momalit.core.errors import UserError
+from momalit.core.symmetries import Parts, Symmetry
+from momalit.core.team import STATE
 from momalit.envs.repeated_game import RepeatedGame
 
 PAYOFFS = ("all", "pairs")
@@ -56,6 +58,14 @@ class CoordinationGame(RepeatedGame):
         self.convention_payoff = np.asarray(convention_payoff or [1.0] * n_actions, dtype=np.float64)
         self._n_pairs = n_agents * (n_agents - 1) / 2
         self._offsets = np.arange(n_agents) * n_actions
+        first: dict[
+            float, int
+        ] = {}  # conventions that pay the same are alike: each is exchanged with the first of them
+        pairs = [(first.setdefault(payoff, k), k) for k, payoff in enumerate(self.convention_payoff.tolist())]
+        self.symmetries = (
+            *(self._neighbours_exchanged(i) for i in range(n_agents - 1)),
+            *(self._conventions_exchanged(j, k) for j, k in pairs if j != k),
+        )
 
     def encode(self, actions: list[int]) -> np.ndarray:
         state = np.zeros_like(self._state)
@@ -69,6 +79,16 @@ class CoordinationGame(RepeatedGame):
             return float(self.convention_payoff[first]) if (choices == first).all() else 0.0
         count = np.bincount(choices, minlength=self.n_actions)
         return float((self.convention_payoff * (count * (count - 1) / 2)).sum() / self._n_pairs)
+
+    def _conventions_exchanged(self, j: int, k: int) -> Symmetry:
+        order = list(range(self.n_actions))
+        order[j], order[k] = k, j
+
+        def exchanged(observations: Parts, actions: Parts) -> tuple[Parts, Parts]:
+            state = observations[STATE].reshape(-1, self.n_actions)[:, order].ravel()
+            return {STATE: state}, {agent: action[order] for agent, action in actions.items()}
+
+        return exchanged
 
     def references(self) -> dict[str, float]:
         """Returns the exact expected returns of uniformly random actions and of the optimum.

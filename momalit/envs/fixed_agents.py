@@ -9,6 +9,7 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils import BaseParallelWrapper
 
 from momalit.core.errors import UserError
+from momalit.core.symmetries import Symmetry
 
 Policy = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -21,14 +22,18 @@ class FixedAgents(BaseParallelWrapper):
         team: names of the agents in the team.
         policy: what the others do: a callable that takes ``{agent: observation}`` and returns ``{agent: action}``; or a
             class of such callables, of which each episode gets an object of its own, made with the episode's seed.
+        symmetries: those of the team's task, in which the others follow the policy.
 
     Raises:
         UserError: an agent in the team is not in the environment, the team is empty, or the policy has no action for an
             agent, which a step notices.
     """
 
-    def __init__(self, env: ParallelEnv, team: Sequence[str], policy: Policy | type) -> None:
+    def __init__(
+        self, env: ParallelEnv, team: Sequence[str], policy: Policy | type, symmetries: Sequence[Symmetry] = ()
+    ) -> None:
         super().__init__(env)
+        self.symmetries = tuple(symmetries)
         unknown = [name for name in team if name not in env.possible_agents]
         if unknown or not team:
             found = ", ".join(unknown) or "nobody"

@@ -8,7 +8,7 @@ became known with OMAR (Pan et al., 2022).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from pettingzoo.utils.conversions import aec_to_parallel
 
 from momalit.core.checks import require_integers, require_numbers
 from momalit.core.errors import UserError
+from momalit.core.symmetries import Symmetry
 from momalit.envs.fixed_agents import FixedAgents
+from momalit.envs.particle_symmetries import ParticleGame
 
 MOVES = 5  # of mpe2's continuous actions: nothing, left, right, down, up
 BORDER = 0.8  # coordinate beyond which the prey turns back; at 0.9 it begins to lose reward
@@ -37,7 +39,9 @@ def spread(n_agents: int = 3, horizon: int = 25, render_mode: str | None = None)
         UserError: a number is below 1, or mpe2 is not installed.
     """
     require_integers("env.", {"n_agents": n_agents, "horizon": horizon}, 1)
-    return Forces(_make("simple_spread_v3", N=n_agents, max_cycles=horizon, render_mode=render_mode))
+    game = ParticleGame(n_agents, n_agents, n_agents, words=2 * (n_agents - 1))
+    env = _make("simple_spread_v3", N=n_agents, max_cycles=horizon, render_mode=render_mode)
+    return Forces(env, game.symmetries())
 
 
 def tag(
@@ -66,7 +70,8 @@ def tag(
         max_cycles=horizon,
         render_mode=render_mode,
     )
-    hunters = FixedAgents(Forces(env), env.possible_agents[:n_agents], Prey(obstacles, n_agents))
+    game = ParticleGame(n_agents + 1, n_agents, obstacles)
+    hunters = FixedAgents(Forces(env), env.possible_agents[:n_agents], Prey(obstacles, n_agents), game.symmetries())
     return Shaped(hunters, shaping, 4 + 2 * (obstacles + n_agents - 1)) if shaping else hunters
 
 
@@ -92,10 +97,12 @@ class Forces(BaseParallelWrapper):
 
     Args:
         env: an environment of mpe2 with continuous actions.
+        symmetries: those of the game.
     """
 
-    def __init__(self, env: ParallelEnv) -> None:
+    def __init__(self, env: ParallelEnv, symmetries: Sequence[Symmetry] = ()) -> None:
         super().__init__(env)
+        self.symmetries = tuple(symmetries)
         self._spaces = {name: self._force(env.action_space(name)) for name in env.possible_agents}
 
     def action_space(self, agent: str) -> spaces.Box:

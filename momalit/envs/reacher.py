@@ -9,6 +9,8 @@ import gymnasium
 import numpy as np
 
 from momalit.core.checks import require_choice
+from momalit.core.symmetries import Parts
+from momalit.core.team import STATE
 from momalit.envs.factored_mujoco import RENDER_MODES, FactoredMujoco
 
 HORIZON = 50
@@ -61,6 +63,22 @@ class Reacher(FactoredMujoco):
         observes = dict(zip(agents, OBSERVES[observability], strict=True))
         drives = {agent: (joint,) for joint, agent in enumerate(agents)}
         super().__init__(env, HORIZON, observes, drives, walks=False, dynamics=dynamics)
+        self.symmetries = (self._turned, self._mirrored)
+
+    def _turned(self, observations: Parts, actions: Parts) -> tuple[Parts, Parts]:
+        """Arm and target an eighth of a turn further."""
+        state = observations[STATE].copy()
+        for x, y in ((0, 2), TARGET, (8, 9)):  # the first joint, the target, the fingertip from the target
+            state[x] = (observations[STATE][x] - observations[STATE][y]) / np.sqrt(2)
+            state[y] = (observations[STATE][x] + observations[STATE][y]) / np.sqrt(2)
+        return {STATE: state}, actions
+
+    def _mirrored(self, observations: Parts, actions: Parts) -> tuple[Parts, Parts]:
+        """Left and right exchanged."""
+        state = observations[STATE].copy()
+        for column in (2, 3, 5, 6, 7, 9):  # sines, y, velocities
+            state[column] *= -1
+        return {STATE: state}, {agent: -torque for agent, torque in actions.items()}
 
     def references(self) -> dict[str, float]:
         """Returns the mean undiscounted returns of uniformly random torques and of the noise-free expert.

@@ -9,6 +9,8 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from momalit.core.checks import require_choice
+from momalit.core.symmetries import Parts, Symmetry
+from momalit.core.team import STATE
 
 OBSERVABILITIES = ("all", "own")
 
@@ -101,6 +103,17 @@ class RepeatedGame(ParallelEnv):
             dict.fromkeys(agents, truncated),
             {agent: {} for agent in agents},
         )
+
+    def _neighbours_exchanged(self, i: int) -> Symmetry:
+        """Agents ``i`` and ``i + 1`` exchange their actions, for games in which all agents are alike."""
+        order = list(range(len(self.possible_agents)))
+        order[i : i + 2] = i + 1, i
+
+        def exchanged(observations: Parts, actions: Parts) -> tuple[Parts, Parts]:
+            state = observations[STATE].reshape(len(order), -1)[order].ravel()
+            return {STATE: state}, {agent: actions[self.possible_agents[order[k]]] for k, agent in enumerate(actions)}
+
+        return exchanged
 
     def _observations(self) -> dict[str, np.ndarray]:
         if self._observes_all:

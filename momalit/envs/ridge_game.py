@@ -8,6 +8,8 @@ import numpy as np
 from gymnasium import spaces
 
 from momalit.core.checks import require_integers, require_numbers
+from momalit.core.symmetries import Parts
+from momalit.core.team import STATE
 from momalit.envs.repeated_game import RepeatedGame
 
 RIDGE = 0.5  # the mean action on a ridge is this or its negative
@@ -40,6 +42,7 @@ class RidgeGame(RepeatedGame):
         numbers: list[spaces.Space[Any]] = [spaces.Box(-1.0, 1.0, (1,), np.float32) for _ in range(n_agents)]
         super().__init__(numbers, 1, -1.0, horizon, observability)
         self.width = float(width)
+        self.symmetries = (_negated, *(self._neighbours_exchanged(i) for i in range(n_agents - 1)))
 
     def encode(self, actions: list[np.ndarray]) -> np.ndarray:
         return np.concatenate(actions).clip(-1.0, 1.0).astype(np.float32)
@@ -62,3 +65,8 @@ class RidgeGame(RepeatedGame):
 
     def _height(self, mean: np.ndarray) -> np.ndarray:
         return np.exp(-(((np.abs(mean) - RIDGE) / self.width) ** 2) / 2)
+
+
+def _negated(observations: Parts, actions: Parts) -> tuple[Parts, Parts]:
+    """One ridge for the other."""
+    return {STATE: -observations[STATE]}, {agent: -action for agent, action in actions.items()}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from momalit.core.records import Transitions
+from momalit.core.symmetries import Symmetries
 from momalit.core.trajectories import Trajectories
 from momalit.training.batches import keyed_generator, process_chunks
 
@@ -20,6 +21,7 @@ def member_batches(
     epoch: int,
     rank: int,
     processes: int,
+    symmetries: Symmetries | None = None,
 ) -> Iterator[Transitions]:
     """Yields batches ``(share, B)`` in which every member iterates over the data in its own order.
 
@@ -32,15 +34,24 @@ def member_batches(
         epoch: the epoch; each has its own orders.
         rank: number of this process.
         processes: number of processes that divide each batch; 1 if they divide the members.
+        symmetries: every transition is seen through one of these at random; None for as it is.
     """
     random = keyed_generator("cpu", seed, epoch, 1)
     # The order is the same in every process, and each takes its share of it. 32-bit indices save memory.
     order = torch.empty(n_members, len(data), dtype=torch.int32)
     for member in order:
         torch.randperm(len(data), generator=random, out=member)
-    for parts in process_chunks(order[members], batch_size, processes):
-        part = parts[..., rank if processes > 1 else 0, :]
-        yield data.transitions(part.to(data.reward.device, torch.long))
+    share, device = rank if processes > 1 else 0, data.reward.device
+    chunks = process_chunks(order[members], batch_size, processes)
+    if symmetries is None:
+        for parts in chunks:
+            yield data.transitions(parts[..., share, :].to(device, torch.long))
+        return
+    which = torch.randint(len(symmetries), order.shape, generator=random, dtype=torch.int16)
+    symmetries = symmetries.to(device)
+    for parts, maps in zip(chunks, process_chunks(which[members], batch_size, processes), strict=True):
+        steps = data.transitions(parts[..., share, :].to(device, torch.long))
+        yield symmetries.apply(steps, maps[..., share, :].to(device, torch.long))
 
 
 def ordered_batches(

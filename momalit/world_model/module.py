@@ -16,6 +16,7 @@ from momalit.core.checks import require_choice, require_numbers
 from momalit.core.distributed import gather_tensor
 from momalit.core.errors import UserError
 from momalit.core.records import Transitions
+from momalit.core.symmetries import Symmetries
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.nn.ensemble import EnsembleNetwork
@@ -160,6 +161,11 @@ class WorldModelModule(ResumableModule):
         return self.share.divided and self.trainer.state.fn == "fit"
 
     @property
+    def symmetries(self) -> Symmetries | None:
+        """Those through which batches are seen; None for none."""
+        return getattr(self._data, "symmetries", None)
+
+    @property
     def _data(self) -> Any:
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
@@ -182,7 +188,7 @@ class WorldModelModule(ResumableModule):
         # A generator: epoch and seed are those of the first batch, which a resumed run knows later than the iterator.
         members, size = self.hparams["n_members"], self.hparams["batch_size"]
         place = (torch.initial_seed(), self.current_epoch, self.global_rank, self._row_processes)
-        yield from member_batches(self._data.train, members, self.share.members, size, *place)
+        yield from member_batches(self._data.train, members, self.share.members, size, *place, self.symmetries)
 
     def _ordered_loader(self, data: Trajectories, world_size: int = 1) -> DataLoader:
         """Loads this process's share of the transitions in order; all processes have the same number of batches."""
