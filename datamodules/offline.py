@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,8 @@ from momalit.core.symmetries import Symmetries
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.envs.symmetries import symmetries_named
+
+logger = logging.getLogger(__name__)
 
 RANDOM = "random"
 TEST_SPLITS = (RANDOM, "best", "middle", "worst")
@@ -132,7 +135,11 @@ class OfflineDataModule(ModuleLoaders):
     @cached_property
     def symmetries(self) -> Symmetries | None:
         """The symmetries through which the world model sees the data; None for none."""
-        return None if self._symmetries is None else symmetries_named(self._symmetries, self.spec)
+        if self._symmetries is None:
+            return None
+        found = symmetries_named(self._symmetries, self.spec)
+        logger.info("data.symmetries: %s, which amount to %d maps", self._symmetries, len(found))
+        return found
 
     @cached_property
     def fingerprint(self) -> str:

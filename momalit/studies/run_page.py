@@ -68,6 +68,8 @@ def _facts(results: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[st
             "No environment was used: returns are estimates from the world model and held-out data. What they say about"
             " steps outside the data is a guess."
         )
+    if symmetries := results.get("symmetries"):
+        yield f"The world model saw each step of the data through one of the task's {symmetries} symmetries, at random."
     explained = results.get("reward_explained")
     if explained is not None and explained < WELL_EXPLAINED:
         yield f"{poorly_explained(explained)}."

@@ -1,4 +1,4 @@
-"""Symmetries that tasks declare, against their environments: the next step of the image is the image of the next step."""
+"""Symmetries that tasks declare, against their environments: image and next step may be taken in either order."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_particles(name: str, count: int) -> None:
     assert len(maps) == count
     world = env.unwrapped.world
     for which in random.integers(count, size=12).tolist():
-        observations, _ = env.reset(seed=which)
+        env.reset(seed=which)
         for thing in world.agents:  # near each other, so that some touch
             thing.state.p_pos = thing.state.p_pos * 0.3
         action = random.uniform(-1, 1, (spec.n_agents, spec.action_size))
