@@ -14,11 +14,11 @@ from momalit.core.records import TensorRecord, Transitions
 
 MOST = 512  # maps that are kept; of more, a random choice
 LARGEST = 2**25  # numbers in the matrices of all maps
-WORD = 64  # generators in a row that make one map of this choice
+ROUNDS = 6  # in which each of these is combined with another one
 _SAME = 1e-6  # entries that differ by less are equal
 
 Parts = Mapping[str, np.ndarray]  # of observations or actions, by agent
-Symmetry = Callable[[Parts, Parts], tuple[Parts, Parts]]  # see momalit.envs.symmetries.symmetries
+Symmetry = Callable[[Parts, Parts], tuple[Parts, Parts]]  # see momalit.envs.symmetries.symmetries_of
 Affine = tuple[np.ndarray, np.ndarray]  # matrix and offset
 
 
@@ -89,7 +89,7 @@ def generated(matrices: Sequence[np.ndarray], offsets: Sequence[np.ndarray]) -> 
     size = len(offsets[0])
     most = max(2, min(MOST, LARGEST // size**2))
     identity = (np.eye(size), np.zeros(size))
-    generators = [_Generator(matrix, offset) for matrix, offset in zip(matrices, offsets, strict=True)]
+    generators = [_Map(matrix, offset) for matrix, offset in zip(matrices, offsets, strict=True)]
     maps, seen = [identity], {_key(identity)}
     for known in maps:  # grows while it is read
         for generator in generators:
@@ -98,11 +98,11 @@ def generated(matrices: Sequence[np.ndarray], offsets: Sequence[np.ndarray]) -> 
                 seen.add(key)
                 maps.append(new)
         if len(maps) > most:
-            return _sparse([identity, *_random_words(generators, identity, most - 1)])
+            return _sparse([identity, *_shuffled(maps[1:most])])
     return _sparse(maps)
 
 
-class _Generator:
+class _Map:
     """A map with few entries, so that composing it with another one is cheap."""
 
     def __init__(self, matrix: np.ndarray, offset: np.ndarray) -> None:
@@ -124,15 +124,13 @@ def _key(affine: Affine) -> bytes:
     return hashlib.sha256(b"".join(rounded)).digest()
 
 
-def _random_words(generators: list[_Generator], identity: Affine, count: int) -> list[Affine]:
+def _shuffled(maps: list[Affine]) -> list[Affine]:
+    """Random maps of the group, made from those that few generators make."""
     random = np.random.default_rng(0)
-    words = []
-    for _ in range(count):
-        word = identity
-        for choice in random.integers(len(generators), size=WORD):
-            word = generators[choice].after(word)
-        words.append(word)
-    return words
+    for _ in range(ROUNDS):
+        others = random.permutation(len(maps))
+        maps = [_Map(*one).after(maps[other]) for one, other in zip(maps, others, strict=True)]
+    return maps
 
 
 def _sparse(maps: list[Affine]) -> Symmetries:

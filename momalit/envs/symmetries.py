@@ -29,16 +29,19 @@ def symmetries_named(name: str, spec: TeamSpec) -> Symmetries:
         UserError: there are none of this name, or one of them is no symmetry.
     """
     if name == DECLARED:
-        return symmetries(spec, _declared(spec))
+        return symmetries_of(spec, _declared(spec))
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"data.symmetries: found {name!r}, expected {DECLARED} or module:name ({error})") from error
-    return symmetries(spec, [found] if callable(found) else list(found))
+    generators = [found] if callable(found) else found
+    if not isinstance(generators, list | tuple) or not all(map(callable, generators)):
+        raise UserError(f"data.symmetries: found {name!r}, expected the name of a function or of a list of functions")
+    return symmetries_of(spec, generators)
 
 
-def symmetries(spec: TeamSpec, generators: Sequence[Symmetry]) -> Symmetries:
+def symmetries_of(spec: TeamSpec, generators: Sequence[Symmetry]) -> Symmetries:
     """Returns the maps of state and joint action that symmetries and their repeated application amount to.
 
     A symmetry is a function. It takes what every agent observes, ``{agent: (columns,)}``, together with the columns of
@@ -80,7 +83,7 @@ class _Probe:
         """The matrix ``(D, D)`` and the offset ``(D,)`` of state and padded joint action.
 
         Raises:
-            UserError: see ``symmetries``.
+            UserError: see ``symmetries_of``.
         """
         offset = self._apply(np.zeros(self._size))
         matrix = np.stack([self._apply(row) for row in np.eye(self._size)], 1) - offset[:, None]

@@ -12,7 +12,7 @@ from momalit.core.errors import UserError
 from momalit.core.records import Transitions
 from momalit.core.team import STATE, TeamSpec
 from momalit.envs import make_env, team_spec
-from momalit.envs.symmetries import symmetries, symmetries_named
+from momalit.envs.symmetries import symmetries_named, symmetries_of
 
 
 def columns_of(spec: TeamSpec, observations: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray:
@@ -55,7 +55,7 @@ def step(env: Any, spec: TeamSpec, action: np.ndarray) -> tuple[np.ndarray, floa
 def test_robots_in_the_image_do_the_image_of_what_they_do(name: str, settings: dict[str, Any], count: int) -> None:
     env = make_env(name, **settings)
     spec, random = team_spec(env, name, settings), np.random.default_rng(0)
-    maps = symmetries(spec, env.symmetries)
+    maps = symmetries_of(spec, env.symmetries)
     assert len(maps) == count  # a quarter turn of the ant, eight times, is twice around: q and -q are the same
     if name == "ant":
         assert (maps.offsets == 0).all()
@@ -94,7 +94,7 @@ def test_robots_in_the_image_do_the_image_of_what_they_do(name: str, settings: d
 def test_coordination_game(settings: dict[str, Any], count: int) -> None:
     env, random = make_env("icg", **settings), np.random.default_rng(0)
     spec = team_spec(env, "icg", settings)
-    maps = symmetries(spec, env.symmetries)
+    maps = symmetries_of(spec, env.symmetries)
     assert len(maps) == count
     for which in range(min(count, 40)):
         options = np.eye(spec.action_size)
@@ -113,7 +113,7 @@ def test_coordination_game(settings: dict[str, Any], count: int) -> None:
 def test_ridge_game() -> None:
     env, random = make_env("ridges", n_agents=3), np.random.default_rng(0)
     spec = team_spec(env, "ridges", {"n_agents": 3})
-    maps = symmetries(spec, env.symmetries)
+    maps = symmetries_of(spec, env.symmetries)
     assert len(maps) == 12
     for which in range(12):
         played = random.uniform(-1, 1, (3, 1)).astype(np.float32)
@@ -126,7 +126,7 @@ def test_particles(name: str, count: int) -> None:
     pytest.importorskip("mpe2")
     env, random = make_env(name), np.random.default_rng(0)
     spec = team_spec(env, name)
-    maps = symmetries(spec, env.symmetries)
+    maps = symmetries_of(spec, env.symmetries)
     assert len(maps) == count
     world = env.unwrapped.world
     for which in random.integers(count, size=12).tolist():
@@ -181,7 +181,7 @@ def test_offsets_count() -> None:
     def shifted(observations, actions):
         return {STATE: 1.0 - observations[STATE]}, actions
 
-    maps = symmetries(spec, [shifted])
+    maps = symmetries_of(spec, [shifted])
     assert len(maps) == 2
     np.testing.assert_allclose(image(spec, maps, 1, np.array([0.25, -1.0]), np.zeros((2, 1)))[0], [0.75, 2.0])
 
@@ -202,7 +202,7 @@ def test_offsets_count() -> None:
 )
 def test_functions_that_are_no_symmetries(function, message) -> None:
     with pytest.raises(UserError, match=message):
-        symmetries(game(), [function])
+        symmetries_of(game(), [function])
 
 
 @pytest.mark.parametrize(
