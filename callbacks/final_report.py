@@ -167,7 +167,7 @@ def _results(
         results[f"estimate_{name}_interval"] = None if estimate is None else [estimate.low, estimate.high]
         results[f"outside_{name}"] = None if estimate is None else estimate.outside
     results["reward_explained"] = estimates["last"].reward_explained if estimates else None
-    symmetries = getattr(datamodule, "symmetries", None)
+    symmetries = getattr(datamodule, "symmetries", None) if isinstance(model, MOMAPPOModule) else None
     results["symmetries"] = None if symmetries is None else len(symmetries)
     results["distance"] = distance
     results["wall_clock_seconds"] = round(time.time() - started, 1)
