@@ -49,3 +49,13 @@ def test_the_world_model_depends_on_the_symmetries_and_the_data_do_not() -> None
     assert module.fingerprint == plain.fingerprint
     assert module.dynamics_fingerprint != plain.dynamics_fingerprint
     assert plain.symmetries is None
+
+
+def test_processes_divide_a_batch_as_one_would_see_it() -> None:
+    module = data()
+    parts = [
+        list(member_batches(module.train, 4, slice(0, 4), 64, 0, 0, rank, 2, module.symmetries)) for rank in (0, 1)
+    ]
+    for whole, first, second in zip(batches(module), *parts, strict=True):
+        together = torch.cat([first.action, second.action], 1)
+        assert torch.equal(together, whole.action)
