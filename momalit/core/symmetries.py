@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from momalit.core.records import TensorRecord, Transitions
+from momalit.core.records import Sequence, TensorRecord, Transitions
 
 MOST = 512  # maps that are kept; of more, a random choice
 LARGEST = 2**25  # numbers in the matrices of all maps
@@ -64,6 +64,17 @@ class Symmetries(TensorRecord):
             terminated=steps.terminated,
         )
 
+    def apply_to_sequence(self, sequence: Sequence, which: Tensor) -> Sequence:
+        """Returns sequences, each seen through a map of its own, number ``which`` ``(B,)``."""
+        size, n_steps = sequence.state.shape[-1], len(sequence.state)
+        which = which.expand(n_steps, -1)
+        action = _image(sequence.previous_action.flatten(-2), *self._part(which, size, self.offsets.shape[1]))
+        return Sequence(
+            state=_image(sequence.state, *self._part(which, 0, size)),
+            previous_action=action.view_as(sequence.previous_action) * sequence.keep[..., None, None],
+            keep=sequence.keep,
+        )
+
     def _part(self, which: Tensor, begin: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
         """The maps ``which`` of some entries, whose columns are counted from ``begin``."""
         columns, factors, offsets = self.columns[:, begin:end], self.factors[:, begin:end], self.offsets[:, begin:end]
@@ -79,7 +90,7 @@ def _image(values: Tensor, columns: Tensor, factors: Tensor, offsets: Tensor) ->
     return image
 
 
-def generated(matrices: Sequence[np.ndarray], offsets: Sequence[np.ndarray]) -> Symmetries:
+def generated(matrices: list[np.ndarray], offsets: list[np.ndarray]) -> Symmetries:
     """Returns the group that maps ``x -> matrix @ x + offset`` generate; of a large one, a random choice of maps.
 
     Args:

@@ -221,3 +221,15 @@ def test_an_environment_that_declares_none() -> None:
     spec = team_spec(make_env("tests.envs.levers:Levers"), "tests.envs.levers:Levers")
     with pytest.raises(UserError, match="declares none"):
         symmetries_named("declared", spec)
+
+
+@pytest.mark.parametrize("name", ["rescue:Rescue", "stock:Stock", "crane:Crane", "levers:Levers"])
+def test_teams_of_every_kind_are_themselves(name) -> None:
+    """Agents that leave, action masks, discrete beside continuous actions, agents of different sizes."""
+    spec = team_spec(make_env(f"tests.envs.{name}"), f"tests.envs.{name}")
+    maps = symmetries_of(spec, [lambda observations, actions: (observations, actions)])
+    assert len(maps) == 1
+    state, action = np.arange(1.0, 1 + spec.state_size), np.ones((spec.n_agents, spec.action_size))
+    seen = image(spec, maps, 0, state, action)
+    np.testing.assert_array_equal(seen[0], state)
+    np.testing.assert_array_equal(seen[1], action)
