@@ -6,7 +6,7 @@ Both the world model's ensemble and the team's agents are built from these layer
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -127,3 +127,7 @@ class StackedResidualNetwork(nn.Module):
             x = x + block(x)
         last: Tensor = self.last(self.norm(x))
         return last
+
+    def hidden_matrices(self) -> Iterator[nn.Parameter]:
+        """The weight matrices of the blocks, each ``(n, width, width)``."""
+        yield from (layer.weight for layer in self.blocks.modules() if isinstance(layer, StackedLinear))

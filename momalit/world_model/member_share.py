@@ -14,7 +14,6 @@ from momalit.nn.ensemble import EnsembleNetwork
 
 WORTHWHILE_OPERATIONS = 1e12  # half a minute of a core with AVX2, where a second process costs about a second
 VECTOR = 16  # numbers that a vector register holds at most
-N_GROUPS = 2  # see parameter_groups
 
 
 def useful_processes(network: EnsembleNetwork, samples: int, most: int) -> int:
@@ -33,15 +32,23 @@ def useful_processes(network: EnsembleNetwork, samples: int, most: int) -> int:
     return -(-members // share)
 
 
-def parameter_groups(network: EnsembleNetwork) -> list[dict[str, Any]]:
+def parameter_groups(network: EnsembleNetwork, matrices: bool) -> list[dict[str, Any]]:
     """Returns an optimiser's groups of parameters, those apart that a fused step would round by place in the tensor.
 
     A fused step computes the last few numbers of a tensor, which do not fill a vector register, by other instructions.
     Which numbers of a member these are would depend on the members that are trained with it.
+
+    Args:
+        network: the ensemble.
+        matrices: put the matrices of the residual blocks into a group of their own, as ``Muon`` needs.
     """
-    whole = [parameter for parameter in network.parameters() if parameter[0].numel() % VECTOR == 0]
-    others = [parameter for parameter in network.parameters() if parameter[0].numel() % VECTOR]
-    return [{"params": whole}, {"params": others, "fused": False, "foreach": True}]
+    hidden = list(network.layers.hidden_matrices()) if matrices else []
+    apart = {id(parameter) for parameter in hidden}
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in apart]
+    whole = [parameter for parameter in rest if parameter[0].numel() % VECTOR == 0]
+    others = [parameter for parameter in rest if parameter[0].numel() % VECTOR]
+    groups: list[dict[str, Any]] = [{"params": whole}, {"params": others, "fused": False, "foreach": True}]
+    return [*groups, {"params": hidden, "matrices": True}] if hidden else groups
 
 
 class MemberShare:

@@ -22,12 +22,16 @@ from momalit.core.trajectories import Trajectories
 from momalit.nn.ensemble import EnsembleNetwork
 from momalit.training.batches import count_batches
 from momalit.training.hyperparameters import plain_arguments
+from momalit.training.muon import Muon
 from momalit.training.resumable import ResumableModule
 from momalit.training.trainer_checks import require_no_trainer_clipping
 from momalit.world_model.batches import member_batches, ordered_batches
 from momalit.world_model.diagnostics import world_model_metrics
 from momalit.world_model.dynamics import TERMINATIONS, ModelSpace, WorldModel
-from momalit.world_model.member_share import N_GROUPS, MemberShare, parameter_groups
+from momalit.world_model.member_share import MemberShare, parameter_groups
+
+MUON = "muon"
+OPTIMIZERS = ("adamw", MUON)
 
 
 class WorldModelModule(ResumableModule):
@@ -50,6 +54,8 @@ class WorldModelModule(ResumableModule):
         n_blocks: number of residual blocks.
         termination: ``learned``, or ``never`` for tasks that only a time limit ends. ``learned`` on data without a
             terminated step is the same as ``never``.
+        optimizer: ``adamw``, or ``muon``, which learns more per step and takes longer steps; see
+            ``momalit.training.muon``.
         lr: initial learning rate; cosine annealing reduces it to 1 % over the epochs.
         weight_decay: decoupled weight decay.
         batch_size: transitions per member and optimiser step, summed over processes.
@@ -75,6 +81,7 @@ class WorldModelModule(ResumableModule):
         width: int = 256,
         n_blocks: int = 3,
         termination: str = "learned",
+        optimizer: str = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 1e-5,
         batch_size: int = 256,
@@ -94,6 +101,7 @@ class WorldModelModule(ResumableModule):
         if not 1 <= n_elites <= n_members:
             raise UserError(f"world_model.n_elites: found {n_elites}, expected 1 to n_members = {n_members}")
         require_choice("world_model.termination", termination, TERMINATIONS)
+        require_choice("world_model.optimizer", optimizer, OPTIMIZERS)
         require_numbers("world_model.", {"beta": beta}, least=0, most=1)
         require_numbers("world_model.", {"reward_share": reward_share}, above=0, below=1)
         require_numbers("world_model.", {"max_grad_norm": max_grad_norm}, above=0)
@@ -228,19 +236,26 @@ class WorldModelModule(ResumableModule):
         return self.epochs_without_improvement < self.hparams["patience"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with cosine annealing over ``max_epochs``."""
+        """AdamW or Muon, with cosine annealing over ``max_epochs``."""
         self._share = MemberShare(self.network)  # now that a checkpoint's weights are loaded
-        optimizer = torch.optim.AdamW(
-            parameter_groups(self.share.network),
-            self.hparams["lr"],
-            weight_decay=self.hparams["weight_decay"],
-            fused=self.fused,
-        )
+        optimizer = self._optimizer(self.share.network)
         epochs = self.trainer.max_epochs
         if not epochs or epochs < 1:
             return optimizer
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=self.hparams["lr"] * 1e-2)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def _optimizer(self, network: EnsembleNetwork) -> torch.optim.Optimizer:
+        groups = parameter_groups(network, self._has_muon)
+        settings: dict[str, Any] = {"weight_decay": self.hparams["weight_decay"], "fused": self.fused}
+        if not self._has_muon:
+            return torch.optim.AdamW(groups, self.hparams["lr"], **settings)
+        low = str(self.trainer.precision).startswith("bf16")
+        return Muon(groups, self.hparams["lr"], products=torch.bfloat16 if low else network.highest.dtype, **settings)
+
+    @property
+    def _has_muon(self) -> bool:
+        return bool(self.hparams["optimizer"] == MUON)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clips the gradient of every member separately, because the members are independent networks."""
@@ -272,7 +287,8 @@ class WorldModelModule(ResumableModule):
         super().on_load_checkpoint(checkpoint)
         states = checkpoint.get("optimizer_states", [])
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        if fitting and any(len(state["param_groups"]) != N_GROUPS for state in states):
+        n_groups = len(parameter_groups(self.network, self._has_muon))
+        if fitting and any(len(state["param_groups"]) != n_groups for state in states):
             raise UserError(
                 "world model: found the half-trained checkpoint of an older version, whose optimiser differs; delete"
                 " its folder to train it again"
