@@ -12,6 +12,7 @@ MOMENTUM = 0.95
 STEPS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial, as published by Jordan et al.
 SCALE = 0.2  # root mean square of an AdamW step, in units of its learning rate (Liu et al., 2025)
+SMALL = 32  # matrices below this size are multiplied one by one: bits of batched products would depend on the batch
 _MATRICES = "matrices"
 
 
@@ -45,10 +46,14 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Takes a step; ``closure`` as in every optimiser."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()  # sees all groups, e.g. to set their gradients to zero
         groups = self.param_groups
         self.param_groups = [group for group in groups if not group.get(_MATRICES)]
         try:
-            loss = super().step(closure)
+            super().step()
         finally:
             self.param_groups = groups
         for group in groups:
@@ -80,6 +85,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
     Five steps of a quintic Newton-Schulz iteration, which needs products only.
     """
+    if len(matrices) > 1 and max(matrices.shape[1:]) < SMALL:
+        return torch.cat([orthogonalised(matrix) for matrix in matrices.split(1)])
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / torch.linalg.vector_norm(x.flatten(1), dim=1).clamp(min=1e-7).view(-1, 1, 1)

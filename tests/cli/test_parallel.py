@@ -63,9 +63,14 @@ def test_parallel_changes_nothing(momalit, two_cores, tmp_path, monkeypatch):
     assert "parallel" not in (tmp_path / "run_auto/config.yaml").read_text()
 
 
-def test_so_is_a_world_model_alone(momalit, two_cores, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("optimizer", "precision"),
+    [("adamw", "32-true"), ("adamw", "bf16-mixed"), ("muon", "32-true"), ("muon", "bf16-mixed")],
+)
+def test_so_is_a_world_model_alone(optimizer, precision, momalit, two_cores, tmp_path, monkeypatch):
     monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "home"))
     small = ("--model.n_members", "5", "--model.n_elites", "3", "--model.width", "8", "--trainer.max_epochs", "4")
+    small = (*small, "--model.optimizer", optimizer, "--trainer.precision", precision, "--model.n_blocks", "2")
     found = []
     for parallel in ("auto", "off"):
         run = tmp_path / f"run_{parallel}"

@@ -100,3 +100,19 @@ def test_its_state_is_saved_and_restored() -> None:
         step(network, optimizer)
     for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_closure_sees_all_groups() -> None:
+    """Lightning's closure sets gradients to zero, also those of the matrices."""
+    weight, bias = torch.nn.Parameter(torch.ones(1, 32, 32)), torch.nn.Parameter(torch.ones(1, 1, 32))
+    optimizer = Muon([{"params": [bias]}, {"params": [weight], "matrices": True}], lr=0.01)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        assert weight.grad is None
+        loss = (bias @ weight).square().sum()
+        loss.backward()
+        return loss
+
+    losses = [float(optimizer.step(closure)) for _ in range(3)]
+    assert losses == sorted(losses, reverse=True)

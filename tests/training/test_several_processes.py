@@ -35,8 +35,13 @@ def trained(kind: str, epochs: int, path: str | None, settings: dict[str, Any]) 
 
 @pytest.mark.parametrize(
     ("kind", "settings"),
-    [("world_model", {}), ("world_model", {"n_members": 1, "n_elites": 1}), ("warm_start", {})],
-    ids=["members divided", "batches of one member divided", "batches divided"],
+    [
+        ("world_model", {}),
+        ("world_model", {"optimizer": "muon"}),
+        ("world_model", {"n_members": 1, "n_elites": 1}),
+        ("warm_start", {}),
+    ],
+    ids=["members divided", "members divided, Muon", "batches of one member divided", "batches divided"],
 )
 def test_supervised_stages_give_the_weights_of_one_process(kind, settings, momalit_home):
     """The processes divide the members or each batch of a single process, so the weights must be the same."""
