@@ -114,5 +114,5 @@ def test_a_closure_sees_all_groups() -> None:
         loss.backward()
         return loss
 
-    losses = [float(optimizer.step(closure)) for _ in range(3)]
+    losses = [optimizer.step(closure).item() for _ in range(3)]
     assert losses == sorted(losses, reverse=True)
