@@ -69,6 +69,15 @@ class Medium(Spread):
     paces, carelessnesses = (0.1, 0.4), (0.2, 0.6)
 
 
+class MediumForces(Medium):
+    """The same for the task ``spread``, whose actions are forces."""
+
+    def __call__(self, observations: Mapping[str, np.ndarray]) -> dict[str, np.ndarray | int]:
+        """Pushes every agent towards its landmark."""
+        moves = super().__call__(observations)
+        return {name: np.array([m[2] - m[1], m[4] - m[3]]) for name, m in moves.items()}
+
+
 class DiscreteMedium(Medium, DiscreteSpread):
     """The same with five moves. All have one strength, so slow players rest in many steps."""
 

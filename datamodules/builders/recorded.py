@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +24,8 @@ class RecordedPolicy:
         spec: the team.
         policy: a callable that takes ``{agent: observation (O,)}`` and returns ``{agent: action}``, a number for
             discrete actions and ``(U,)`` for continuous ones; or a class of such callables, of which each episode
-            gets an object of its own, with a memory for instance.
+            gets an object of its own, with a memory for instance. If its constructor has an argument ``seed``, that is
+            the episode's, so that equal seeds of the dataset give equal episodes.
         name: name of the policy, for messages and the dataset's provenance.
         choices: the discrete actions of each agent in the environment. A policy may return them as the environment
             takes them, or their numbers.
@@ -32,6 +34,7 @@ class RecordedPolicy:
     def __init__(self, spec: TeamSpec, policy: Policy | type, name: str, choices: Mapping[str, Choices]) -> None:
         self._spec, self._policy, self._name, self._choices = spec, policy, name, choices
         self._of_episode: dict[int, Policy] = {}
+        self._takes_seed = isinstance(policy, type) and "seed" in inspect.signature(policy).parameters
 
     def settings(self) -> dict[str, Any]:
         """The entry in the dataset's provenance."""
@@ -47,7 +50,7 @@ class RecordedPolicy:
         for row, number in enumerate(episode.tolist()):
             there = [a for a in self._spec.agents if a.present is None or state[row, a.present] > 0.5]
             observations = {agent.name: state[row, list(agent.observes)] for agent in there}
-            actions = self._for(number)(observations)
+            actions = self._for(number, rng)(observations)
             for i, agent in enumerate(self._spec.agents):
                 if agent not in there:
                     continue
@@ -57,11 +60,12 @@ class RecordedPolicy:
                 joint[row, i, : agent.action_size] = self._action(agent, actions[agent.name])
         return joint
 
-    def _for(self, episode: int) -> Policy:
+    def _for(self, episode: int, rng: np.random.Generator) -> Policy:
         if not isinstance(self._policy, type):
             return self._policy
         if episode not in self._of_episode:
-            self._of_episode[episode] = self._policy()
+            seeds = {"seed": int(rng.integers(2**31))} if self._takes_seed else {}
+            self._of_episode[episode] = self._policy(**seeds)
         return self._of_episode[episode]
 
     def _action(self, agent: AgentSpec, given: Any) -> np.ndarray:

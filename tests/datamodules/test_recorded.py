@@ -47,6 +47,28 @@ def test_each_episode_has_a_policy_of_its_own(tmp_path: Path) -> None:
     assert (data.action[:, 0].argmax(-1) == (data.step + 1) % 2).all()
 
 
+class Careless:
+    """Has habits of its own in every episode."""
+
+    def __init__(self, seed: int | None = None):
+        self.random = np.random.default_rng(seed)
+
+    def __call__(self, observations):
+        return {"buyer": int(self.random.integers(2)), "seller": 0}
+
+
+def test_equal_seeds_give_equal_episodes(tmp_path: Path) -> None:
+    one, again, other = (
+        read_dataset(
+            collect(STOCK, policy=Careless, transitions=100, output=tmp_path / name, seed=seed), may_import=True
+        )
+        for name, seed in (("one", 0), ("again", 0), ("other", 1))
+    )
+    assert one.sha256 == again.sha256 != other.sha256
+    first = one.trajectories.action[one.trajectories.first, 0].argmax(-1)
+    assert 0 < first.sum() < len(first)  # not all episodes alike
+
+
 def test_continuous_actions_are_recorded(tmp_path: Path) -> None:
     def push(observations):
         return {name: np.tanh(values[:1]) for name, values in observations.items()}
