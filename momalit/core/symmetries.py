@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from momalit.core.records import Sequence, TensorRecord, Transitions
+from momalit.core.records import TensorRecord, Transitions
 
 MOST = 512  # maps that are kept; of more, a random choice
 LARGEST = 2**25  # numbers in the matrices of all maps
@@ -62,17 +62,6 @@ class Symmetries(TensorRecord):
             reward=steps.reward,
             next_state=_image(steps.next_state, *of_states),
             terminated=steps.terminated,
-        )
-
-    def apply_to_sequence(self, sequence: Sequence, which: Tensor) -> Sequence:
-        """Returns sequences, each seen through a map of its own, number ``which`` ``(B,)``."""
-        size, n_steps = sequence.state.shape[-1], len(sequence.state)
-        which = which.expand(n_steps, -1)
-        action = _image(sequence.previous_action.flatten(-2), *self._part(which, size, self.offsets.shape[1]))
-        return Sequence(
-            state=_image(sequence.state, *self._part(which, 0, size)),
-            previous_action=action.view_as(sequence.previous_action) * sequence.keep[..., None, None],
-            keep=sequence.keep,
         )
 
     def _part(self, which: Tensor, begin: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
