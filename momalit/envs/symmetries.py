@@ -103,14 +103,13 @@ class _Probe:
         state, joint = row[: spec.state_size], row[spec.state_size :].reshape(self._moves.shape)
         observations = {key: state[places] for key, places in self._columns.items()}
         actions = {agent.name: joint[i][self._moves[i]] for i, agent in enumerate(spec.agents)}
-        sizes = {key: len(places) for key, places in self._columns.items()}
-        acts = {name: len(action) for name, action in actions.items()}
+        sizes = {name: len(action) for name, action in actions.items()}
         try:
             seen, done = self._function(observations, actions)
-        except Exception as error:
+        except Exception as error:  # whatever a user's function raises
             raise UserError(f"{self._name}: failed with {type(error).__name__}: {error}") from error
-        seen = {key: self._part("observation", seen, key, sizes[key]) for key in self._needed}
-        done = {key: self._part("action", done, key, size) for key, size in acts.items()}
+        seen = {key: self._part("observation", seen, key, len(self._columns[key])) for key in self._needed}
+        done = {name: self._part("action", done, name, size) for name, size in sizes.items()}
         moved = np.zeros(self._moves.shape)
         for i, agent in enumerate(spec.agents):
             moved[i][self._moves[i]] = done[agent.name]

@@ -116,3 +116,17 @@ def test_a_closure_sees_all_groups() -> None:
 
     losses = [optimizer.step(closure).item() for _ in range(3)]
     assert losses == sorted(losses, reverse=True)
+
+
+def test_a_member_without_a_gradient_stays() -> None:
+    """Whatever its momentum says: a frozen member would drift away otherwise."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.zeros(2, 32, 32))
+    optimizer = Muon([{"params": [weight], "matrices": True}], lr=0.01)
+    weight.grad = torch.randn(2, 32, 32)
+    optimizer.step()
+    before = weight.detach().clone()
+    weight.grad[1] = 0
+    optimizer.step()
+    assert not torch.equal(weight[0], before[0])
+    assert torch.equal(weight[1], before[1])
