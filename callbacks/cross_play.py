@@ -16,7 +16,7 @@ from torch import Tensor
 from callbacks.real_episodes import episode_seeds
 from momalit.baselines.joint_agent import JointActor
 from momalit.core.errors import UserError
-from momalit.core.lazy_imports import import_by_path
+from momalit.core.imports import import_by_path
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.nn.cross_play_team import CrossPlayTeam
 from momalit.policies.rollout import play_episodes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from momalit.core.errors import UserError
-from momalit.core.lazy_imports import lazy_getattr
+from momalit.core.imports import lazy_getattr
 
 if TYPE_CHECKING:
     from momalit.core.team import AgentSpec, TeamSpec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from momalit.core.errors import UserError
+from momalit.core.imports import import_by_name
 from momalit.core.team import AgentSpec, TeamSpec
 from momalit.envs.spaces import Choices
 
@@ -92,16 +92,10 @@ def find_policy(policy: str | Policy | type) -> tuple[Policy | type, str]:
     """
     if not isinstance(policy, str):
         return policy, getattr(policy, "__qualname__", type(policy).__qualname__)
-    module, colon, name = policy.partition(":")
-    if not colon:
-        raise UserError(f"--policy: found '{policy}', expected package.module:callable")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"--policy: '{policy}' cannot be imported ({error})") from error
+    found = import_by_name(policy, "--policy", "package.module:callable")
     if not callable(found):
         raise UserError(
-            f"--policy: '{policy}' is a {type(found).__name__}, expected a callable or a class of callables"
+            f"--policy: found '{policy}', a {type(found).__name__}, expected a callable or a class of callables"
         )
     return found, policy
 

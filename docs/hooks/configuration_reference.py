@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from momalit.core.lazy_imports import import_by_path
+from momalit.core.imports import import_by_path
 
 MARKER = re.compile(r"^<!-- options: (?P<path>[\w.]+) (?P<key>[\w.]+)(?P<skip>( -\w+)*) -->$", re.MULTILINE)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from pettingzoo import ParallelEnv
 
 from momalit.core.errors import UserError
+from momalit.core.imports import import_by_name
 from momalit.core.team import TeamSpec
 from momalit.envs.ant import Ant
 from momalit.envs.coordination_game import CoordinationGame
@@ -91,19 +91,12 @@ def suggestion(word: str, words: list[str]) -> str:
 
 
 def _import_callable(name: str) -> Callable[..., ParallelEnv]:
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        known = ", ".join(TASKS)
-        raise UserError(
-            f"env.name: found {name!r}, expected one of {known}, or package.module:callable"
-            f"{suggestion(name, list(TASKS))}"
-        )
-    try:
-        made = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"env.name: {name!r} cannot be imported ({error})") from error
+    expected = f"one of {', '.join(TASKS)}, or package.module:callable{suggestion(name, list(TASKS))}"
+    made = import_by_name(name, "env.name", expected)
     if not callable(made):
-        raise UserError(f"env.name: {name!r} is a {type(made).__name__}, expected a callable that makes a ParallelEnv")
+        raise UserError(
+            f"env.name: found '{name}', a {type(made).__name__}, expected a callable that makes a ParallelEnv"
+        )
     return made
 
 

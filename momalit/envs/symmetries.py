@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from momalit.core.errors import UserError
+from momalit.core.imports import import_by_name
 from momalit.core.symmetries import Symmetries, Symmetry, generated
 from momalit.core.team import PRESENT, STATE, TeamSpec
 from momalit.envs.factory import make_env
@@ -30,14 +30,10 @@ def symmetries_named(name: str, spec: TeamSpec) -> Symmetries:
     """
     if name == DECLARED:
         return symmetries_of(spec, _declared(spec))
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"data.symmetries: found {name!r}, expected {DECLARED} or module:name ({error})") from error
+    found = import_by_name(name, "data.symmetries", f"{DECLARED} or module:name")
     generators = [found] if callable(found) else found
     if not isinstance(generators, list | tuple) or not all(map(callable, generators)):
-        raise UserError(f"data.symmetries: found {name!r}, expected the name of a function or of a list of functions")
+        raise UserError(f"data.symmetries: found '{name}', expected the name of a function or of a list of functions")
     return symmetries_of(spec, generators)
 
 

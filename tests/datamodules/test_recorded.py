@@ -87,8 +87,8 @@ def test_continuous_actions_are_recorded(tmp_path: Path) -> None:
         (lambda _: {"buyer": 3, "seller": 0}, r"found the action 3 of buyer, expected 0..2"),
         (lambda _: {"buyer": 0.5, "seller": 0}, r"found the action 0.5 of buyer, expected 0..2"),
         ("tests.envs.stock", "--policy: found 'tests.envs.stock', expected package.module:callable"),
-        ("tests.envs.stock:Nobody", "--policy: 'tests.envs.stock:Nobody' cannot be imported"),
-        ("tests.envs.stock:np", "--policy: 'tests.envs.stock:np' is a module, expected a callable"),
+        ("tests.envs.stock:Nobody", "--policy: found 'tests.envs.stock:Nobody', which cannot be imported"),
+        ("tests.envs.stock:np", "--policy: found 'tests.envs.stock:np', a module, expected a callable"),
     ],
 )
 def test_mistakes_are_named(policy, message: str, tmp_path: Path) -> None:

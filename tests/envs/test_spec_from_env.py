@@ -135,8 +135,8 @@ def test_unsupported_action_spaces_are_rejected(space, message):
     ("name", "message"),
     [
         ("reachr", r"env\.name: found 'reachr'.*did you mean reacher\?"),
-        ("nowhere.at.all:Env", r"env\.name: 'nowhere\.at\.all:Env' cannot be imported"),
-        ("math:pi", r"env\.name: 'math:pi' is a float, expected a callable"),
+        ("nowhere.at.all:Env", r"env\.name: found 'nowhere\.at\.all:Env', which cannot be imported"),
+        ("math:pi", r"env\.name: found 'math:pi', a float, expected a callable"),
         ("collections:OrderedDict", r"made a OrderedDict without possible_agents"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Lazy imports: public names are imported when they are first used."""
+"""Imports by name: public names when they are first used, and what settings name."""
 
 from __future__ import annotations
 
@@ -32,7 +32,28 @@ def import_by_path(path: str) -> Any:
         UserError: the path cannot be imported.
     """
     module, _, name = path.rpartition(".")
+    return _import("class_path", path, module, name)
+
+
+def import_by_name(name: str, setting: str, expected: str) -> Any:
+    """Imports the object that a setting names as ``package.module:name``.
+
+    Args:
+        name: the value of the setting.
+        setting: the setting, for messages.
+        expected: what the setting accepts, for messages.
+
+    Raises:
+        UserError: the value is no such name, or cannot be imported.
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UserError(f"{setting}: found '{name}', expected {expected}")
+    return _import(setting, name, module, attribute)
+
+
+def _import(setting: str, found: str, module: str, name: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"class_path: found '{path}', which cannot be imported ({error})") from error
+        raise UserError(f"{setting}: found '{found}', which cannot be imported ({error})") from error
