@@ -32,7 +32,7 @@ def import_by_path(path: str) -> Any:
         UserError: the path cannot be imported.
     """
     module, _, name = path.rpartition(".")
-    return _import("class_path", path, module, name)
+    return _import(module, name, f"class_path: found '{path}'")
 
 
 def import_by_name(name: str, setting: str, expected: str) -> Any:
@@ -47,13 +47,14 @@ def import_by_name(name: str, setting: str, expected: str) -> Any:
         UserError: the value is no such name, or cannot be imported.
     """
     module, colon, attribute = name.partition(":")
+    found = f"{setting}: found '{name}'"
     if not colon:
-        raise UserError(f"{setting}: found '{name}', expected {expected}")
-    return _import(setting, name, module, attribute)
+        raise UserError(f"{found}, expected {expected}")
+    return _import(module, attribute, found, f", expected {expected}")
 
 
-def _import(setting: str, found: str, module: str, name: str) -> Any:
+def _import(module: str, name: str, found: str, expected: str = "") -> Any:
     try:
         return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{setting}: found '{found}', which cannot be imported ({error})") from error
+    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
+        raise UserError(f"{found}, which cannot be imported ({error}){expected}") from error

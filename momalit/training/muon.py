@@ -76,7 +76,8 @@ class Muon(torch.optim.AdamW):
         ahead = torch.cat(torch._foreach_lerp(gradients, momenta, MOMENTUM))
         steps = orthogonalised(ahead.to(self.products)).to(weights[0].dtype)
         # A frozen member has no gradient, but its momentum would keep its direction, and so the size of its step.
-        steps = steps * torch.cat(gradients).flatten(1).any(1).view(-1, 1, 1)
+        norms = torch.cat([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+        steps = steps * (norms > 0).view(-1, 1, 1)
         rate = group["lr"] * SCALE * max(weights[0].shape[1:]) ** 0.5
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(weights, steps.split([len(weight) for weight in weights]), alpha=-rate)

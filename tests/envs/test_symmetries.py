@@ -209,7 +209,7 @@ def test_functions_that_are_no_symmetries(function, message) -> None:
     ("name", "message"),
     [
         ("nothing", "found 'nothing', expected declared or module:name"),
-        ("tests.envs.test_symmetries:missing", "which cannot be imported"),
+        ("tests.envs.test_symmetries:missing", "expected declared or module:name"),
     ],
 )
 def test_unknown_names(name, message) -> None:

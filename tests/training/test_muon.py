@@ -55,12 +55,18 @@ def test_members_do_not_depend_on_each_other(products: torch.dtype) -> None:
                 assert torch.equal(whole[part], own)
 
 
-def test_steps_have_the_size_of_adamw() -> None:
+def after_a_step(*shape: int) -> tuple[torch.nn.Parameter, Muon]:
+    """Matrices of zeros that took one step along a random gradient, and their optimiser."""
     torch.manual_seed(0)
-    weight = torch.nn.Parameter(torch.zeros(3, 64, 64))
+    weight = torch.nn.Parameter(torch.zeros(*shape))
     optimizer = Muon([{"params": [weight], "matrices": True}], lr=0.01)
-    weight.grad = torch.randn(3, 64, 64)
+    weight.grad = torch.randn(*shape)
     optimizer.step()
+    return weight, optimizer
+
+
+def test_steps_have_the_size_of_adamw() -> None:
+    weight, _ = after_a_step(3, 64, 64)
     size = weight.detach().square().mean().sqrt() / 0.01
     assert 0.1 < float(size) < 0.25  # singular values of about 1, times 0.2
 
@@ -120,11 +126,7 @@ def test_a_closure_sees_all_groups() -> None:
 
 def test_a_member_without_a_gradient_stays() -> None:
     """Whatever its momentum says: a frozen member would drift away otherwise."""
-    torch.manual_seed(0)
-    weight = torch.nn.Parameter(torch.zeros(2, 32, 32))
-    optimizer = Muon([{"params": [weight], "matrices": True}], lr=0.01)
-    weight.grad = torch.randn(2, 32, 32)
-    optimizer.step()
+    weight, optimizer = after_a_step(2, 32, 32)
     before = weight.detach().clone()
     weight.grad[1] = 0
     optimizer.step()
