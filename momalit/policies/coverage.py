@@ -97,12 +97,17 @@ class DataSupport:
         self._scale = torch.where(self._varies, std, 1.0)
         self._dataset = (dataset / self._scale)[:, self._varies]
         self.held_out = self.distances(_steps(held_out, MAX_VISITED))
-        self._limit = self.held_out.quantile(FAR) + 1e-4  # distances are rounded
+        self._limit = self.held_out.quantile(FAR) + 1e-4  # a repeated step may be rounded
 
     def distances(self, visited: Tensor) -> Tensor:
         """Distances of states and joint actions ``(N, S + A U)`` to the training steps, ``(N,)``."""
         points = (visited.to(self._dataset) / self._scale)[:, self._varies]
-        return torch.cat([torch.cdist(part, self._dataset).amin(1) for part in points.split(ROWS)])
+        return torch.cat([self._nearest(part) for part in points.split(ROWS)])
+
+    def _nearest(self, points: Tensor) -> Tensor:
+        # cdist rounds, and would see a small distance between equal steps; it only finds the neighbours.
+        neighbours = self._dataset[torch.cdist(points, self._dataset).argmin(1)]
+        return torch.linalg.vector_norm(points - neighbours, dim=1)
 
     def far(self, visited: Tensor) -> Tensor:
         """Whether states and joint actions ``(N, S + A U)`` are farther away than 99 % of the held-out steps."""

@@ -6,7 +6,7 @@ import torch
 from momalit.core.trajectories import Trajectories
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.nn.actors import TeamActor
-from momalit.policies.coverage import VisitRecorder, distance_to_data
+from momalit.policies.coverage import DataSupport, VisitRecorder, distance_to_data
 from momalit.policies.rollout import play_episodes
 
 
@@ -31,6 +31,15 @@ def test_distance_is_none_without_visits_or_held_out_spread():
     train = trajectories([-2.0, 2.0], [-1.0, 1.0])
     assert distance_to_data(torch.zeros(0, 3), train, train) is None
     assert distance_to_data(torch.ones(2, 3), train, train) is None  # the held-out split duplicates the training split
+
+
+def test_a_step_of_the_training_split_has_distance_zero():
+    random = torch.Generator().manual_seed(0)
+    values, actions = (torch.randn(500, generator=random).add(30).tolist() for _ in range(2))
+    train = trajectories(values, actions)
+    support = DataSupport(train, trajectories(values[:50], actions[:50]))
+    assert not support.held_out.any()
+    assert distance_to_data(torch.ones(2, 3), train, trajectories(values[:50], actions[:50])) is None
 
 
 def test_recorder_keeps_states_and_actions_of_every_step(reacher):
