@@ -79,6 +79,15 @@ def test_python_blocks_are_included_from_tested_files(page: str) -> None:
         assert (ROOT / included[1]).is_file()
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_rows_of_a_table_have_as_many_cells(page: str) -> None:
+    text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for table in re.findall(r"(?:^ *\|.*\n)+", text, re.MULTILINE):
+        header, *rows = ([*re.finditer(r"(?<!\\)\|", row)] for row in table.splitlines())
+        for row in rows:
+            assert len(row) == len(header), f"{page}: {row[0].string.strip()}"
+
+
 def test_the_study_file_is_valid(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "comparing-methods.md").read_text(encoding="utf-8")
     block = re.search(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
