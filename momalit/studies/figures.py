@@ -33,6 +33,7 @@ STYLE = {
     "legend.frameon": False,
 }
 WIDTH = 8.0  # inches
+CHARACTERS = 90  # that fit side by side below a figure
 REFERENCES = (("return_data", "mean of the data", ":"), ("return_expert", "expert", "--"))
 # References are drawn only up to this distance from the runs, as a multiple of the range of the runs.
 MAX_REFERENCE_DISTANCE = 2.0
@@ -126,9 +127,12 @@ def _trends(found: Sequence[Trend], colour: Mapping[str, str]) -> Figure:
             for place in there:
                 axes.plot([at[place]] * len(scores[place]), scores[place], "o", ms=3, color=colour[method], mec="none")
         for column, label, style in REFERENCES:
-            axes.plot(places, trend.reference(column), color="#777777", lw=1, ls=style, label=label, zorder=0)
+            reference = trend.reference(column)
+            if np.isfinite(reference).sum() > 1:  # a changed world has none, and one point is no line
+                axes.plot(places, reference, color="#777777", lw=1, ls=style, label=label, zorder=0)
         axes.set_title(trend.name)
-        axes.set_xticks(places, trend.levels)
+        crowded = max(map(len, trend.levels)) * len(places) * columns > CHARACTERS
+        axes.set_xticks(places, trend.levels, **({"rotation": 20, "ha": "right"} if crowded else {}))
         axes.grid(axis="y", color="#e4e4e4", lw=0.6)
     for axes in panels[: len(found) : columns]:
         axes.set_ylabel("return")
