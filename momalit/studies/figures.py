@@ -132,7 +132,7 @@ def _trends(found: Sequence[Trend], colour: Mapping[str, str]) -> Figure:
                 axes.plot(places, reference, color="#777777", lw=1, ls=style, label=label, zorder=0)
         axes.set_title(trend.name)
         crowded = max(map(len, trend.levels)) * len(places) * columns > CHARACTERS
-        axes.set_xticks(places, trend.levels, **({"rotation": 20, "ha": "right"} if crowded else {}))
+        axes.set_xticks(places, trend.levels, rotation=20 if crowded else 0, ha="right" if crowded else "center")
         axes.grid(axis="y", color="#e4e4e4", lw=0.6)
     for axes in panels[: len(found) : columns]:
         axes.set_ylabel("return")
