@@ -173,6 +173,8 @@ class Rollout(TensorRecord):
         next_hidden_state: the same before ``state[T]``, where the rollouts continue.
         weight: scalar weight of this minibatch's means over valid steps when several processes average their
             gradients. None stands for 1.
+        logged: ``(T, B)`` bool: steps of the log, none of them valid. Their advantages raise the probability of their
+            actions, and nothing else is learned from them. None stands for False.
     """
 
     state: Tensor
@@ -190,6 +192,7 @@ class Rollout(TensorRecord):
     hidden_state: Tensor | None = None
     next_hidden_state: Tensor | None = None
     weight: Tensor | None = None
+    logged: Tensor | None = None
 
     @property
     def n_steps(self) -> int:
@@ -217,6 +220,14 @@ class Rollout(TensorRecord):
     def rows(self, index: Tensor) -> Rollout:
         """Returns the rollouts numbered ``index`` ``(b,)``, with all their time steps."""
         return self.map(lambda tensor: tensor.index_select(1, index))
+
+    def beside(self, other: Rollout) -> Rollout:
+        """Returns the rollouts of both, which have the same fields, as rows of one record."""
+        changed: dict[str, Any] = {}
+        for entry in fields(self):
+            mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
+            changed[entry.name] = None if mine is None else torch.cat([mine, theirs], 1)
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,12 @@ from momalit.core.checks import require_numbers
 from momalit.core.errors import UserError
 from momalit.core.records import Rollout, Sequence, Start
 from momalit.core.team import TeamSpec
+from momalit.functional.imitation import imitation_advantage
 from momalit.functional.surrogate import masked_mean
 from momalit.functional.uncertainty import ensemble_covariance_norm
+from momalit.functional.value_learning import bootstrapped_target
+from momalit.policies.actor_critic import ACTOR, CRITIC
+from momalit.policies.logged_steps import add_logged_steps
 from momalit.policies.ppo import PPOModule
 from momalit.policies.rollout import collect_rollout
 from momalit.policies.rollout_settings import BOOTSTRAP, END, Auto, rollout_settings
@@ -74,6 +78,9 @@ class MOMAPPOModule(PPOModule):
             rollouts are whole episodes, else 0.5.
         time_limit: ``bootstrap`` or ``end``, see ``PPOModule``; ``end`` needs rollouts that are whole episodes, and
             ``auto`` takes it for these.
+        imitation_fraction: rollouts of the log that each iteration adds, as a fraction of ``n_rollouts``. Where the log
+            did better than the critic expects of the team, the policies make its joint actions likelier (see
+            ``imitation_advantage``). 0 learns from imagined steps alone, as in the paper.
         compiled: compile the world model's network with ``torch.compile``.
         **kwargs: see ``PPOModule``.
     """
@@ -95,6 +102,7 @@ class MOMAPPOModule(PPOModule):
         start_top_fraction: float = 1.0,
         initial_state_fraction: float | Auto = 0.0,
         time_limit: str = BOOTSTRAP,
+        imitation_fraction: float = 0.0,
         compiled: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -121,7 +129,11 @@ class MOMAPPOModule(PPOModule):
         fractions = {n: self.hparams[n] for n in ("reset_fraction", "final_reset_fraction", "start_top_fraction")}
         require_numbers("model.", {"burn_in": burn_in}, least=0)
         require_numbers("model.", fractions, above=0, most=1)
-        require_numbers("model.", {"initial_state_fraction": rollouts.initial_state_fraction}, least=0, most=1)
+        from_zero = {
+            "initial_state_fraction": rollouts.initial_state_fraction,
+            "imitation_fraction": imitation_fraction,
+        }
+        require_numbers("model.", from_zero, least=0, most=1)
         self.burn_in = burn_in
         self.world_model: WorldModel | None = None
         self.levels = UncertaintyLevels(self.pessimism.fixed_threshold)
@@ -205,7 +217,9 @@ class MOMAPPOModule(PPOModule):
         """Warns if most rollouts stop early, because the team then learns from almost nothing."""
         if self.current_epoch < self._next_warning or self.global_rank:
             return
-        stopped, steps = float(rollout.stopped.any(0).float().mean()), float(rollout.valid.sum(0).float().mean())
+        imagined = rollout.valid[0]  # and not logged
+        stopped = float(rollout.stopped.any(0)[imagined].float().mean())
+        steps = float(rollout.valid.sum(0)[imagined].float().mean())
         if stopped > MANY_STOPS and steps < rollout.n_steps / 2:
             self._next_warning = self.current_epoch + ITERATIONS_BETWEEN_WARNINGS
             logger.warning(
@@ -244,13 +258,51 @@ class MOMAPPOModule(PPOModule):
 
     def _sample_start(self, rows: int, generator: torch.Generator) -> Start:
         """Samples dataset states, with the hidden states after the real steps before them."""
+        sequence = self.data.train.sequence(self._sample_index(rows, generator), self.burn_in)
+        return self.start_from(sequence.to(self.device).floating(self.dtype))
+
+    def _sample_index(self, rows: int, generator: torch.Generator) -> Tensor:
+        """Samples transitions of the dataset at which rollouts start, ``(rows,)``."""
         data = self.data.train
         if self._start_states is None:
             fractions = self.hparams["start_top_fraction"], self.hparams["initial_state_fraction"]
             self._start_states = StartStates(data, *fractions, self.device)
-        index = self._start_states.sample(rows, generator)
-        sequence = data.sequence(index.to(data.reward.device), self.burn_in)
-        return self.start_from(sequence.to(self.device).floating(self.dtype))
+        return self._start_states.sample(rows, generator).to(data.reward.device)
+
+    @torch.no_grad()
+    def with_logged_steps(self, rollout: Rollout, generator: torch.Generator) -> Rollout:
+        """Adds rows of real steps. An advantage is that of one logged joint action, after which the team goes on.
+
+        Together they count at most as much as the imagined steps, which may be few where most rollouts stop.
+        """
+        rows, data = round(self.hparams["imitation_fraction"] * rollout.n_rows), self.data.train
+        if not rows:
+            return rollout
+        index = self._sample_index(rows, generator)
+        segments = data.segments(index, self.burn_in, rollout.n_steps).to(self.device).floating(self.dtype)
+        ended = segments.terminated
+        if self.hparams["time_limit"] == END:
+            steps = torch.arange(1, rollout.n_steps + 1, device=self.device).unsqueeze(1)
+            ended = ended | (steps == data.remaining(index).to(self.device))
+        start = self.start_from(segments.sequence.span(0, self.burn_in + 1))
+        now = segments.sequence.span(self.burn_in, None)
+        hidden_states = self._hidden_states(now, start.hidden_state)
+        policy = self.actor.distribution(hidden_states[ACTOR][:, :-1], now.state[:-1])
+        log_prob = policy.log_prob(segments.action)
+        log_ratio = (log_prob - policy.log_prob(policy.mode)).sum(-1)
+        value = self.critic.scale.inverse(self.critic.value(now.state, hidden_states.get(CRITIC)))
+        value = value.clamp(*self.value_range())
+        gain = bootstrapped_target(segments.reward, ended, value[1:], self.hparams["discount"]) - value[:-1]
+        scaled = gain / (self.advantage_scale + 1e-8).to(gain.dtype)
+        advantage = imitation_advantage(scaled, log_ratio, segments.valid)
+        advantage = advantage * (rollout.valid.sum() / segments.valid.sum()).clamp(max=1)
+        self.record(
+            {
+                "imitation/better": masked_mean((gain > 0).to(gain.dtype), segments.valid),
+                "imitation/advantage": masked_mean(advantage, segments.valid),
+            }
+        )
+        return add_logged_steps(rollout, segments, start, log_prob, advantage)
 
     def _measure_slope(self) -> None:
         """Updates λ_all with the errors on random held-out steps, the same ones in every process."""

@@ -28,7 +28,7 @@ from momalit.core.errors import UserError
 from momalit.core.records import Rollout, Sequence, Start
 from momalit.core.team import TeamSpec
 from momalit.functional.gae import generalized_advantage
-from momalit.functional.statistics import explained_variance, global_moments, normalize
+from momalit.functional.statistics import explained_variance, global_moments, global_std, normalize
 from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_means
 from momalit.nn.distributions import TeamDistribution
 from momalit.nn.recurrent_trunk import run_trunks
@@ -129,6 +129,7 @@ class PPOModule(ActorCriticModule):
         self.register_buffer("steps_taken", torch.tensor(0, dtype=torch.long))
         self._rollout: Rollout | None = None
         self._beside = CriticBeside(PPOModule)
+        self.advantage_scale = torch.tensor(1.0)  # standard deviation of the iteration's advantages
         self.unfinished: Start | None = None  # where the rollouts of the last iteration continue
 
     # --- the source of rollouts ------------------------------------------------------------------------------------
@@ -143,6 +144,10 @@ class PPOModule(ActorCriticModule):
     def stop_value(self) -> Tensor | None:
         """Returns the value that follows a stopped rollout; None bootstraps from the next state."""
         return None
+
+    def with_logged_steps(self, rollout: Rollout, generator: torch.Generator) -> Rollout:
+        """Returns the rollouts of an iteration, with steps of a log beside them if the team imitates one."""
+        return rollout
 
     def after_iteration(self, rollout: Rollout) -> None:
         """Is called at the end of an iteration."""
@@ -194,7 +199,9 @@ class PPOModule(ActorCriticModule):
         with self.trainer.precision_plugin.forward_context():
             rollout = self.make_rollout(rows, keyed_generator(self.device, *key, 2))
             rollout = self.with_advantages(rollout)
-        self.unfinished, self._rollout = rollout.end, replace(rollout, next_hidden_state=None)
+            self.unfinished = rollout.end
+            rollout = self.with_logged_steps(rollout, keyed_generator(self.device, *key, 5))
+            self._rollout = replace(rollout, next_hidden_state=None)
         self.steps_taken += gather_tensor(rollout.valid.sum()).sum()
         self._beside.begin(self)
 
@@ -231,6 +238,7 @@ class PPOModule(ActorCriticModule):
         self.critic.scale.update(mean, square)
         explained = explained_variance(value[:-1], target, rollout.valid)
         self.record({"value/explained_variance": explained, "value/mean": mean})
+        self.advantage_scale = global_std(advantage, rollout.valid)
         return replace(rollout, advantage=normalize(advantage, rollout.valid), target=target)
 
     def train_dataloader(self) -> DataLoader:
@@ -293,6 +301,9 @@ class PPOModule(ActorCriticModule):
         assert batch.advantage is not None
         objective = clipped_objective(log_prob, batch.log_prob, batch.advantage, self.hparams["clip_epsilon"])
         means = masked_means([objective, policy.entropy], batch.valid)
+        if batch.logged is not None:
+            logged = (objective.mean(-1) * batch.logged).sum() / batch.valid.sum().clamp(min=1)
+            means = means + torch.stack([logged, torch.zeros_like(logged)])
         mean_objective, entropy = reweight(means, batch.weight).unbind()
         with torch.no_grad():
             kl = kl_estimate(log_prob, batch.log_prob)
