@@ -225,8 +225,8 @@ class MOMAPPOModule(PPOModule):
             logger.warning(
                 "iteration %d: %.0f %% of the imagined rollouts stop, after %.1f of %d steps on average, because the"
                 " world model is less certain than model.pessimism.threshold (%.3g) asks. The team hardly practises:"
-                " train the world model longer, clone the data first (warm_start), raise the threshold, or, with discrete"
-                " actions, learn from what the log did better (imitation_fraction).",
+                " train the world model longer, clone the data first (warm_start), raise the threshold, or, with"
+                " discrete actions, learn from what the log did better (imitation_fraction).",
                 self.current_epoch + 1, 100 * stopped, steps, rollout.n_steps, float(self.levels.limit),
             )  # fmt: skip
 
