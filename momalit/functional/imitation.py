@@ -36,5 +36,6 @@ def imitation_advantage(advantage: Tensor, log_ratio: Tensor, valid: Tensor) -> 
     score = torch.where(better, exponents * (log_ratio + advantage), -torch.inf).flatten(1)
     weights = torch.softmax(score, 1).nan_to_num(0.0)  # without a better step, 0 / 0
     share = 1 / (weights.square().sum(1) * count).clamp(min=1e-12)
-    chosen = weights[(share >= LEAST_SHARE).int().argmax()].view_as(advantage)
+    first = (share >= LEAST_SHARE).int().argmax(0, keepdim=True)
+    chosen = weights.index_select(0, first).view_as(advantage)  # an index of its own would wait for the accelerator
     return advantage.clamp(0.0, MAX_ADVANTAGE) * (chosen * count)

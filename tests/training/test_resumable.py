@@ -26,7 +26,13 @@ KINDS = ["world_model", "warm_start", "moma_ppo", "mappo"]
 SETTINGS: dict[str, dict[str, Any]] = {
     "world_model": {"patience": 2},
     "warm_start": {},
-    "moma_ppo": {"reset_fraction": 0.3, "elite_per_rollout": True, "target_entropy": 0.4, "target_kl": 0.01},
+    "moma_ppo": {
+        "reset_fraction": 0.3,
+        "elite_per_rollout": True,
+        "imitation_fraction": 0.5,
+        "target_entropy": 0.4,
+        "target_kl": 0.01,
+    },
     "mappo": {"target_entropy": 0.4, "target_kl": 0.01},
 }
 

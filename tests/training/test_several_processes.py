@@ -52,13 +52,17 @@ def test_supervised_stages_give_the_weights_of_one_process(kind, settings, momal
     assert one["metrics"] == other["metrics"] == pytest.approx(alone["metrics"], rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["moma_ppo", "mappo"])
-def test_policies_are_the_same_in_all_processes_and_their_rollouts_differ(kind, tiny_world_model):
-    settings = {"n_rollouts": 9, "n_minibatches": 3, "target_entropy": 0.4, "target_kl": 0.01}
+@pytest.mark.parametrize(
+    ("kind", "settings", "rows"),
+    [("moma_ppo", {}, (5, 4)), ("moma_ppo", {"imitation_fraction": 0.5}, (7, 6)), ("mappo", {}, (5, 4))],
+    ids=["moma_ppo", "with logged steps", "mappo"],
+)
+def test_policies_are_the_same_in_all_processes_and_their_rollouts_differ(kind, settings, rows, tiny_world_model):
+    settings = {"n_rollouts": 9, "n_minibatches": 3, "target_entropy": 0.4, "target_kl": 0.01, **settings}
     one, other = run_in_processes(trained, kind, 3, tiny_world_model, settings)
     assert torch.equal(one["weights"], other["weights"])
     assert one["steps"] == other["steps"] > 0
-    assert (one["states"].shape[1], other["states"].shape[1]) == (5, 4)
+    assert (one["states"].shape[1], other["states"].shape[1]) == rows
     assert not torch.equal(one["states"][:, :4], other["states"])
 
 
