@@ -18,6 +18,7 @@ MAX_VISITED, MAX_DATASET = 2_000, 20_000
 ROWS = 250  # whose distances are in memory at once
 _NAMES = [field.name for field in fields(Transitions)]
 FAR = 0.99  # quantile of held-out distances beyond which a step is far from the data
+NEAR = 0.05  # a distance that never is: an accurate model's version of a step that the data repeat
 
 
 class VisitRecorder:
@@ -97,7 +98,7 @@ class DataSupport:
         self._scale = torch.where(self._varies, std, 1.0)
         self._dataset = (dataset / self._scale)[:, self._varies]
         self.held_out = self.distances(_steps(held_out, MAX_VISITED))
-        self._limit = self.held_out.quantile(FAR) + 1e-4  # a repeated step may be rounded
+        self._limit = self.held_out.quantile(FAR).clamp(min=NEAR)
 
     def distances(self, visited: Tensor) -> Tensor:
         """Distances of states and joint actions ``(N, S + A U)`` to the training steps, ``(N,)``."""
@@ -110,7 +111,10 @@ class DataSupport:
         return torch.linalg.vector_norm(points - neighbours, dim=1)
 
     def far(self, visited: Tensor) -> Tensor:
-        """Whether states and joint actions ``(N, S + A U)`` are farther away than 99 % of the held-out steps."""
+        """Whether states and joint actions ``(N, S + A U)`` are farther away than 99 % of the held-out steps.
+
+        Distances of less than 0.05 are not far, even where the dataset repeats itself and all held-out ones are 0.
+        """
         return self.distances(visited) > self._limit
 
 

@@ -42,6 +42,13 @@ def test_a_step_of_the_training_split_has_distance_zero():
     assert distance_to_data(torch.ones(2, 3), train, trajectories(values[:50], actions[:50])) is None
 
 
+def test_an_accurate_imagination_of_repeated_steps_is_not_far():
+    values, actions = [-2.0, 2.0] * 10, [-1.0, 1.0] * 10
+    support = DataSupport(trajectories(values, actions), trajectories(values[:4], actions[:4]))
+    visited = torch.tensor([[2.01, 7.0, 1.0], [2.0, 7.0, 0.99], [2.0, 7.0, -1.0], [1.0, 7.0, 1.0]])
+    assert support.far(visited).tolist() == [False, False, True, True]
+
+
 def test_recorder_keeps_states_and_actions_of_every_step(reacher):
     actor = TeamActor(reacher.spec, width=8, gru_size=4)
     env = VectorTeamEnv(reacher.spec, 3)
