@@ -28,16 +28,15 @@ def global_moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor
     return sums[0] / count, sums[1] / count, sums[2]
 
 
-def global_std(values: Tensor, mask: Tensor) -> Tensor:
-    """Returns the standard deviation of the masked values over all processes; 0 if no value counts."""
+def global_mean_and_std(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation of the masked values over all processes; 0 if no value counts."""
     mean, square, _ = global_moments(values, mask)
-    return (square - mean * mean).clamp(min=0).sqrt()
+    return mean, (square - mean * mean).clamp(min=0).sqrt()
 
 
 def normalize(values: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
     """Normalises to zero mean and unit standard deviation over the masked values of all processes; 0 elsewhere."""
-    mean, square, _ = global_moments(values, mask)
-    std = (square - mean * mean).clamp(min=0).sqrt()
+    mean, std = global_mean_and_std(values, mask)
     return ((values - mean) / (std + epsilon) * mask).to(values.dtype)
 
 

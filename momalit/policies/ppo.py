@@ -28,7 +28,7 @@ from momalit.core.errors import UserError
 from momalit.core.records import Rollout, Sequence, Start
 from momalit.core.team import TeamSpec
 from momalit.functional.gae import generalized_advantage
-from momalit.functional.statistics import explained_variance, global_moments, global_std, normalize
+from momalit.functional.statistics import explained_variance, global_mean_and_std, global_moments, normalize
 from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_means
 from momalit.nn.distributions import TeamDistribution
 from momalit.nn.recurrent_trunk import run_trunks
@@ -238,7 +238,7 @@ class PPOModule(ActorCriticModule):
         self.critic.scale.update(mean, square)
         explained = explained_variance(value[:-1], target, rollout.valid)
         self.record({"value/explained_variance": explained, "value/mean": mean})
-        self.advantage_scale = global_std(advantage, rollout.valid)
+        _, self.advantage_scale = global_mean_and_std(advantage, rollout.valid)
         return replace(rollout, advantage=normalize(advantage, rollout.valid), target=target)
 
     def train_dataloader(self) -> DataLoader:
