@@ -64,7 +64,7 @@ class ConservativeLearner(ValueLearner):
         hidden_state = self.q.hidden_states(batch.inputs, batch.keep, batch.first, batch.last)
         if isinstance(policy, TeamCategorical):
             values = self.scale.value(self.q.all_values(hidden_state))
-            q = (values * batch.action).sum(-1)
+            q = (values * self._chosen(batch.action, batch.state[:-1])).sum(-1)
             log_mask = torch.where(policy.logits > torch.finfo(policy.logits.dtype).min / 8, 0.0, -torch.inf)
             gap = conservative_gap((values + log_mask).movedim(-1, 0), q)
         else:
@@ -76,6 +76,7 @@ class ConservativeLearner(ValueLearner):
             values = self.scale.value(self.q.action_values(hidden_state, actions))
             q = values[:, 0]
             gap = conservative_gap(values[:, 1:].movedim(1, 0), q, log_density.unsqueeze(1))
+        gap = self._of_present(gap, batch.state[:-1])
         critic = masked_mean((q - self._target(batch, next_policy)).square().sum(0), batch.valid)
         self.record({"q": masked_mean(q.mean(0), batch.valid), "gap": masked_mean(gap.mean(0), batch.valid)})
         conservative = self.hparams["cql_alpha"] * masked_mean(gap.sum(0), batch.valid)
@@ -104,11 +105,27 @@ class ConservativeLearner(ValueLearner):
         hidden_state = self.q_target.hidden_states(batch.inputs, batch.keep, batch.first + 1, batch.last + 1)
         if isinstance(next_policy, TeamCategorical):
             values = self.scale.value(self.q_target.all_values(hidden_state)).amin(0)
-            value = (next_policy.logits.exp() * values).sum(-1)
+            value = (self._chosen(next_policy.logits.exp(), batch.state[1:]) * values).sum(-1)
         else:
             action = self.actor.inputs.scaled(self.actor.clip(next_policy.sample(self.noise)))
             value = self.scale.value(self.q_target.action_values(hidden_state, action.unsqueeze(0))).squeeze(1).amin(0)
         return self.td_target(batch, value)
+
+    def _chosen(self, probability: Tensor, state: Tensor) -> Tensor:
+        """Probabilities of discrete choices ``(T, B, A, U)``; equal ones for agents that have left and choose nothing.
+
+        Otherwise the values of such agents would not depend on what is learnt, and the regulariser, which lowers the
+        values of what was not chosen, would lower them without end.
+        """
+        present = self.actor.present(state)
+        if present is None:
+            return probability
+        return torch.where(present > 0, probability, self.actor.mask / self.actor.mask.sum(-1, keepdim=True))
+
+    def _of_present(self, values: Tensor, state: Tensor) -> Tensor:
+        """``values`` ``(..., T, B, A)``, with 0 for agents that have left."""
+        present = self.actor.present(state)
+        return values if present is None else values * present.squeeze(-1)
 
 
 class ICQLModule(ConservativeLearner):
@@ -160,8 +177,9 @@ class ICQLModule(ConservativeLearner):
             action = self.actor.inputs.scaled(self.actor.clip(policy.sample(self.noise)))
             values = self.q.action_values(hidden_state, action.unsqueeze(0), frozen=True)
             value = self.scale.value(values).squeeze(1).amin(0)
-        loss = -masked_mean(temperature.detach() * entropy + value, batch.valid)
-        entropy_gap = entropy.detach() - self.target_entropy
+        now = batch.state[:-1]
+        loss = -masked_mean(self._of_present(temperature.detach() * entropy + value, now), batch.valid)
+        entropy_gap = self._of_present(entropy.detach() - self.target_entropy, now)
         temperature_loss = masked_mean(self.log_temperature * entropy_gap, batch.valid)
         self.record({"entropy": masked_mean(entropy, batch.valid), "entropy_weight": temperature.mean()})
         return {"policy": loss, "temperature": temperature_loss}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from momalit.core.errors import UserError
 from momalit.core.records import Segments, Sequence
-from momalit.core.team import AgentSpec, TeamSpec
+from momalit.core.team import AgentSpec, TeamSpec, who_is_there
 from momalit.nn.actors import TeamActor
 from momalit.nn.distributions import TeamCategorical, TeamDistribution
 
@@ -96,17 +96,28 @@ class JointActions(nn.Module):
 
 @dataclass(frozen=True)
 class JointDistribution:
-    """The joint agent's policy over the agents' actions. Log-probability and entropy are ``(..., 1)``."""
+    """The joint agent's policy over the agents' actions. Log-probability and entropy are ``(..., 1)``.
+
+    Args:
+        joint: the joint agent's policy.
+        actions: converts its actions.
+        present: 1 for agents that are there, 0 for others, whose actions are 0, ``(..., A, 1)``; None for all there.
+    """
 
     joint: TeamDistribution
     actions: JointActions
+    present: Tensor | None = None
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return self.actions.split(self.joint.sample(generator))
+        return self._split(self.joint.sample(generator))
 
     @property
     def mode(self) -> Tensor:
-        return self.actions.split(self.joint.mode)
+        return self._split(self.joint.mode)
+
+    def _split(self, joint: Tensor) -> Tensor:
+        action = self.actions.split(joint)
+        return action if self.present is None else action * self.present
 
     def log_prob(self, action: Tensor) -> Tensor:
         return self.joint.log_prob(self.actions.join(action))
@@ -128,6 +139,7 @@ class JointActor(nn.Module):
     high: Tensor
     mask: Tensor
     legal_index: Tensor | None
+    present_index: Tensor | None
 
     def __init__(self, spec: TeamSpec, actor: TeamActor) -> None:
         super().__init__()
@@ -137,6 +149,7 @@ class JointActor(nn.Module):
         self.register_buffer("low", spec.action_low(), persistent=False)
         self.register_buffer("high", spec.action_high(), persistent=False)
         self.register_buffer("legal_index", spec.legal_index(), persistent=False)
+        self.register_buffer("present_index", spec.present_index(), persistent=False)
 
     @property
     def inputs(self) -> nn.Module:
@@ -148,11 +161,13 @@ class JointActor(nn.Module):
         policy = self.alone.distribution(hidden_state, state)
         if isinstance(policy, TeamCategorical) and self.legal_index is not None:
             valid = (state[..., self.legal_index.clamp(min=0)] > 0.5) | (self.legal_index < 0)
+            valid = valid | ~(valid & self.mask.bool()).any(-1, keepdim=True)  # as for a team, all if there is none
             agents = torch.arange(valid.shape[-2], device=valid.device)
             policy = TeamCategorical.from_scores(
                 policy.logits, valid[..., agents, self.actions.choices].all(-1)[..., None, :]
             )
-        return JointDistribution(policy, self.actions)
+        present = None if self.present_index is None else who_is_there(state, self.present_index).unsqueeze(-1)
+        return JointDistribution(policy, self.actions, None if present is None else present.to(self.mask.dtype))
 
     def hidden_states(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
         """Returns the hidden states after each time step of a sequence, ``(1, T, B, H)``."""

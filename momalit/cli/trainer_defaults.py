@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from momalit.policies.team_policy import TeamPolicyModule
 from momalit.training.checkpoints import BEST, LAST, CheckpointFiles
 from momalit.training.forked_ddp import ForkedDDP
 from momalit.training.run_directory import RunDirectory
-from momalit.training.trainer_checks import require_precision_on_device
+from momalit.training.trainer_checks import require_float64, require_precision_on_device
 from momalit.world_model.module import WorldModelModule
+
+logger = logging.getLogger(__name__)
 
 ESTIMATE = "eval/estimate"
 SHARED_WITH_STAGES = ("accelerator", "devices", "strategy", "precision", "num_nodes", "deterministic")
@@ -131,11 +134,12 @@ def stage_trainer(
     )
 
 
-def require_devices(trainer: Mapping[str, Any]) -> torch.device:
+def require_devices(trainer: MutableMapping[str, Any]) -> torch.device:
     """Rejects devices that do not exist and precisions that they do not support, before the run directory is created.
 
     Args:
-        trainer: the settings of the policies' trainer.
+        trainer: the settings of the policies' trainer. ``accelerator: auto`` becomes ``cpu`` where the only GPU cannot
+            be used.
 
     Returns:
         the first device.
@@ -150,6 +154,11 @@ def require_devices(trainer: Mapping[str, Any]) -> torch.device:
         )  # fmt: skip
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"trainer: {error}") from error
+    if trial.strategy.root_device.type == "mps" and trainer["accelerator"] == "auto":
+        logger.info("trainer.accelerator: using cpu, since Apple GPUs have no 64-bit floats")
+        trainer["accelerator"] = "cpu"
+        return require_devices(trainer)
+    require_float64(trial.strategy.root_device)
     require_precision_on_device(trainer["precision"], str(trial.precision))
     return trial.strategy.root_device
 

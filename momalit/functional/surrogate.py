@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+LARGEST_LOG_RATIO = 20.0  # exp of more would soon be infinite, and infinity times 0 is no number
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of ``values`` where ``mask`` is True; 0 if it is nowhere True.
@@ -40,12 +42,12 @@ def clipped_objective(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor,
     Returns:
         ``(T, B, A)``.
     """
-    ratio = torch.exp(log_prob - old_log_prob)
+    ratio = torch.exp((log_prob - old_log_prob).clamp(max=LARGEST_LOG_RATIO))
     shared = advantage.unsqueeze(-1)
     return torch.minimum(ratio * shared, ratio.clamp(1 - clip_epsilon, 1 + clip_epsilon) * shared)
 
 
 def kl_estimate(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
     """KL(old ‖ new) at each step: the unbiased, always positive estimator ``(r - 1) - log r`` (Schulman, 2020)."""
-    log_ratio = log_prob - old_log_prob
+    log_ratio = (log_prob - old_log_prob).clamp(max=LARGEST_LOG_RATIO)
     return torch.expm1(log_ratio) - log_ratio

@@ -138,7 +138,7 @@ class TeamActor(nn.Module):
             a distribution over actions ``(..., A, U)``.
         """
         scores = at_least_float32(self.head(hidden_state).movedim(0, -2))
-        present = self._present(state)
+        present = self.present(state)
         if self.choosing is not None:
             real = 1 - self.choosing if present is None else (1 - self.choosing) * present
             chooses = self.choosing if present is None else self.choosing * present
@@ -159,8 +159,12 @@ class TeamActor(nn.Module):
             legal = legal & (allowed | ~(allowed & legal).any(-1, keepdim=True))
         return TeamCategorical.from_scores(scores, legal, present)
 
-    def _present(self, state: Tensor) -> Tensor | None:
-        """1 for agents that are there, 0 for others, ``(..., A, 1)``; None if nobody ever leaves."""
+    def present(self, state: Tensor) -> Tensor | None:
+        """1 for agents that are there, 0 for others, ``(..., A, 1)``; None if nobody ever leaves.
+
+        Args:
+            state: ``(..., S)``.
+        """
         if self.present_index is None:
             return None
         return who_is_there(state, self.present_index).unsqueeze(-1).to(self.mask.dtype)

@@ -82,7 +82,7 @@ class EnsembleNetwork(nn.Module):
     def subset(self, members: Tensor) -> EnsembleNetwork:
         """A new, frozen network of the members with the indices ``members`` (long)."""
         subset = EnsembleNetwork(len(members), self.n_in, self.width, self.n_blocks, self.n_out, self.prior_scale)
-        subset = subset.to(self.highest.device)
+        subset = subset.to(self.highest)  # device and precision
         for target, source in zip(subset.tensors(), self.tensors(), strict=True):
             target.copy_(source[members])
         return subset.requires_grad_(False)

@@ -96,7 +96,8 @@ def _moments(values: Tensor) -> Tensor:
 class RunningScale(nn.Module):
     """Running mean and standard deviation of a scalar stream, used for value targets.
 
-    Bias-corrected exponential moving average: the statistics are correct from the first batch on.
+    Bias-corrected exponential moving average: the statistics are correct from the first batch on. The moments have 64
+    bits, because the variance is a small difference of them where values are large.
 
     Args:
         rate: weight of a new batch.
@@ -111,17 +112,20 @@ class RunningScale(nn.Module):
         super().__init__()
         self.rate, self.floor = rate, floor
         for name in ("first", "second", "weight"):
-            self.register_buffer(name, torch.zeros(()))
+            self.register_buffer(name, torch.zeros((), dtype=torch.float64))
 
     @property
     def mean(self) -> Tensor:
-        return self.first / self.weight.clamp(min=1e-8)
+        return self._moment(self.first)
 
     @property
     def std(self) -> Tensor:
         """The standard deviation; 1 before the first update."""
-        variance = self.second / self.weight.clamp(min=1e-8) - self.mean**2
+        variance = self._moment(self.second) - self._moment(self.first) ** 2
         return torch.where(self.weight > 0, variance.clamp(min=self.floor**2).sqrt(), 1.0)
+
+    def _moment(self, average: Tensor) -> Tensor:
+        return average / self.weight.clamp(min=1e-8)
 
     @torch.no_grad()
     def update(self, mean: Tensor, mean_of_squares: Tensor) -> None:
@@ -131,7 +135,7 @@ class RunningScale(nn.Module):
         self.weight.lerp_(torch.ones_like(self.weight), self.rate)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Converts to normalised units."""
+        """Converts to normalised units, in the precision of ``values`` ``(N, ...)``."""
         return (values - self.mean) / self.std
 
     def inverse(self, values: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from momalit.core.records import Rollout, Sequence, Start
 from momalit.core.team import TeamSpec
 from momalit.functional.gae import generalized_advantage
 from momalit.functional.statistics import explained_variance, global_mean_and_std, global_moments, normalize
-from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_means
+from momalit.functional.surrogate import clipped_objective, kl_estimate, masked_mean, masked_means
 from momalit.nn.distributions import TeamDistribution
 from momalit.nn.recurrent_trunk import run_trunks
 from momalit.policies.actor_critic import ACTOR, CRITIC, ActorCriticModule
@@ -308,15 +308,22 @@ class PPOModule(ActorCriticModule):
         with torch.no_grad():
             kl = kl_estimate(log_prob, batch.log_prob)
             outside = (log_prob - batch.log_prob).abs() > self.hparams["clip_epsilon"]
-            kl, clipped = reweight(masked_means([kl, outside.to(kl.dtype)], batch.valid), batch.weight).unbind()
+            means = masked_means([kl, outside.to(kl.dtype)], batch.valid)
+            kl, clipped = reweight(means, batch.weight).unbind()
+            there = self._present_fraction(batch)
             metrics = {
                 "loss/policy": -mean_objective,
-                "policy/entropy": entropy,
-                "policy/kl": kl,
+                "policy/entropy": entropy / there,
+                "policy/kl": kl / there,
                 "policy/clip_fraction": clipped,
             }
             self.record(metrics)
         return -mean_objective - self.entropy_weight * entropy
+
+    def _present_fraction(self, batch: Rollout) -> Tensor | float:
+        """Mean fraction of the agents that are there, by which means over all agents become means over those."""
+        present = self.actor.present(batch.state[:-1])
+        return 1.0 if present is None else masked_mean(present.squeeze(-1), batch.valid).clamp(min=1e-6)
 
     def _critic_loss(self, batch: Rollout, value: Tensor) -> Tensor:
         assert batch.target is not None

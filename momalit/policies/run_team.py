@@ -21,9 +21,14 @@ class Team:
         self.hidden = [np.zeros(agent["hidden_size"], np.float32) for agent in self.agents]
 
     def act(self, observations, legal=None):
-        """Maps each agent's name to its action, given its observation and, if it has one, its mask of legal actions."""
+        """Maps each agent's name to its action, given its observation and, if it has one, its mask of legal actions.
+
+        Agents without an observation have left, and do not act.
+        """
         actions = {}
         for i, (agent, network) in enumerate(zip(self.agents, self.networks, strict=True)):
+            if agent["name"] not in observations:
+                continue
             values = {"observation": observations[agent["name"]], "legal": (legal or {}).get(agent["name"])}
             values |= {"previous_action": self.previous[i], "hidden": self.hidden[i]}
             names = [value.name for value in network.get_inputs()]

@@ -73,7 +73,7 @@ class TeamPolicyModule(ResumableModule):
     def predict_dataloader(self) -> DataLoader:
         """Returns a loader of the complete trajectories of the test split, in order."""
         data: Trajectories = self.data.test
-        longest, first = int(data.lengths.max()), data.first
+        longest, first = max(data.lengths.tolist(), default=0), data.first
 
         def batches() -> Iterator[Windows]:
             for index in first.split(64):

@@ -20,7 +20,13 @@ from momalit.core.errors import DivergedError
 from momalit.core.records import TensorRecord
 from momalit.training.batches import loader
 from momalit.training.gradient_averaging import SharedMemoryMean, shared_memory_mean
-from momalit.training.trainer_checks import require_precision, require_strategy
+from momalit.training.trainer_checks import (
+    require_epochs,
+    require_float64,
+    require_precision,
+    require_strategy,
+    stop_after_epochs,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +63,10 @@ class ResumableModule(pl.LightningModule):
         """
         require_strategy(trainer.strategy)
         require_precision(trainer.precision)
+        require_float64(trainer.strategy.root_device)
+        if fitting:
+            require_epochs(trainer)
+            stop_after_epochs(trainer)
 
     def on_fit_start(self) -> None:
         """Prepares averaging over processes, a common seed, and the device on which batches are sampled."""

@@ -15,12 +15,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from momalit.core.errors import UserError
 from momalit.core.files import locked, replacing
 from momalit.core.team import TeamSpec
-from momalit.training.checkpoints import LAST, damage_of
+from momalit.training.checkpoints import LAST, damage_of, read_checkpoint
 from momalit.training.run_directory import RunDirectory, externally_launched, library_version
 
 logger = logging.getLogger(__name__)
@@ -148,13 +149,35 @@ def find_or_train(
         module = make_module(stage, settings, datamodule.spec)
         trainer = make_trainer(stage_run, stage, module)
         last = stage_run.checkpoint(LAST)
-        logger.info(
-            "%s: %s in %s", stage.title, "continuing training" if last.is_file() else "training", stage_run.path
-        )
-        trainer.fit(module, datamodule=datamodule, ckpt_path=str(last) if last.is_file() else None)
+        resumes = last.is_file() and _same_settings(stage, last, key)
+        trainer.callbacks.append(StageKey(key))  # type: ignore[attr-defined]
+        logger.info("%s: %s in %s", stage.title, "continuing training" if resumes else "training", stage_run.path)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=str(last) if resumes else None)
         if cached is not None and trainer.is_global_zero:
             _keep(stage, last, cached)
         return {"path": str(last.resolve()), "key": key, "from": "training"}
+
+
+class StageKey(Callback):
+    """Writes into a stage's checkpoints for which data, settings and seed it is trained.
+
+    Args:
+        key: that of ``cache_key``.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"key": self.key}
+
+
+def _same_settings(stage: Stage, last: Path, key: str) -> bool:
+    """Whether an interrupted stage can continue: the settings have not changed since then."""
+    before = read_checkpoint(last).get("callbacks", {}).get(StageKey.__name__, {}).get("key", key)
+    if before != key:
+        logger.warning("%s: its settings have changed since %s was saved; it is trained anew", stage.title, last)
+    return bool(before == key)
 
 
 @contextmanager

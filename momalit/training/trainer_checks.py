@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks.timer import Interval
 
 from momalit.core.errors import UserError
 from momalit.training.cpu import has_bfloat16
@@ -15,6 +18,26 @@ logger = logging.getLogger(__name__)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 _ALIASES = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed", "64": "64-true", "None": "32-true"}
 _SHARDED = ("fsdp", "deepspeed", "modelparallel")
+
+
+def require_epochs(trainer: pl.Trainer) -> None:
+    """Rejects a trainer that counts gradient steps: an epoch that ends in the middle cannot be resumed.
+
+    Raises:
+        UserError: ``max_steps`` is set.
+    """
+    if trainer.max_steps != -1 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        raise UserError(
+            f"trainer.max_steps: found {trainer.max_steps}, expected none: training is resumed at the ends of epochs"
+            " and therefore stops there, see trainer.max_epochs"
+        )
+
+
+def stop_after_epochs(trainer: pl.Trainer) -> None:
+    """Lets a trainer's time limit (``max_time``) stop it at the end of an epoch only."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer):
+            callback._interval = Interval.epoch
 
 
 def require_strategy(strategy: Any) -> None:
@@ -80,6 +103,18 @@ def require_precision_on_device(requested: Any, precision: str) -> None:
         raise UserError(
             f"trainer.precision: found {requested}, expected bf16-mixed or 32-true on this device: CPUs do not"
             " support training in float16"
+        )
+
+
+def require_float64(device: torch.device) -> None:
+    """Rejects devices without 64-bit floats, which statistics need.
+
+    Raises:
+        UserError: the device is an Apple GPU.
+    """
+    if device.type == "mps":
+        raise UserError(
+            "trainer.accelerator: found mps, expected cpu: statistics need 64-bit floats, which Apple GPUs do not have"
         )
 
 

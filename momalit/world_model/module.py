@@ -355,7 +355,7 @@ class WorldModelModule(ResumableModule):
         termination = hparams["termination"] if bool(self.space.terminates) else "never"
         sizes = (hparams["n_elites"], hparams["width"], hparams["n_blocks"])
         model = WorldModel(self.spec, *sizes, termination, hparams["prior_scale"])
-        model = model.to(self.device)
+        model = (model.double() if self.dtype == torch.float64 else model).to(self.device)
         model.space.load_state_dict(self.space.state_dict())
         model.network.load_state_dict(self.best_network.subset(self.elites).state_dict())
         return model

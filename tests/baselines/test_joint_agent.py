@@ -51,3 +51,28 @@ def test_too_many_combinations_raise_an_error():
     many = tuple(dataclasses.replace(spec.agents[1], name=f"agent_{i}") for i in range(13))
     with pytest.raises(UserError, match=r"found 8,192 combinations .* expected at most 4,096"):
         joint_team_spec(TeamSpec("many", many, 4, True, 1, spec.sources))
+
+
+def test_an_agent_without_a_legal_action_leaves_the_others_theirs():
+    spec = masked_spec()
+    agents = (spec.agents[0], dataclasses.replace(spec.agents[1], legal=(4, 5)))
+    spec = TeamSpec("masked", agents, 6, True, 1, tuple(("state", i) for i in range(6)))
+    actor = JointActor(spec, TeamActor(joint_team_spec(spec), 8, 0))
+    state = torch.tensor([[[0.0, 0.0, 1.0, 1.0, 0.0, 0.0]]])
+    policy, _ = actor(Sequence(state, torch.zeros(1, 1, 2, 3), torch.zeros(1, 1, dtype=torch.bool)))
+    probability = policy.joint.logits.exp().view(3, 2)
+    assert float(probability[0].sum().detach()) < 1e-6
+    assert bool((probability[1:] > 0.1).all())
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_who_has_left_does_nothing(discrete):
+    bounds = ((), ()) if discrete else ((-1.0,), (1.0,))
+    agents = tuple(AgentSpec(name, (0,), 2 if discrete else 1, *bounds, present=i) for i, name in enumerate("ab", 1))
+    spec = TeamSpec("leaving", agents, 3, discrete, 1, tuple(("state", i) for i in range(3)))
+    actor = JointActor(spec, TeamActor(joint_team_spec(spec), 8, 0))
+    state = torch.tensor([[[0.3, 1.0, 0.0]]])
+    policy, _ = actor(Sequence(state, torch.zeros(1, 1, 2, spec.action_size), torch.zeros(1, 1, dtype=torch.bool)))
+    for action in (policy.mode, policy.sample(torch.Generator().manual_seed(0))):
+        assert action[0, 0, 0].any()
+        assert not action[0, 0, 1].any()

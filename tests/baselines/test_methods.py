@@ -9,6 +9,7 @@ import torch
 from momalit.baselines import ICQLModule, IOMARModule, IQLModule, ITD3BCModule, MAIQLModule
 from momalit.baselines.value_learner import Minibatch
 from momalit.core.records import Sequence
+from momalit.core.team import AgentSpec, TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.functional.value_learning import conservative_gap
 from tests.baselines.logs import Recorded, fit, one_step_dataset, team
@@ -251,3 +252,36 @@ def test_values_are_discounted_and_bootstrap_after_a_time_limit():
     with torch.no_grad():
         value = module.state_values(module.encode(batch), 0, 1).flatten() / module.scale.factor
     torch.testing.assert_close(value, torch.tensor([1.0, 2.0]), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_values_stay_finite_if_an_agent_has_left(discrete):
+    """The last of three steps is taken without the second agent. Each step earns between 0 and 1."""
+    bounds = ((), ()) if discrete else ((-1.0,), (1.0,))
+    agents = tuple(AgentSpec(n, (0, 1, 2), 3 if discrete else 1, *bounds, present=i) for i, n in enumerate("ab", 1))
+    spec = TeamSpec("leaving", agents, 3, discrete, 3, tuple(("state", i) for i in range(3)))
+    episodes, random = 64, torch.Generator().manual_seed(0)
+    state = torch.zeros(episodes, 4, 3)
+    state[:, :, 0], state[:, :, 1], state[:, :2, 2] = torch.arange(4) / 3, 1, 1
+    size = (episodes, 3, 2)
+    action = (
+        torch.nn.functional.one_hot(torch.randint(3, size, generator=random), 3).float()
+        if discrete
+        else torch.rand(*size, 1, generator=random) * 2 - 1
+    )
+    action[:, 2, 1] = 0
+    reward = torch.rand(episodes, 3, generator=random)
+    ends = torch.zeros(episodes, 3, dtype=torch.bool)
+    ends[:, -1] = True
+    tensors = [tensor.flatten(0, 1) for tensor in (state, action, reward, ends, torch.zeros_like(ends))]
+    data = Recorded(spec, Trajectories.from_lengths(*tensors, torch.full((episodes,), 3)))
+    torch.manual_seed(0)
+    module = fit(ICQLModule(spec, gru_size=0, target_update_rate=0.05, **SMALL), data, 4)
+    batch = module.encode(data.train.segments(data.train.first[:1] + 1, 0, 1))
+    with torch.no_grad():
+        hidden_state = module.q.hidden_states(batch.inputs, batch.keep, batch.first, batch.last)
+        if discrete:
+            values = module.scale.value(module.q.all_values(hidden_state))
+        else:
+            values = module.scale.value(module.q.action_values(hidden_state, batch.scaled_action.unsqueeze(0)))
+    assert float((values / module.scale.factor).abs().max()) < 10

@@ -96,6 +96,21 @@ def test_interrupted_stage_is_resumed(momalit, tmp_path: Path, monkeypatch):
     assert "world model: continuing training" in resumed.stderr
 
 
+def test_a_stage_with_other_settings_is_trained_anew(momalit, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MOMALIT_HOME", str(tmp_path / "home"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("momalit.training.stages._keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert momalit(*FIT, "--run_dir", "run").code == 130
+    changed = momalit("fit", "--run_dir", "run", "--ckpt_path", "last", "--world_model.lr", "0.002")
+    assert changed.code == 0
+    assert (
+        "world model: its settings have changed since run/world_model/checkpoints/last.ckpt was saved" in changed.stderr
+    )
+    (cached,) = (tmp_path / "home/world_models").glob("*.ckpt")
+    saved = torch.load(cached, weights_only=True)
+    assert saved["hyper_parameters"]["lr"] == saved["lr_schedulers"][0]["base_lrs"][0] == 0.002
+
+
 def test_fit_rejects_a_directory_with_another_run(momalit):
     momalit(*FIT, "--run_dir", "run")
     rejected = momalit(*FIT, "--run_dir", "run")
@@ -169,6 +184,14 @@ def test_predict_needs_test_trajectories(momalit):
     arguments = ("--config", "world_model/icg.yaml", "--trainer.max_epochs", "1", "--data.transitions", "1000")
     assert momalit("fit", *arguments, "--data.test_fraction", "0", "--run_dir", "run").code == 0
     assert momalit("test", "--run_dir", "run").code == 0
+    predicted = momalit("predict", "--run_dir", "run")
+    assert predicted.code == 2
+    assert "data.test_fraction: found 0 test trajectories" in predicted.stderr
+
+
+@pytest.mark.filterwarnings("ignore:Total length of")  # a warning of Lightning
+def test_predict_of_a_team_needs_test_trajectories(momalit):
+    assert momalit(*FIT, "--data.test_fraction", "0", "--run_dir", "run").code == 0
     predicted = momalit("predict", "--run_dir", "run")
     assert predicted.code == 2
     assert "data.test_fraction: found 0 test trajectories" in predicted.stderr

@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import yaml
+
+from momalit.cli.trainer_defaults import SHARED_WITH_STAGES, require_devices
+from momalit.core.errors import UserError
 
 FIT = ("fit", "--config", "tiny.yaml")
 
@@ -57,3 +62,21 @@ def test_the_command_line_insists_on_bfloat16(momalit, tmp_path: Path, monkeypat
     assert momalit(*FIT, "--run_dir", "run", "--trainer.max_epochs", "1", "--trainer.precision", "bf16-mixed").code == 0
     assert "emulates bf16-mixed, many times slower than 32-true" in caplog.text
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
+
+
+class Mac:
+    """A trainer on a machine with an Apple GPU."""
+
+    precision = "32-true"
+
+    def __init__(self, accelerator: str, **_: Any) -> None:
+        self.strategy = SimpleNamespace(root_device=torch.device("cpu" if accelerator == "cpu" else "mps"))
+
+
+def test_an_apple_gpu_is_not_used(monkeypatch):
+    monkeypatch.setattr("momalit.cli.trainer_defaults.pl.Trainer", Mac)
+    trainer = {**dict.fromkeys(SHARED_WITH_STAGES), "accelerator": "auto"}
+    assert require_devices(trainer).type == trainer["accelerator"] == "cpu"
+    trainer["accelerator"] = "gpu"
+    with pytest.raises(UserError, match=r"trainer.accelerator: found mps, expected cpu"):
+        require_devices(trainer)

@@ -11,7 +11,7 @@ from lightning.pytorch.plugins import MixedPrecision
 
 from momalit.core.records import Rollout
 from momalit.functional.uncertainty import ensemble_covariance_norm
-from tests.processes import make_trainer
+from tests.processes import make_trainer, run_in_processes
 from tests.tiny import flat_weights, make_data_and_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
@@ -36,7 +36,7 @@ def test_rollouts_and_targets_keep_their_precision(kind, precision, wide, tiny_w
     rollout: Rollout = module._rollout
     for name in ("log_prob", "advantage", "target", "state"):
         assert getattr(rollout, name).dtype == wide, name
-    assert module.critic.scale.mean.dtype == wide
+    assert module.critic.scale(rollout.target).dtype == wide
     # Sampling and updating use the same computation: their log-probabilities agree before the first gradient step.
     first = next(record for record in records if "policy/kl" in record)
     assert first["policy/kl"] == pytest.approx(0, abs=1e-7)
@@ -87,3 +87,15 @@ def test_resuming_keeps_all_64_bits(kind, tiny_world_model, tmp_path):
 class _StopAfterOne(pl.Callback):
     def on_train_epoch_end(self, trainer, pl_module):
         trainer.should_stop = True
+
+
+def precisions_of_a_world_model() -> set[torch.dtype]:
+    pl.seed_everything(0, verbose=False)
+    data, module = make_data_and_module("world_model")
+    make_trainer(1, precision="64-true").fit(module, datamodule=data)
+    found = module.world_model().network(torch.zeros(2, 1, module.space.input.mean.shape[0], dtype=torch.float64))
+    return {tensor.dtype for tensor in (*module.parameters(), *found)}
+
+
+def test_processes_that_divide_the_members_keep_all_64_bits(momalit_home):
+    assert run_in_processes(precisions_of_a_world_model) == [{torch.float64}] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import h5py
@@ -11,11 +12,12 @@ import torch
 
 from datamodules import OfflineDataModule, collect
 from momalit.core.errors import UserError
-from momalit.core.records import Sequence
+from momalit.core.records import Rollout, Sequence
 from momalit.core.team import PRESENT, TeamSpec
 from momalit.envs import make_env, team_spec
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.nn.actors import TeamActor
+from momalit.policies.mappo import MAPPOModule
 from momalit.world_model.dynamics import ModelSpace
 from tests.envs.rescue import Rescue, forward
 
@@ -114,3 +116,22 @@ def test_a_foreign_file_has_no_rows_of_who_has_left(tmp_path: Path) -> None:
         file["episode_0/observations/a"] = values
     with pytest.raises(UserError, match=r"episode_0/observations/a has shape .*, expected"):
         OfflineDataModule(str(tmp_path / "walk")).trajectories  # noqa: B018
+
+
+def test_entropy_and_kl_are_those_of_agents_that_are_there() -> None:
+    team = spec(discrete=True)
+    module = MAPPOModule(team, horizon=1, n_rollouts=4, width=8, gru_size=0)
+    state = torch.tensor([[0.1, 0.2, 1.0, 0.0], [0.1, 0.2, 0.0, 1.0]]).expand(2, 2, 4)
+    nothing = torch.zeros(1, 2, dtype=torch.bool)
+    policy = module.actor.distribution(
+        module.actor.hidden_states(Sequence(state, torch.zeros(2, 2, 2, 3), ~nothing.expand(2, 2)))[:, :1], state[:1]
+    )
+    rollout = Rollout(
+        state=state, previous_action=torch.zeros(2, 2, 2, 3), keep=~nothing.expand(2, 2), action=policy.mode,
+        log_prob=policy.log_prob(policy.mode) - torch.tensor([[[0.1, 0.0], [0.0, 0.1]]]), reward=torch.zeros(1, 2),
+        terminated=nothing, truncated=nothing, stopped=nothing, valid=~nothing, advantage=torch.zeros(1, 2),
+    )  # fmt: skip
+    module._actor_loss(rollout, policy)
+    means = module.pop_means()
+    assert float(means["policy/entropy"]) == pytest.approx(float(policy.entropy.detach().sum() / 2))
+    assert float(means["policy/kl"]) == pytest.approx(math.expm1(0.1) - 0.1, rel=1e-3)

@@ -81,3 +81,14 @@ def test_masked_means_equal_separate_masked_means():
     for mask in (torch.rand(4, 3) < 0.5, torch.zeros(4, 3, dtype=torch.bool)):
         expected = torch.stack([masked_mean(value, mask) for value in values])
         torch.testing.assert_close(masked_means(values, mask), expected)
+
+
+def test_a_step_that_the_policies_would_never_take_again_is_still_a_number():
+    new = torch.tensor([[[1000.0]]], requires_grad=True)
+    for value in (
+        clipped_objective(new, torch.zeros_like(new), torch.tensor([[0.0]])),
+        kl_estimate(new, torch.zeros(())),
+    ):
+        (gradient,) = torch.autograd.grad(masked_means([value], torch.tensor([[False]])).sum(), new)
+        assert float(gradient) == 0
+        assert bool(torch.isfinite(value).all())

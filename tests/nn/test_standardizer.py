@@ -98,3 +98,13 @@ def test_running_scale_has_a_minimum_standard_deviation():
     scale = RunningScale(floor=0.5)
     scale.update(torch.tensor(2.0), torch.tensor(4.0))
     assert float(scale.std) == 0.5
+
+
+def test_running_scale_of_large_values_with_a_small_spread():
+    scale = RunningScale()
+    for mean in (1e5, 1e5 + 1, 1e5):
+        mean = torch.tensor(mean, dtype=torch.float64)
+        scale.update(mean, mean**2 + 0.25)
+    assert float(scale.mean) == pytest.approx(1e5, abs=1)
+    assert float(scale.std) == pytest.approx((0.25 + 0.222) ** 0.5, rel=0.02)  # and the variance of the means
+    assert scale(torch.zeros(3)).dtype == scale.inverse(torch.zeros(3)).dtype == torch.float32

@@ -183,7 +183,7 @@ def test_who_looks_at_gradients_sees_all_of_them():
     assert looks.seen == len(recorder.divided) == 12
 
 
-@pytest.mark.parametrize("settings", [{"max_steps": 5}, {"accumulate_grad_batches": 2}])
+@pytest.mark.parametrize("settings", [{"fast_dev_run": 5}, {"accumulate_grad_batches": 2}])
 def test_iterations_that_lightning_cuts_or_joins_are_not_divided(settings):
     require_same("split", divided=False, trainer=settings)
 

@@ -68,3 +68,14 @@ def test_torch_export_gives_the_same_actions(reacher, tmp_path: Path) -> None:
     described = json.loads((tmp_path / "team.json").read_text())["agents"][0]
     assert described["observation_size"] == len(described["observation"]) == agent.observation_size
     assert "torch.export.load" in (tmp_path / "README.md").read_text()
+
+
+def test_an_agent_without_an_observation_has_left(icg, tmp_path: Path) -> None:
+    actor = team_with(icg, 6, masked=False)
+    export_team(actor, tmp_path, {"seed": 0})
+    first, *others = (agent.name for agent in actor.spec.agents)
+    team = Team(tmp_path)
+    observations = {name: np.zeros(len(actor.spec.agents[0].observes), np.float32) for name in (first, *others)}
+    assert set(team.act(observations)) == {first, *others}
+    del observations[first]
+    assert set(team.act(observations)) == set(others)

@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
 from momalit.core.errors import UserError
 from momalit.policies.mappo import MAPPOModule
@@ -151,3 +151,31 @@ def test_a_checkpoint_from_the_middle_of_an_iteration_is_rejected(tiny_world_mod
     data, module = make_data_and_module("moma_ppo", tiny_world_model)
     with pytest.raises(UserError, match="found a checkpoint from the middle of an iteration"):
         make_trainer(2).fit(module, datamodule=data, ckpt_path=str(tmp_path / "step=3.ckpt"))
+
+
+def test_a_number_of_gradient_steps_is_no_limit(tiny_world_model):
+    data, module = make_data_and_module("moma_ppo", tiny_world_model)
+    with pytest.raises(UserError, match=r"trainer.max_steps: found 3, expected none"):
+        make_trainer(2, max_steps=3).fit(module, datamodule=data)
+
+
+class TimeIsUp(pl.Callback):
+    """Lets a timer run out before the second gradient step of the second epoch, and counts gradient steps."""
+
+    def __init__(self, timer: Timer) -> None:
+        self.timer, self.steps = timer, 0
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.steps += 1
+        if (trainer.current_epoch, batch_idx) == (1, 1):
+            self.timer._duration = 0.0
+
+
+def test_a_time_limit_ends_training_after_an_epoch(tiny_world_model):
+    timer = Timer("00:01:00:00")
+    steps = TimeIsUp(timer)
+    data, module = make_data_and_module("moma_ppo", tiny_world_model)
+    trainer = make_trainer(5, [timer, steps])
+    trainer.fit(module, datamodule=data)
+    assert trainer.current_epoch == 2
+    assert steps.steps == 2 * trainer.num_training_batches
