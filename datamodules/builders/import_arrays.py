@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from datamodules.builders.imported import Built, import_once
+from datamodules.builders.steps_dataset import kind_of_actions
 from datamodules.readers.action_columns import action_part, joint_action
 from datamodules.readers.last_steps import are_time_limits
 from datamodules.readers.npy_arrays import AgentArrays, read_agent_arrays
@@ -57,7 +58,7 @@ def import_arrays(
 
 def _summary(path: Path, spec: TeamSpec, trajectories: Trajectories, _: Mapping[str, Any]) -> str:
     sizes = f"{len(trajectories)} transitions in {len(trajectories.lengths)} episodes of {spec.n_agents} agents"
-    return f"{path}: {sizes}, {int(trajectories.terminated.sum())} of which terminated"
+    return f"{path}: {sizes} with {kind_of_actions(spec)}, {int(trajectories.terminated.sum())} of which terminated"
 
 
 def as_dataset(path: Path, arrays: AgentArrays, episode_length: int | None) -> tuple[TeamSpec, Trajectories]:
@@ -84,12 +85,12 @@ def as_dataset(path: Path, arrays: AgentArrays, episode_length: int | None) -> t
     ordered = {name: observations[name] for name in ([STATE] if STATE in observations else []) + agents}
     sources, observed, _ = index_map(ordered, {name: ordered[name].shape[1] for name in agents})
     state = np.stack([observations[key][:, column] for key, column in sources], 1).astype(np.float32)
-    parts = [action_part(path, name, arrays.actions[name]) for name in agents]
+    parts = [action_part(path, name, arrays.actions[name], name in arrays.choosing) for name in agents]
     spec = TeamSpec(
         task=path.stem,
         agents=tuple(AgentSpec(name, observed[name], *part[1:]) for name, part in zip(agents, parts, strict=True)),
         state_size=len(sources),
-        discrete=False,
+        discrete=len(arrays.choosing) == len(agents),
         horizon=int(lengths.max()),
         sources=sources,
     )

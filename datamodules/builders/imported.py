@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from datamodules.builders.collect import versions
 from datamodules.names import datasets_root, import_id
 from datamodules.readers.sources import file_digest
@@ -57,7 +60,9 @@ def import_once(
     if target.exists():
         logger.info("%s is already at %s", source, target)
         return target
-    spec, trajectories, facts = build()
+    with np.errstate(over="ignore"):  # found below
+        spec, trajectories, facts = build()
+    _require_32_bits(source, spec, trajectories)
     provenance = {
         "dataset": source.name,
         "source": digests if len(digests) <= MOST_FILES else {"files": len(digests), "sha256": key},
@@ -72,6 +77,29 @@ def import_once(
     return target
 
 
+def _require_32_bits(source: Path, spec: TeamSpec, trajectories: Trajectories) -> None:
+    """Warns of columns of the state whose values 32-bit floats can hardly tell apart.
+
+    Raises:
+        UserError: a value is too large for 32 bits.
+    """
+    tables = {"reward": trajectories.reward, "actions": trajectories.action}
+    columns = {f"observations of {key}, column {number + 1}": i for i, (key, number) in enumerate(spec.sources)}
+    tables |= {what: trajectories.state[:, i] for what, i in columns.items()}
+    for what, table in tables.items():
+        if not bool(torch.isfinite(table).all()):
+            raise UserError(f"{source}: {what}: found a number beyond 3.4e38, expected one of 32 bits in another unit")
+    for what in columns:
+        low, high = tables[what].aminmax()
+        largest = float(torch.maximum(low.abs(), high.abs()))
+        if high > low and np.spacing(np.float32(largest)) > COARSE * float(high - low):
+            logger.warning(
+                "%s: %s: from %.9g to %.9g, which 32-bit floats can hardly tell apart; subtract an offset",
+                source, what, float(low), float(high),
+            )  # fmt: skip
+
+
+COARSE = 1e-3  # of a column's range: steps of 32-bit floats that lose too much of it
 MOST_FILES = 1000  # whose digests are listed one by one
 
 

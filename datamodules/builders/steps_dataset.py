@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datamodules.readers.action_columns import action_part, joint_action
+from datamodules.readers.action_columns import ActionPart, action_part, joint_action
 from datamodules.readers.last_steps import Cut, cut
 from datamodules.readers.steps import Steps
 from momalit.core.errors import UserError
@@ -46,7 +46,7 @@ def steps_dataset(
     Raises:
         UserError: a value is missing or not finite, an action is invalid, or no episode has a step.
     """
-    rows = _cut(path, steps)
+    rows, ended = _cut(path, steps)
     _require_numbers(path, steps, rows)
     agents, masks = list(steps.actions), steps.masks
     observations = {name: rows.states(array, masks.get(name, 0)) for name, array in steps.observations.items()}
@@ -60,10 +60,15 @@ def steps_dataset(
         sources = (*sources, *((PRESENT, i) for i in range(len(agents))))
         state = np.concatenate([state, there], 1)
     chooses = agents if discrete is True else discrete or ()
-    parts = [
-        action_part(path, name, steps.actions[name][rows.transitions], name in chooses, choices, bounds)
-        for name in agents
-    ]
+    n = len(rows.transitions)
+    parts: list[ActionPart] = []
+    for i, name in enumerate(agents):
+        acts = np.ones(n, bool) if steps.present is None else steps.present[rows.transitions, i]
+        recorded = steps.actions[name][rows.transitions[acts]]
+        values, size, low, high = action_part(path, name, recorded, name in chooses, choices, bounds)
+        everywhere = np.zeros((n, size), np.float32)
+        everywhere[acts] = values
+        parts.append((everywhere, size, low, high))
     spec = TeamSpec(
         task=task,
         agents=tuple(
@@ -75,13 +80,10 @@ def steps_dataset(
         horizon=int(rows.lengths.max()),
         sources=sources,
     )
-    n = len(rows.transitions)
     action = joint_action([part[0] for part in parts], spec)
-    if steps.present is not None:
-        action *= steps.present[rows.transitions][..., None]
     terminated = np.zeros(n, bool)
     last = rows.last()
-    terminated[last] = steps.terminated[rows.transitions[last]]
+    terminated[last] = ended[rows.transitions[last]]
     truncated = np.zeros(n, bool)
     truncated[last] = ~terminated[last]
     reward = steps.reward[rows.transitions].astype(np.float32)
@@ -90,14 +92,19 @@ def steps_dataset(
     return spec, Trajectories.from_lengths(*map(torch.from_numpy, arrays)), counts
 
 
+def kind_of_actions(spec: TeamSpec) -> str:
+    """Whether a team's actions are choices, in a few words."""
+    if spec.mixed:
+        return f"actions that are choices of {', '.join(agent.name for agent in spec.agents if agent.discrete)}"
+    return f"{spec.action_size} choices" if spec.discrete else "continuous actions"
+
+
 def summary(path: Path, spec: TeamSpec, trajectories: Trajectories, facts: Mapping[str, Any]) -> str:
     """What was imported, in one line. ``facts`` has ``counts``, the third result of ``steps_dataset``."""
-    kind = f"{spec.action_size} choices" if spec.discrete else "continuous actions"
-    if spec.mixed:
-        kind = f"actions that are choices of {', '.join(agent.name for agent in spec.agents if agent.discrete)}"
     parts = [
         f"{path}: {len(trajectories)} transitions in {len(trajectories.lengths)} episodes of {', '.join(spec.names)}"
-        f" with {kind}, {spec.state_size} state columns, {int(trajectories.terminated.sum())} episodes terminated"
+        f" with {kind_of_actions(spec)}, {spec.state_size} state columns,"
+        f" {int(trajectories.terminated.sum())} episodes terminated"
     ]
     if n := facts["counts"]["left out"]:
         parts.append(f"{n} last steps left out because the observation after them is unknown")
@@ -106,7 +113,8 @@ def summary(path: Path, spec: TeamSpec, trajectories: Trajectories, facts: Mappi
     return "; ".join(parts)
 
 
-def _cut(path: Path, steps: Steps) -> Cut:
+def _cut(path: Path, steps: Steps) -> tuple[Cut, np.ndarray]:
+    """Which rows become transitions, and whether the task ended with a row, ``(R,)`` bool."""
     acts = np.stack([~np.isnan(actions).all(1) for actions in steps.actions.values()], 1)
     starts = np.append(True, np.diff(steps.episode) != 0)
     ends = np.append(starts[1:], True)
@@ -116,10 +124,20 @@ def _cut(path: Path, steps: Steps) -> Cut:
     ):
         if wrong.any():
             raise UserError(f"{path}: step {int(np.flatnonzero(wrong)[0]) + 1} of the recording: found {found}")
-    rows = cut(starts, steps.terminated, np.asarray(acts.all(1)))
+    observation = ends & ~starts & ~acts.any(1)
+    before = np.append(observation[1:], False)  # with the last action; either row may have the flag
+    early = (steps.terminated | steps.truncated) & ~ends & ~before
+    if early.any():
+        raise UserError(
+            f"{path}: step {int(np.flatnonzero(early)[0]) + 1} of the recording: found an end (terminated or truncated)"
+            ", expected it in the last row of an episode only; what follows needs another episode's name"
+        )
+    ended = steps.terminated.copy()
+    ended[before] |= steps.terminated[observation]
+    rows = cut(starts, ended, np.asarray(acts.all(1)))
     if not len(rows.lengths):
         raise UserError(f"{path}: found no episode of two or more rows, expected at least one")
-    return rows
+    return rows, ended
 
 
 def _require_numbers(path: Path, steps: Steps, cut: Cut) -> None:

@@ -13,6 +13,11 @@ from momalit.core.team import TeamSpec
 ActionPart = tuple[np.ndarray, int, tuple[float, ...], tuple[float, ...]]
 
 
+def are_choices(values: np.ndarray) -> bool:
+    """Whether recorded actions ``(N, columns)`` are numbers of choices: integers in one column."""
+    return values.dtype.kind in "iu" and values.shape[1] == 1
+
+
 def action_part(
     path: Path,
     name: str,

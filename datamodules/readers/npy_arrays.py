@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.readers.action_columns import are_choices
 from datamodules.readers.hdf5_file import require_memory
 from datamodules.readers.steps import filled_columns, team_reward
 from momalit.core.errors import UserError
@@ -33,6 +34,7 @@ class AgentArrays:
         actions: ``(N, U_i)`` per agent.
         reward: the team's ``(N,)``.
         done: ``(N,)`` bool, whether any agent's flag is set.
+        choosing: the agents whose actions are numbers of choices.
     """
 
     observations: dict[str, np.ndarray]
@@ -40,6 +42,7 @@ class AgentArrays:
     actions: dict[str, np.ndarray]
     reward: np.ndarray
     done: np.ndarray
+    choosing: tuple[str, ...] = ()
 
 
 def has_agent_arrays(path: Path) -> bool:
@@ -90,6 +93,7 @@ def _agent_arrays(path: Path, arrays: _Arrays, reward: str) -> AgentArrays:
         {name: own["acs"] for name, own in agents.items()},
         team_reward(path, np.concatenate([own["rews"] for own in agents.values()], 1), list(agents), reward),
         np.asarray(np.concatenate([own["dones"] != 0 for own in agents.values()], 1).any(1)),
+        tuple(f"agent_{i}" for i in numbers if f"acs_{i}" in arrays.choices),
     )
 
 
@@ -105,6 +109,7 @@ class _Arrays:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: int | None = None
+        self.choices: set[str] = set()  # the arrays that have been read and are integers in one column
         self._archive: Any = None
         if path.is_dir():
             self.names = sorted(file.stem for file in path.glob("*.npy"))
@@ -137,7 +142,10 @@ class _Arrays:
         rows = self._rows = len(found) if self._rows is None else self._rows
         if len(found) != rows:
             raise UserError(f"{self.path}: {name} has {len(found)} rows, expected {rows} as obs_0 has")
-        return np.asarray(found.reshape(rows, -1).astype(np.float64))
+        table = found.reshape(rows, -1)
+        if are_choices(table):
+            self.choices.add(name)
+        return np.asarray(table.astype(np.float64))
 
     def _open(self, file: Path) -> np.ndarray:
         if not file.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ def _batches(path: Path, numbers: Sequence[str], texts: Sequence[str]) -> Iterat
         raise UserError(f"{path}: tables need the package pyarrow: pip install 'momalit[tables]'") from error
     if not path.is_file():
         raise UserError(f"source: found no file {str(path)!r}, expected a CSV or Parquet file")
+    header: list[str] = []
     types = {**dict.fromkeys(numbers, pa.float64()), **dict.fromkeys(texts, pa.string())}
     try:
         if str(path).lower().endswith(PARQUET):
@@ -94,14 +96,19 @@ def _batches(path: Path, numbers: Sequence[str], texts: Sequence[str]) -> Iterat
                     yield _cast(path, pa, batch, types)
             return
         separator = pa.csv.ParseOptions(delimiter="\t" if ".tsv" in path.name.lower() else ",")
-        _require_columns(path, types, _header(path, pa, separator))
+        header = _header(path, pa, separator)
+        _require_columns(path, types, header)
         convert = pa.csv.ConvertOptions(
             column_types=types, include_columns=list(types), null_values=NULLS, strings_can_be_null=True
         )
         with pa.csv.open_csv(path, parse_options=separator, convert_options=convert) as reader:
             yield from reader
     except (pa.ArrowInvalid, pa.ArrowException, OSError, EOFError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+        message = " ".join(str(error).split())
+        if cell := re.fullmatch(r"In CSV column #(\d+): (?:Row #(\d+): )?.*to double: invalid value '(.*)'", message):
+            line = f" in line {cell[2]}" if cell[2] else ""
+            message = f"{header[int(cell[1])]}{line}: found {cell[3]!r}, expected a number"
+        raise UserError(f"{path}: {message}") from error
 
 
 def _header(path: Path, pa: Any, separator: Any) -> list[str]:

@@ -141,6 +141,8 @@ def _agents(path: Path, given: Any) -> dict[str, Columns]:
             " each row is one agent's"
         )
     for name, own in given.items():
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            raise UserError(f"{path}: agents: found the name {name!r}, expected a text")
         if not isinstance(own, Mapping):
             raise UserError(f"{path}: agents.{name}: found {own!r}, expected observations and actions")
         require_known_keys(f"{path}: agents.{name}.", own, AGENT_KEYS)

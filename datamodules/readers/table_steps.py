@@ -26,6 +26,11 @@ def team_steps(path: Path, layout: TableLayout) -> Steps:
     """
     table = read_columns(path, layout.numbers, layout.flags, layout.names)
     episode = table.codes[layout.episode]
+    if layout.step is not None and not (finite := np.isfinite(table.numbers[layout.step])).all():
+        row = int(np.flatnonzero(~finite)[0])
+        value = table.numbers[layout.step][row]
+        found = "an empty cell" if np.isnan(value) else value
+        raise UserError(f"{path}: {layout.step} in data row {row + 1}: found {found}, expected a number")
     by = [episode] if layout.step is None else [table.numbers[layout.step], episode]
     if layout.agent is None:
         order = np.lexsort(by)
@@ -47,11 +52,13 @@ def team_steps(path: Path, layout: TableLayout) -> Steps:
         actions = {a: _stack(table.numbers, layout.shared.actions, rows[:, i]) for i, a in enumerate(names)}
         rewards = [_stack(table.numbers, layout.reward, rows[:, i]) * there[:, [i]] for i in range(len(names))]
         reward = np.concatenate(rewards, 1)
-        flags = {name: np.asarray((flag[rows] & there).any(1)) for name, flag in table.flags.items()}
         episode = episode[rows[:, 0]]
+        stays = np.ones_like(there)  # the flag of an agent that leaves before the others ends nothing
+        stays[:-1] = there[1:] | (np.diff(episode) != 0)[:, None]
+        flags = {name: np.asarray((flag[rows] & there & stays).any(1)) for name, flag in table.flags.items()}
         if layout.state:
             observations[STATE] = _stack(table.numbers, layout.state, rows[np.arange(len(rows)), there.argmax(1)])
-        _clear_absent(actions, there)
+        _forget_absent(actions, there)
     never = np.zeros(len(episode), bool)
     leave = layout.agent is not None and not there.all()
     own = layout.agents or dict.fromkeys(names, layout.shared)
@@ -151,8 +158,8 @@ def _team_rows(
     return np.take_along_axis(rows, latest, 0), there
 
 
-def _clear_absent(actions: dict[str, np.ndarray], there: np.ndarray) -> None:
-    """Sets the actions of agents that have left to 0, or to none where nobody acts."""
+def _forget_absent(actions: dict[str, np.ndarray], there: np.ndarray) -> None:
+    """Sets the actions of agents that have left, which repeat their last ones, to 0, or to none where nobody acts."""
     acting = np.zeros(len(there), bool)
     for i, values in enumerate(actions.values()):
         acting |= there[:, i] & ~np.isnan(values).all(1)

@@ -19,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from datamodules.readers.action_columns import are_choices
 from datamodules.readers.hdf5_file import open_hdf5, require_memory, require_plausible
 from datamodules.readers.last_steps import are_time_limits
 from datamodules.readers.steps import Steps, filled_columns, team_reward
@@ -92,6 +93,7 @@ def read_omiga(path: Path) -> TeamArrays:
         (arrays["d"].reshape(len(observations), -1) != 0).any(1),
         None,
         states[:, 0] if same else states.reshape(len(states), -1),
+        discrete=are_choices(actions[:, 0]),
     )
 
 
@@ -127,7 +129,7 @@ def read_vault(path: Path) -> TeamArrays:
         None if truncations is None else _all_agents(truncations),
         stores.read("infos.state").reshape(len(raw), -1) if "infos.state" in shapes else None,
         legal,
-        actions.dtype.kind in "iu" and actions.shape[2] == 1,
+        are_choices(actions[:, 0]),
     )
 
 

@@ -88,6 +88,12 @@ class TeamSpec:
         require_integers("team.", {"state_size": self.state_size, "horizon": self.horizon}, 1)
         if len(set(self.names)) < len(self.names):
             raise UserError(f"team.agents: found the names {', '.join(self.names)}, expected each once")
+        for name in self.names:
+            if not name or "/" in name or name in (".", "..", STATE):
+                raise UserError(
+                    f"team.agents: found the name {name!r}, expected one without '/' that is not empty, '.', '..' or"
+                    f" {STATE!r}, because datasets have a group of that name"
+                )
         if len(self.sources) != self.state_size:
             raise UserError(f"team.sources: found {len(self.sources)} entries, expected state_size = {self.state_size}")
         for agent in self.agents:

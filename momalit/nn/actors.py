@@ -180,4 +180,8 @@ class TeamActor(nn.Module):
 
     def clip(self, action: Tensor) -> Tensor:
         """Clips continuous actions to their bounds, with zeros in padding; returns discrete actions unchanged."""
-        return action if self.discrete else action.clamp(self.low, self.high)
+        if self.discrete:
+            return action
+        clipped = action.clamp(self.low, self.high)
+        # An agent that has left takes the action 0, even if that is out of bounds.
+        return clipped if self.present_index is None else torch.where(action == 0, action, clipped)

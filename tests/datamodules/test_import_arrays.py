@@ -141,3 +141,16 @@ def test_the_command_imports_arrays(tmp_path: Path) -> None:
     source = write(tmp_path, recorded())
     assert main(["import", str(source), "--output", str(tmp_path / "out")]) == 0
     assert main(["import", str(source), "--output", str(tmp_path / "b"), "--episode_length", "0"]) == 2
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_integers_in_one_column_are_choices(both: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arrays = recorded()
+    chosen = np.arange(len(arrays["acs_0"])) % 3
+    for i in (0, 1) if both else (0,):
+        arrays[f"acs_{i}"] = chosen[:, None]
+    with caplog.at_level("INFO", "datamodules"):
+        data = imported(tmp_path, arrays)
+    assert [agent.discrete for agent in data.spec.agents] == [True, both]
+    assert (data.trajectories.action[:, 0].argmax(1).numpy() == chosen).all()
+    assert ("3 choices" if both else "choices of agent_0") in caplog.text

@@ -109,11 +109,21 @@ def test_last_rows_without_actions_are_last_observations(tmp_path: Path) -> None
     for name in ("order", "offer", "discount", "profit"):
         columns[name] = columns[name].copy()
         columns[name][last] = np.nan
-    columns["bankrupt"] = np.isin(np.arange(sum(LENGTHS)), last - 1) & np.repeat(TERMINATED, LENGTHS)
-    data = imported(tmp_path, columns)
-    assert data.trajectories.lengths.tolist() == [5, 3, 4]
-    assert data.trajectories.terminated.nonzero().flatten().tolist() == [7]
-    assert len(data.trajectories.state) == sum(LENGTHS)
+    for name, flagged in (("step", last - 1), ("observation", last)):  # either row may have the flag
+        columns["bankrupt"] = np.isin(np.arange(sum(LENGTHS)), flagged) & np.repeat(TERMINATED, LENGTHS)
+        (tmp_path / name).mkdir()
+        data = imported(tmp_path / name, columns)
+        assert data.trajectories.lengths.tolist() == [5, 3, 4]
+        assert data.trajectories.terminated.nonzero().flatten().tolist() == [7]
+        assert len(data.trajectories.state) == sum(LENGTHS)
+
+
+@pytest.mark.parametrize("key", ["terminated", "truncated"])
+def test_an_episode_does_not_go_on_after_its_end(key: str, tmp_path: Path) -> None:
+    columns = market()
+    columns["bankrupt"] = np.arange(sum(LENGTHS)) == 3
+    found = refused(tmp_path, columns, WIDE.replace("terminated", key))
+    assert "step 4 of the recording: found an end (terminated or truncated), expected it in the last row" in found
 
 
 def test_rows_may_come_in_any_order(tmp_path: Path) -> None:
@@ -183,7 +193,11 @@ def changed(name: str, row: int, value: object) -> dict[str, np.ndarray]:
     [
         (without("price"), r"column price is missing, found stock, .*"),
         (without("day"), r"column day is missing"),
-        (changed("price", 3, "cheap"), r"table.csv: .*price.*|.*cheap"),
+        (changed("price", 3, "cheap"), r"table.csv: price( in line 5)?: found 'cheap', expected a number"),
+        (changed("price", 3, 1e300), r"observations of buyer, column 1: found a number beyond 3.4e38"),
+        (changed("profit", 3, 1e39), r"reward: found a number beyond 3.4e38, expected one of 32 bits in another unit"),
+        (changed("hour", 2, np.nan), r"hour in data row 3: found an empty cell, expected a number"),
+        (changed("hour", 2, np.inf), r"hour in data row 3: found inf, expected a number"),
         (changed("price", 3, np.nan), r"observation of buyer in step 4 of the recording: found an empty cell"),
         (changed("price", 3, np.inf), r"observation of buyer in step 4 of the recording: found inf"),
         (changed("profit", 2, np.nan), r"reward in step 3 of the recording: found an empty cell"),
@@ -238,6 +252,9 @@ def test_incomplete_teams_are_named(change, message, tmp_path: Path) -> None:
         (WIDE + "bounds: [-0.1, 0.1]\n", r"buyer has actions from .* expected -0.1 to 0.1 \(bounds\)"),
         (WIDE + "choices: 1\n", r"choices: found 1, expected an integer of at least 2"),
         (WIDE + "discrete: true\n", r"(has the action|has 2 action columns)"),
+        (WIDE.replace("buyer", "team/a"), r"team.agents: found the name 'team/a', expected one without '/'"),
+        (WIDE.replace("buyer", "state"), r"team.agents: found the name 'state'"),
+        (WIDE.replace("buyer", "null"), r"agents: found the name None, expected a text"),
         ("reward: r\nepisode: e\n", r"agents: found None, expected each agent's observations and actions"),
     ],
 )
@@ -277,6 +294,39 @@ def test_agents_may_leave_a_table_before_the_others(tmp_path: Path) -> None:
     assert not trajectories.action[2:first, number].any()
     seen = trajectories.state[:, list(spec.agents[number].observes)]
     assert (seen[2 : first + 1] == seen[1]).all()
+
+
+def test_actions_of_agents_that_have_left_are_none(tmp_path: Path) -> None:
+    columns = {name: np.asarray(column) for name, column in swarm().items()}
+    columns["ax"] = 5.5 + 0.1 * np.tanh(columns["ax"])
+    flight, t, drone = (columns[name] for name in ("flight", "t", "drone"))
+    gone = (flight == flight[0]) & (t >= 2) & (drone == "b")
+    left = without(columns, np.flatnonzero(gone).tolist())
+    least = float(left["ax"][left["drone"] == "b"].min())
+    for name, more in (("inferred", ""), ("given", "bounds: [5, 6]\n")):
+        (tmp_path / name).mkdir()
+        data = imported(tmp_path / name, left, layout=LONG + more)
+        agent = data.spec.agents[data.spec.names.index("b")]
+        assert agent.low[0] == (5 if more else pytest.approx(least, abs=0.05))
+        assert agent.low[0] > 1
+        absent = data.trajectories.state[data.trajectories.row, agent.present] == 0
+        assert not data.trajectories.action[absent, data.spec.names.index("b")].any()
+
+
+def test_an_agent_that_leaves_ends_nothing(tmp_path: Path) -> None:
+    columns = {name: np.asarray(column) for name, column in swarm().items()}
+    flight, t, drone = (columns[name] for name in ("flight", "t", "drone"))
+    here = flight == flight[0]
+    columns["crashed"] = here & (((t == 1) & (drone == "b")) | (t == t[here].max()))
+    gone = np.flatnonzero(here & (t >= 2) & (drone == "b"))
+    data = imported(tmp_path, without(columns, gone.tolist()), layout=LONG).trajectories
+    assert data.terminated.nonzero().flatten().tolist() == [int(data.lengths[0]) - 1]
+
+
+def test_numbers_that_32_bits_cannot_tell_apart_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "datamodules"):
+        imported(tmp_path, {**market(), "stock": 1.7e9 + 100 * np.arange(sum(LENGTHS))})
+    assert "observations of buyer, column 2: from 1.7e+09 to 1.70000141e+09, which 32-bit floats can" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -206,3 +206,11 @@ def test_bad_vaults_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.
     assert main(["import", str(empty), "--output", str(tmp_path / "d")]) == 2
     assert "expected the package tensorstore to read it: pip install momalit[vaults]" in capsys.readouterr().err
     assert not any((tmp_path / name).exists() for name in "abcd")
+
+
+def test_integers_in_one_column_are_choices(tmp_path: Path) -> None:
+    arrays = recorded(discrete=True)
+    arrays["actions"] = arrays["actions"][..., None]
+    data = imported(write_omiga(tmp_path / "a.hdf5", arrays), tmp_path)
+    assert data.spec.discrete
+    assert torch.equal(data.trajectories.action.argmax(2), torch.from_numpy(arrays["actions"][..., 0]))

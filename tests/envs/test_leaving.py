@@ -60,6 +60,8 @@ def test_who_has_left_does_nothing(discrete: bool) -> None:
     policy, _ = actor(now)
     for action in (policy.sample(torch.Generator().manual_seed(0)), policy.mode):
         assert not action[0, 1, 0].any()
+        actor.low.fill_(0.1)  # bounds that leave 0 out
+        assert not actor.clip(action)[0, 1, 0].any()
         log_prob = policy.log_prob(action).detach()
         assert float(log_prob[0, 1, 0]) == 0
         assert (log_prob[0, 0] != 0).all()
