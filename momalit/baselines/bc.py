@@ -82,19 +82,24 @@ class BCModule(OfflineLearner):
 
     @property
     def windows_per_epoch(self) -> int:
-        """Number of windows with as many steps as the selected episodes. They start at random transitions."""
-        return max(len(self.training_data) // self.hparams["window"], 1)
+        """Number of windows with as many steps as the selected episodes."""
+        return max(self.training_data.count_windows(self.window_length) // self.window_length, 1)
+
+    @property
+    def window_length(self) -> int:
+        return int(self.hparams["window"])
 
     @property
     def windows_per_batch(self) -> int:
         return self.hparams["batch_size"]
 
-    def sample_starts(self, generator: torch.Generator) -> Tensor:
-        """Samples the first transitions of the epoch's windows, without replacement."""
-        return torch.randperm(len(self.training_data), generator=generator)[: self.windows_per_epoch]
+    def sample_windows(self, generator: torch.Generator) -> Tensor:
+        """Samples windows without replacement."""
+        count = self.training_data.count_windows(self.window_length)
+        return torch.randperm(count, generator=generator)[: self.windows_per_epoch]
 
-    def make_batch(self, index: Tensor) -> Windows:
-        return self.training_data.windows(index, self.hparams["burn_in"], self.hparams["window"])
+    def make_batch(self, index: Tensor, missing: Tensor) -> Windows:
+        return self.training_data.windows(index, self.hparams["burn_in"], self.window_length, missing)
 
     def training_step(self, batch: Windows, _: int) -> Tensor:
         """Returns the negative log-likelihood per valid step and agent."""

@@ -51,12 +51,20 @@ class OfflineLearner(TeamPolicyModule):
         """Number of windows per minibatch, over all processes."""
         raise NotImplementedError
 
-    def sample_starts(self, generator: torch.Generator) -> Tensor:
-        """Samples the first transition of each window, ``(windows_per_epoch,)``, with a CPU generator."""
+    @property
+    def window_length(self) -> int:
+        """Steps of a window."""
         raise NotImplementedError
 
-    def make_batch(self, index: Tensor) -> Windows:
-        """Returns the windows that start at the transitions ``index`` ``(B,)``."""
+    def sample_windows(self, generator: torch.Generator) -> Tensor:
+        """Samples the numbers of an epoch's windows, ``(windows_per_epoch,)``, with a CPU generator.
+
+        They are those of ``Trajectories.locate_windows``.
+        """
+        raise NotImplementedError
+
+    def make_batch(self, index: Tensor, missing: Tensor) -> Windows:
+        """Returns the windows that start at the transitions ``index`` and lack their last steps, both ``(B,)``."""
         raise NotImplementedError
 
     # --- minibatches -----------------------------------------------------------------------------------------------
@@ -71,13 +79,15 @@ class OfflineLearner(TeamPolicyModule):
         return self.stream(number, self._batches)
 
     def _batches(self) -> Iterator[Windows]:
-        order = self.sample_starts(keyed_generator("cpu", torch.initial_seed(), self.current_epoch, 0, 4))
-        order = order.to(self.training_data.reward.device)
+        data, length = self.training_data, self.window_length
+        order = self.sample_windows(keyed_generator("cpu", torch.initial_seed(), self.current_epoch, 0, 4))
+        order = order.to(data.reward.device)
         for parts in process_chunks(order, self.windows_per_batch, self.trainer.world_size):
-            windows = self.make_batch(parts[self.global_rank])
+            index, missing = data.locate_windows(parts, length)
+            windows = self.make_batch(index[self.global_rank], missing[self.global_rank])
             if len(parts) > 1:
                 # This rank can count the valid steps of all ranks itself, so no communication is needed.
-                valid = self.training_data.remaining(parts).clamp(max=len(windows.valid)).sum(1).float()
+                valid = data.remaining(index).minimum(length - missing).sum(1).float()
                 windows = replace(windows, weight=valid[self.global_rank] / valid.mean())
             yield windows
 

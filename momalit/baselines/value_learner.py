@@ -175,12 +175,18 @@ class ValueLearner(OfflineLearner):
     def windows_per_batch(self) -> int:
         return max(self.hparams["batch_size"] // self.window, 1)
 
-    def sample_starts(self, generator: torch.Generator) -> Tensor:
-        """Samples transitions uniformly, with replacement."""
-        return torch.randint(len(self.training_data), (self.windows_per_epoch,), generator=generator)
+    @property
+    def window_length(self) -> int:
+        return self.window
 
-    def make_batch(self, index: Tensor) -> Segments:
-        return self.training_data.segments(index, self.burn_in, self.window)
+    def sample_windows(self, generator: torch.Generator) -> Tensor:
+        """Samples windows with replacement."""
+        return torch.randint(
+            self.training_data.count_windows(self.window), (self.windows_per_epoch,), generator=generator
+        )
+
+    def make_batch(self, index: Tensor, missing: Tensor) -> Segments:
+        return self.training_data.segments(index, self.burn_in, self.window, missing)
 
     def on_train_epoch_start(self) -> None:
         self.noise = self.epoch_generator(self.device, 5)

@@ -133,7 +133,7 @@ def run_stages(
         if config["trainer"]["fast_dev_run"]:
             settings["max_epochs"] = 1
         if settings["max_epochs"] == "auto":
-            settings["max_epochs"] = epochs_for(stage, settings, len(datamodule.train))
+            settings["max_epochs"] = epochs_for(stage, settings, datamodule.train)
             logger.info(
                 "%s: %d epochs, for about %d gradient steps",
                 stage.title, settings["max_epochs"], stage.gradient_steps,

@@ -179,14 +179,39 @@ class Trajectories(TensorRecord):
         previous_action = previous * keep[..., None, None].to(previous.dtype)
         return Sequence(self.state[row + shift], previous_action, keep)
 
-    def windows(self, index: Tensor, before: int, length: int) -> Windows:
-        """Returns windows of ``length`` steps that start at ``index`` ``(B,)``, after ``before`` steps of burn-in."""
-        steps, valid = self._following(index, length)
+    def count_windows(self, length: int) -> int:
+        """Number of windows of ``length`` steps that contain a transition; some begin before a trajectory."""
+        return len(self) + len(self.lengths) * (length - 1)
+
+    def locate_windows(self, number: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Finds the windows with these numbers, from 0 to ``count_windows(length) - 1``.
+
+        Each transition is in ``length`` of them, so that windows drawn uniformly contain all equally often. Those that
+        begin at a transition would contain the first ones of a trajectory less often.
+
+        Args:
+            number: any shape.
+            length: steps of a window.
+
+        Returns:
+            the first transition of each window, and how many of its steps lie before the trajectory.
+        """
+        begin = self.first + torch.arange(len(self.lengths), device=self.first.device) * (length - 1)
+        trajectory = torch.searchsorted(begin, number.contiguous(), right=True) - 1
+        start = number - begin[trajectory] - (length - 1)
+        return self.first[trajectory] + start.clamp(min=0), (-start).clamp(min=0)
+
+    def windows(self, index: Tensor, before: int, length: int, missing: Tensor | int = 0) -> Windows:
+        """Returns windows of ``length`` steps that start at ``index`` ``(B,)``, after ``before`` steps of burn-in.
+
+        The last ``missing`` ``(B,)`` steps of a window are not valid.
+        """
+        steps, valid = self._following(index, length, missing)
         return Windows(self.sequence(index, before, length - 1), self.action[steps], valid)
 
-    def segments(self, index: Tensor, before: int, length: int) -> Segments:
+    def segments(self, index: Tensor, before: int, length: int, missing: Tensor | int = 0) -> Segments:
         """Returns the same windows with rewards, terminations and the last next state."""
-        steps, valid = self._following(index, length)
+        steps, valid = self._following(index, length, missing)
         sequence = self.sequence(index, before, length)
         return Segments(sequence, self.action[steps], valid, self.reward[steps], self.terminated[steps])
 
@@ -195,14 +220,17 @@ class Trajectories(TensorRecord):
         _, step, length = self.locate(index)
         return length - step
 
-    def _following(self, index: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    def _following(self, index: Tensor, length: int, missing: Tensor | int) -> tuple[Tensor, Tensor]:
         """Returns the ``length`` transitions from ``index`` on, and which of them belong to the same trajectory.
+
+        The last ``missing`` of them do not count.
 
         Returns:
             indices and a bool mask, both ``(length, B)``.
         """
         offset = torch.arange(length, device=index.device).unsqueeze(1)
-        return (index + offset).clamp(max=len(self) - 1), offset < self.remaining(index)
+        valid = (offset < self.remaining(index)) & (offset < length - missing)
+        return (index + offset).clamp(max=len(self) - 1), valid
 
 
 def _gather_rows(table: Tensor, index: Tensor) -> Tensor:

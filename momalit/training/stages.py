@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from momalit.core.errors import UserError
 from momalit.core.files import locked, replacing
 from momalit.core.team import TeamSpec
+from momalit.core.trajectories import Trajectories
 from momalit.training.checkpoints import LAST, damage_of, read_checkpoint
 from momalit.training.run_directory import RunDirectory, externally_launched, library_version
 
@@ -77,15 +78,16 @@ def make_module(stage: Stage, settings: Mapping[str, Any], spec: TeamSpec) -> pl
         raise UserError(f"{stage.key}.{rest}" if own else str(error)) from error
 
 
-def epochs_for(stage: Stage, settings: Mapping[str, Any], transitions: int) -> int:
+def epochs_for(stage: Stage, settings: Mapping[str, Any], train: Trajectories) -> int:
     """Returns the number of epochs after which a stage has taken its ``gradient_steps``, at most 100.
 
     Args:
         stage: the stage.
         settings: arguments of the stage's module.
-        transitions: number of transitions in the training split.
+        train: the training split.
     """
-    samples = transitions * settings.get("top_fraction", 1.0) / settings.get("window", 1)
+    window = settings.get("window", 1)
+    samples = train.count_windows(window) * settings.get("top_fraction", 1.0) / window
     return math.ceil(min(stage.gradient_steps / max(samples / settings["batch_size"], 1.0), MOST_EPOCHS))
 
 

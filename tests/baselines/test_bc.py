@@ -1,7 +1,6 @@
 """Behaviour cloning recovers the policies that generated the dataset."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -81,7 +80,8 @@ def test_only_the_best_episodes_are_cloned(data):
     episode = torch.arange(300).repeat_interleave(LENGTH)
     rewarded = dataclasses.replace(data.train, reward=(episode % 10 == 0).float())
     module = BCModule(data.spec, width=8, gru_size=4, top_fraction=0.1)
-    module._trainer = SimpleNamespace(datamodule=Recorded(data.spec, rewarded), strategy="auto", precision="32-true")
+    module._trainer = make_trainer(1)
+    module._trainer.datamodule = Recorded(data.spec, rewarded)
     module.setup("fit")
     assert len(module.training_data.lengths) == 30
     assert bool((module.training_data.reward == 1).all())
@@ -93,7 +93,8 @@ def test_an_epoch_has_about_as_many_steps_as_the_dataset(data):
     module = BCModule(data.spec, width=8, gru_size=4, window=3, batch_size=16)
     trainer = make_trainer(1)
     trainer.fit(module, datamodule=data)
-    assert trainer.global_step == len(data.train) // (3 * 16)
+    # Of the 8 windows of an episode of 6 steps, which have 18 in all, 8/3 have as many as the episode.
+    assert trainer.global_step == len(data.train.lengths) * 8 // (3 * 16)
 
 
 def test_a_loaded_checkpoint_gives_the_same_policies(cloned, data, tmp_path):

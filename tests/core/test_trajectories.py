@@ -170,3 +170,18 @@ def test_segments_end_with_the_true_next_state(trajectories):
                 assert found.sequence.keep[2 + time, row]
                 assert found.reward[time, row] == reward[at + time]
                 assert found.terminated[time, row] == terminated[at + time]
+
+
+@pytest.mark.parametrize("length", [1, 3, 10])
+def test_every_transition_is_in_equally_many_windows(length):
+    lengths = torch.tensor([4, 1, 7])
+    n = int(lengths.sum())
+    no = torch.zeros(n, dtype=torch.bool)
+    numbered = torch.arange(n).float().view(n, 1, 1)
+    data = Trajectories.from_lengths(torch.zeros(n + 3, 1), numbered, torch.zeros(n), no, no, lengths)
+    numbers = torch.arange(data.count_windows(length))
+    index, missing = data.locate_windows(numbers, length)
+    windows = data.windows(index, 0, length, missing)
+    assert windows.valid.any(0).all()
+    assert windows.action[windows.valid].flatten().long().bincount().tolist() == [length] * n
+    assert torch.equal(windows.valid, data.segments(index, 0, length, missing).valid)
