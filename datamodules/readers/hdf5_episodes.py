@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,18 @@ class Episodes:
             the order in which they are read, a permutation of 0 to E - 1. None for the order of their numbers.
 
     Raises:
-        UserError: there are no episodes, or an episode has no rewards or no steps.
+        UserError: there are no episodes, two have the same number, or one is no group or has no rewards or no steps.
     """
 
     def __init__(self, path: Path, file: h5py.File, episode_order: EpisodeOrder | None = None) -> None:
         self.path = path
         self._file = file
-        numbers = sorted(int(match[1]) for name in file if (match := NAME.fullmatch(name)))
-        if not numbers:
-            raise UserError(f"{path}: found keys {list(file)[:5]}, expected groups episode_0, episode_1, ...")
-        names = [f"episode_{number}" for number in numbers]
+        names = _names(path, file)
         self.order = list(range(len(names)))
         if episode_order is not None:
             self.order = list(episode_order(len(names), lambda: np.array([self._return(name) for name in names])))
         self.names = [names[i] for i in self.order]
-        self._ids = [h5py.h5g.open(file.id, name.encode()) for name in self.names]
+        self._ids = [self._group(name) for name in self.names]
         self._steps: dict[str, list[int]] = {}  # of every agent, once they are known
         self.lengths: list[int] = []
         for i, name in enumerate(self.names):
@@ -50,6 +47,13 @@ class Episodes:
             if not shape or shape[0] == 0:
                 raise UserError(f"{path}: {name}/rewards has shape {shape}, expected at least one step")
             self.lengths.append(shape[0])
+
+    def _group(self, name: str) -> Any:
+        """An episode's low-level handle."""
+        found = h5py.h5o.open(self._file.id, name.encode())
+        if not isinstance(found, h5py.h5g.GroupID):
+            raise UserError(f"{self.path}: {name} is an array, expected a group with the arrays of an episode")
+        return found
 
     def _return(self, name: str) -> float:
         """The sum of all rewards of an episode; NaN unless they are numbers, of which ``read`` complains."""
@@ -75,6 +79,18 @@ class Episodes:
         if not isinstance(found, h5py.Group):
             raise UserError(f"{self.path}: {name} is one array {found.shape}, expected a group keyed by agent")
         return list(found)
+
+    def require_keys(self, group: str, known: Collection[str]) -> None:
+        """Checks that a group has no further members in any episode. ``read`` finds out which are missing.
+
+        Raises:
+            UserError: an episode has a member that is not among ``known``.
+        """
+        for name in self.names:
+            found = self._file.get(f"{name}/{group}")
+            more = [key for key in found if key not in known] if isinstance(found, h5py.Group) else []
+            if more:
+                raise UserError(f"{self.path}: {self.names[0]}/{group}/{more[0]} is missing, but {name} has it")
 
     def is_group(self, key: str) -> bool:
         """Whether a key is a group in the first episode."""
@@ -170,6 +186,27 @@ class Episodes:
         self.raise_if_any(key, invalid, array, "finite numbers", extra)
         return array
 
+    def read_per_agent(self, key: str, n_agents: int, dtype: Any = np.float32) -> np.ndarray:
+        """Reads rewards or flags of all episodes, which are the team's or one per agent.
+
+        Args:
+            key: path within the episode.
+            n_agents: number of agents A.
+            dtype: as in ``read``.
+
+        Returns:
+            ``(number of steps, 1)`` or ``(number of steps, A)``, all finite.
+
+        Raises:
+            UserError: there is another number of columns, or as in ``read``.
+        """
+        width = self.width(key)
+        if width not in (1, n_agents):
+            found, steps = tuple(self._open(0, key).shape), self.lengths[0]
+            expected = f"({steps},) or one column per agent: ({steps}, {n_agents})"
+            raise UserError(f"{self.path}: {self.names[0]}/{key} has shape {found}, expected {expected}")
+        return self.read(key, width=width, dtype=dtype)
+
     def raise_if_any(self, key: str, invalid: np.ndarray, values: np.ndarray, expected: str, extra: int = 0) -> None:
         """Raises a UserError that names the first row where ``invalid`` ``(rows,)`` is True, if any."""
         if not invalid.any():
@@ -196,3 +233,20 @@ class Episodes:
             raise UserError(f"{self.path}: {self.names[i]}/{key} is a group, expected an array")
         require_plausible(self.path, f"{self.names[i]}/{key}", found)
         return found
+
+
+def _names(path: Path, file: h5py.File) -> list[str]:
+    """Names of the episodes of a file, in the order of their numbers, which may have leading zeros.
+
+    Raises:
+        UserError: there are none, or two have the same number.
+    """
+    by_number: dict[int, str] = {}
+    for name in file:
+        if match := NAME.fullmatch(name):
+            other = by_number.setdefault(int(match[1]), name)
+            if other != name:
+                raise UserError(f"{path}: found {other} and {name}, expected each number of an episode once")
+    if not by_number:
+        raise UserError(f"{path}: found keys {list(file)[:5]}, expected groups episode_0, episode_1, ...")
+    return [name for _, name in sorted(by_number.items())]

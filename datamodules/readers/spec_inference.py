@@ -44,15 +44,23 @@ def inferred_spec(episodes: Episodes, metadata: Mapping[str, Any]) -> tuple[Team
         the specification, and the arrays it was inferred from, by agent and for the state.
 
     Raises:
-        UserError: the arrays are not keyed by agent, or action bounds are unknown.
+        UserError: the arrays are not keyed by agent, an agent has no observations or no actions, or its actions are
+            of a kind that only the metadata could tell.
     """
     agents = sorted(episodes.keys("actions"), key=_natural_sort_key)
+    episodes.require_keys("actions", agents)
     present = episodes.keys("observations")
     for agent in agents:
         if agent not in present:
             raise UserError(
                 f"{episodes.path}: {episodes.names[0]}/observations/{agent} is missing, found {', '.join(present)},"
                 " expected one for each agent in actions"
+            )
+    for key in present:
+        if key not in (*agents, STATE):
+            raise UserError(
+                f"{episodes.path}: {episodes.names[0]}/actions/{key} is missing, found {', '.join(agents)}, expected"
+                f" one for each key of observations but {STATE}"
             )
     rows: dict[str, np.ndarray] = {}
     n_observed: dict[str, int] = {}

@@ -105,8 +105,8 @@ def read_dataset(
             spec, rows = inferred_spec(episodes, metadata)
             state = state_columns(spec, rows)
         action = _actions(episodes, spec, metadata if own_metadata is None else None)
-        reward = _team_reward(path, episodes.read("rewards"))
-        terminated, truncated = _checked_flags(episodes)
+        reward = _team_reward(path, episodes.read_per_agent("rewards", spec.n_agents))
+        terminated, truncated = _checked_flags(episodes, spec.n_agents)
     lengths = torch.tensor(episodes.lengths)
     trajectories = Trajectories.from_lengths(
         torch.from_numpy(state), torch.from_numpy(action), torch.from_numpy(reward),
@@ -210,9 +210,9 @@ def _team_reward(path: Path, reward: np.ndarray) -> np.ndarray:
     return team
 
 
-def _checked_flags(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
+def _checked_flags(episodes: Episodes, n_agents: int) -> tuple[np.ndarray, np.ndarray]:
     """Terminated and truncated ``(N,)``: exactly one is True at the last step of an episode, none elsewhere."""
-    terminated, truncated = _team_flags(episodes)
+    terminated, truncated = _team_flags(episodes, n_agents)
     last = np.zeros(episodes.n_steps, bool)
     last[np.cumsum(episodes.lengths) - 1] = True
     for key, flag in (("terminations", terminated), ("truncations", truncated)):
@@ -224,9 +224,11 @@ def _checked_flags(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
     return terminated, truncated
 
 
-def _team_flags(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
+def _team_flags(episodes: Episodes, n_agents: int) -> tuple[np.ndarray, np.ndarray]:
     """Team flags ``(N,)``: terminated if all agents terminate; else truncated if any agent is."""
-    terminations, truncations = (episodes.read(key, dtype=None) != 0 for key in ("terminations", "truncations"))
+    terminations, truncations = (
+        episodes.read_per_agent(key, n_agents, dtype=None) != 0 for key in ("terminations", "truncations")
+    )
     both = (terminations & truncations).any(1)
     episodes.raise_if_any("terminations", both, both, "at most one of terminations and truncations at a step")
     terminated = terminations.all(1)

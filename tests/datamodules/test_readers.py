@@ -124,6 +124,26 @@ def test_rewards_per_agent_are_averaged(continuous):
     assert read_dataset(continuous).trajectories.reward[:4].tolist() == [0.5, 2.5, 4.5, 6.5]
 
 
+@pytest.mark.parametrize("key", ["rewards", "terminations", "truncations"])
+@pytest.mark.parametrize("width", [0, 3])
+def test_rewards_and_flags_are_the_teams_or_one_per_agent(key, width, continuous):
+    for i, length in enumerate(LENGTHS):
+        edit(continuous, lambda f, i=i, n=length: replace(f, f"episode_{i}/{key}", np.zeros((n, width))))
+    found = rf"episode_0/{key} has shape \(4, {width}\), expected \(4,\) or one column per agent: \(4, 2\)"
+    with pytest.raises(UserError, match=found) as caught:
+        read_dataset(continuous)
+    assert str(continuous) in str(caught.value)
+
+
+def test_numbers_of_episodes_may_have_leading_zeros(continuous):
+    expected = read_dataset(continuous)
+    edit(continuous, lambda f: [f.move(f"episode_{i}", f"episode_0{i}") for i in range(len(LENGTHS))])
+    assert read_dataset(continuous).sha256 == expected.sha256
+    edit(continuous, lambda f: f.copy("episode_01", "episode_1"))
+    with pytest.raises(UserError, match="found episode_01 and episode_1, expected each number of an episode once"):
+        read_dataset(continuous)
+
+
 def test_last_step_without_a_flag_is_truncated(continuous, caplog):
     edit(continuous, lambda f: replace(f, "episode_2/truncations", np.zeros(5, bool)))
     assert bool(read_dataset(continuous).trajectories.truncated[-1])
@@ -151,6 +171,20 @@ INVALID = {
         r"episode_0/observations/agent_10 is missing, found agent_2",
     ),
     "missing actions": (lambda f: f.__delitem__("episode_2/actions/agent_2"), r"episode_2/actions/agent_2 is missing"),
+    "missing actions of an agent in every episode": (
+        lambda f: [f[episode]["actions"].__delitem__("agent_2") for episode in f],
+        r"episode_0/actions/agent_2 is missing, found agent_10, expected one for each key of observations but state",
+    ),
+    "an agent in one episode only": (
+        lambda f: [
+            f[f"episode_{i}/{key}"].__delitem__("agent_2") for i in (0, 1) for key in ("observations", "actions")
+        ],
+        r"episode_0/actions/agent_2 is missing, but episode_2 has it",
+    ),
+    "an array as episode": (
+        lambda f: replace(f, "episode_1", np.zeros(3)),
+        r"episode_1 is an array, expected a group with the arrays of an episode",
+    ),
     "no episodes": (lambda f: [f.__delitem__(k) for k in list(f)], r"expected groups episode_0"),
     "no steps": (
         lambda f: replace(f, "episode_1/rewards", np.zeros(0)),
