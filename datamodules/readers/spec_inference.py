@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from minari.serialization import deserialize_space
 
+from datamodules.readers.action_columns import action_part
 from datamodules.readers.hdf5_episodes import Episodes
 from momalit.core.errors import UserError
 from momalit.core.team import PRESENT, STATE, AgentSpec, TeamSpec
@@ -28,12 +30,15 @@ from momalit.envs.spaces import (
 )
 from momalit.envs.spec_from_env import declared_horizon, index_map, team_spec
 
+logger = logging.getLogger(__name__)
+
 
 def inferred_spec(episodes: Episodes, metadata: Mapping[str, Any]) -> tuple[TeamSpec, dict[str, np.ndarray]]:
     """Infers the specification of a team.
 
     Columns that are equal in every row are the same state dimension. Action bounds and numbers of discrete actions come
-    from the metadata's action space; without one, integer actions are discrete. The horizon is the longest episode.
+    from the metadata's action space; without one, integer actions are discrete, boolean ones are two choices, and the
+    bounds of others are the smallest and largest found. The horizon is the longest episode.
     An agent with fewer actions than the episode has steps has left then; its observations end with it.
 
     Args:
@@ -208,12 +213,26 @@ def _action_part(
     """Whether an agent's actions are discrete, its action size, and its lower and upper bounds."""
     if space is not None:
         return action_layout(agent, space)
-    values = episodes.read(f"actions/{agent}", dtype=None, steps=episodes.steps_of(agent))
-    if values.dtype.kind in "iu" and values.shape[1] == 1:
-        return True, int(values.max()) + 1, (), ()
-    raise UserError(
-        f"{episodes.path}: bounds of actions/{agent} are unknown, expected metadata.json with an action_space beside it"
-    )
+    key, steps = f"actions/{agent}", episodes.steps_of(agent)
+    values = episodes.read(key, dtype=None, steps=steps)
+    if values.dtype.kind == "f":
+        return _found_bounds(
+            episodes.path, agent, values if values.dtype == np.float32 else episodes.read(key, steps=steps)
+        )
+    if values.shape[1] != 1:
+        raise UserError(
+            f"{episodes.path}: {episodes.names[0]}/{key} has {values.shape[1]} columns of {values.dtype}, expected one"
+            " column of choices, floats, or metadata.json with an action_space beside it"
+        )
+    return True, 2 if values.dtype.kind == "b" else int(values.max()) + 1, (), ()
+
+
+def _found_bounds(path: Path, agent: str, values: np.ndarray) -> tuple[bool, int, tuple[float, ...], tuple[float, ...]]:
+    """The result of ``_action_part`` for continuous actions ``(N, U)`` whose bounds nothing but the data tell."""
+    _, size, low, high = action_part(path, agent, values)
+    pairs = ", ".join(f"[{least:g}, {most:g}]" for least, most in dict.fromkeys(zip(low, high, strict=True)))
+    logger.info("%s: %s has action bounds from the smallest and largest found: %s", path, agent, pairs)
+    return False, size, low, high
 
 
 def _action_spaces(agents: Any, metadata: Mapping[str, Any]) -> dict[str, spaces.Space[Any] | None]:

@@ -277,11 +277,47 @@ def test_invalid_metadata_is_reported(continuous):
         read_dataset(continuous)
 
 
-def test_action_bounds_need_metadata_but_discrete_actions_do_not(continuous, discrete_without_metadata):
+def test_action_bounds_are_inferred_without_metadata(continuous, caplog):
     (continuous / "data" / "metadata.json").unlink()
-    with pytest.raises(UserError, match=r"bounds of actions/agent_2 are unknown, expected metadata\.json"):
-        read_dataset(continuous)
+    values = {name: np.concatenate([b.actions[name] for b in buffers(False)]) for name in ("agent_2", "agent_10")}
+    with caplog.at_level("INFO"):
+        data = read_dataset(continuous)
+    for i, agent in enumerate(data.spec.agents):
+        assert agent.low == tuple(values[agent.name].min(0).tolist())
+        assert agent.high == tuple(values[agent.name].max(0).tolist())
+        assert (data.trajectories.action[:, i, : agent.action_size].numpy() == values[agent.name]).all()
+    low, high = float(values["agent_2"].min()), float(values["agent_2"].max())
+    assert f"agent_2 has action bounds from the smallest and largest found: [{low:g}, {high:g}]" in caplog.text
+
+
+def test_whole_numbers_of_float_type_are_continuous(discrete_without_metadata):
+    for i, buffer in enumerate(buffers(True)):
+        chosen = buffer.actions["agent_2"].astype(np.float64)
+        edit(discrete_without_metadata, lambda f, i=i, v=chosen: replace(f, f"episode_{i}/actions/agent_2", v))
+    agents = read_dataset(discrete_without_metadata).spec.agents
+    assert [(agent.discrete, agent.low, agent.high) for agent in agents] == [(False, (1.0,), (3.0,)), (True, (), ())]
+
+
+def test_choices_are_inferred_without_metadata(discrete_without_metadata):
     assert [agent.action_size for agent in read_dataset(discrete_without_metadata).spec.agents] == [4, 2]
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_boolean_actions_are_two_choices(value, discrete_without_metadata):
+    for i, length in enumerate(LENGTHS):
+        key, chosen = f"episode_{i}/actions/agent_10", np.full(length, value)
+        edit(discrete_without_metadata, lambda f, key=key, chosen=chosen: replace(f, key, chosen))
+    data = read_dataset(discrete_without_metadata)
+    assert data.spec.agents[1].action_size == 2
+    assert (data.trajectories.action[:, 1].argmax(-1) == int(value)).all()
+
+
+def test_several_columns_of_whole_numbers_need_metadata(discrete_without_metadata):
+    for i, length in enumerate(LENGTHS):
+        key, chosen = f"episode_{i}/actions/agent_10", np.zeros((length, 2), int)
+        edit(discrete_without_metadata, lambda f, key=key, chosen=chosen: replace(f, key, chosen))
+    with pytest.raises(UserError, match=r"episode_0/actions/agent_10 has 2 columns of int64, expected one column of"):
+        read_dataset(discrete_without_metadata)
 
 
 @pytest.fixture
