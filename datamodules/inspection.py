@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from datamodules.readers.team_dataset import Dataset
-from momalit.core.team import AgentSpec
+from momalit.core.team import AgentSpec, who_is_there
 
-MOST_ROWS = 200_000  # used for statistics that would take long on all rows
+MOST_ROWS = 200_000  # used for the regression of actions, which would take long on all rows
+ROWS_PER_COLUMN = 10  # fewest of that regression: with fewer, it would fit actions that have no cause
+AT_BOUND = 1e-6  # share of the range within which an action is at a bound
 MOST_JOINT_ACTIONS = 12  # shown
 OFTEN = 30  # steps in which a joint action must occur before anything is said about it
 DETERMINISTIC = 0.995  # share of an action's variance explained by a linear map of the observation
@@ -127,38 +129,31 @@ def _columns(data: Dataset, verdict: list[str]) -> Section:
 
 def _actions(data: Dataset, verdict: list[str]) -> Section:
     spec, trajectories = data.spec, data.trajectories
-    rows = []
-    every = max(len(trajectories) // MOST_ROWS, 1)
-    state = trajectories.state.numpy()[trajectories.row.numpy()[::every]]
-    repeated = []
+    rows, repeated = [], []
+    there, row = _there(data), trajectories.row.numpy()
     for i, agent in enumerate(spec.agents):
-        action = trajectories.action.numpy()[::every, i, : agent.action_size].astype(np.float64)
+        action = trajectories.action.numpy()[there[:, i], i, : agent.action_size]
         if agent.discrete:
-            shares = action.mean(0)
+            shares = action.mean(0, dtype=np.float64)
             rows.append((agent.name, f"{agent.action_size} choices", "", ", ".join(f"{share:.0%}" for share in shares)))
             if (shares == 0).any():
                 never = ", ".join(map(str, np.flatnonzero(shares == 0)))
                 verdict.append(f"{agent.name} never chooses {never}: what these choices do cannot be learnt.")
             continue
-        low, high = np.array(agent.low), np.array(agent.high)
-        at_bound = ((action <= low + 1e-6) | (action >= high - 1e-6)).mean()
-        used = (action.max(0) - action.min(0)) / (high - low)
-        explained = _explained(state[:, list(agent.observes)], action)
-        least, most = f"{used.min():.0%}", f"{used.max():.0%}"
-        used_share = least if least == most else f"{least} to {most}"
+        at_bound, used = _use_of_range(agent, action)
         if (used == 0).any():
             never = ", ".join(map(str, np.flatnonzero(used == 0)))
             verdict.append(f"{agent.name} never varies the action component {never}: what it does cannot be learnt.")
-        rows.append(
-            (
-                agent.name,
-                _bounds(agent),
-                f"{at_bound:.0%}",
-                f"{used_share} of the range, {explained:.0%} linear in its observation",
-            )
-        )
-        if explained > DETERMINISTIC:
-            repeated.append(agent.name)
+        least, most = f"{used.min():.0%}", f"{used.max():.0%}"
+        how = f"{least if least == most else f'{least} to {most}'} of the range"
+        sample = _sample(len(action))
+        observation = trajectories.state.numpy()[row[there[:, i]][sample]][:, list(agent.observes)]
+        explained = _explained(observation, action[sample].astype(np.float64))
+        if explained is not None:
+            how += f", {explained:.0%} linear in its observation"
+            if explained > DETERMINISTIC:
+                repeated.append(agent.name)
+        rows.append((agent.name, _bounds(agent), f"{at_bound:.0%}", how))
     if repeated:
         verdict.append(
             f"Actions of {', '.join(repeated)} follow from the observation: the log hardly tries anything else, so the"
@@ -167,10 +162,37 @@ def _actions(data: Dataset, verdict: list[str]) -> Section:
     return Section("Actions", ("agent", "actions", "at a bound", "used"), tuple(rows))
 
 
+def _there(data: Dataset) -> np.ndarray:
+    """Whether each agent is there at each step, bool ``(N, A)``. The actions of others are zeros that nobody chose."""
+    index = data.spec.present_index()
+    if index is None:
+        return np.ones((len(data.trajectories), data.spec.n_agents), bool)
+    return who_is_there(data.trajectories.state, index)[data.trajectories.row].numpy()
+
+
+def _use_of_range(agent: AgentSpec, action: np.ndarray) -> tuple[float, np.ndarray]:
+    """Share of an agent's actions ``(N, U)`` that are at a bound, and the share of its range each component uses."""
+    low, high = (np.array(bound, np.float32).astype(np.float64) for bound in (agent.low, agent.high))
+    near = AT_BOUND * (high - low)
+    at_bound = ((action <= low + near) | (action >= high - near)).mean()
+    return float(at_bound), (action.max(0).astype(np.float64) - action.min(0)) / (high - low)
+
+
+def _sample(n: int) -> np.ndarray:
+    """At most ``MOST_ROWS`` of ``n`` rows, in order. A fixed stride could hit the same phase of a periodic log."""
+    if n <= MOST_ROWS:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).choice(n, MOST_ROWS, replace=False))
+
+
 def _joint_actions(data: Dataset, verdict: list[str]) -> Section:
-    """Joint actions and their mean rewards; adds to the verdict what follows for agents that learn alone."""
-    choice = data.trajectories.action.argmax(-1).numpy()
-    reward = data.trajectories.reward.double().numpy()
+    """Joint actions and their mean rewards; adds to the verdict what follows for agents that learn alone.
+
+    Steps count in which all agents are there.
+    """
+    there = _there(data).all(1)
+    choice = data.trajectories.action.argmax(-1).numpy()[there]
+    reward = data.trajectories.reward.double().numpy()[there]
     joint, inverse, count = np.unique(choice, axis=0, return_inverse=True, return_counts=True)
     inverse = inverse.reshape(-1)
     mean = np.bincount(inverse, reward, len(joint)) / count
@@ -182,7 +204,8 @@ def _joint_actions(data: Dataset, verdict: list[str]) -> Section:
         own = [_mean_by_choice(choice[:, i], reward, agent.action_size) for i, agent in enumerate(data.spec.agents)]
         played = set(map(tuple, joint.tolist()))
         _judge_agreement(joint[often], mean[often], 3 * error[often], own, played, verdict)
-    return Section("Joint actions", ("joint action", "share of steps", "mean reward"), tuple(rows))
+    title = "Joint actions" if there.all() else "Joint actions while all agents are there"
+    return Section(title, ("joint action", "share of steps", "mean reward"), tuple(rows))
 
 
 def _judge_agreement(
@@ -239,15 +262,22 @@ def _mean_by_choice(choice: np.ndarray, reward: np.ndarray, n: int) -> np.ndarra
     return np.where(count > 0, np.bincount(choice, reward, n) / np.maximum(count, 1), np.nan)
 
 
-def _explained(observation: np.ndarray, action: np.ndarray) -> float:
-    """Share of the actions' variance that a linear map of the observation explains; 1 for constant actions."""
+def _explained(observation: np.ndarray, action: np.ndarray) -> float | None:
+    """Share of the actions' variance that a linear map of the observation explains; 1 for constant actions.
+
+    It is the adjusted coefficient of determination, at least 0: about 0 for actions that have nothing to do with the
+    observation. None if there are too few rows for the number of columns.
+    """
+    if len(observation) < ROWS_PER_COLUMN * observation.shape[1]:
+        return None
     centred = action - action.mean(0)
     total = float((centred**2).sum())
     if total == 0:
         return 1.0
     inputs = (observation - observation.mean(0)).astype(np.float64)
-    solution = np.linalg.lstsq(inputs, centred, rcond=None)[0]
-    return 1 - float(((centred - inputs @ solution) ** 2).sum()) / total
+    solution, _, rank, _ = np.linalg.lstsq(inputs, centred, rcond=None)
+    left = float(((centred - inputs @ solution) ** 2).sum()) / total
+    return max(1 - left * (len(inputs) - 1) / (len(inputs) - 1 - int(rank)), 0.0)
 
 
 def _bounds(agent: AgentSpec) -> str:
