@@ -15,7 +15,7 @@ import torch
 from datamodules.builders.collect import versions
 from datamodules.names import datasets_root, import_id
 from datamodules.readers.sources import file_digest
-from datamodules.readers.team_dataset import contents_hash
+from datamodules.readers.team_dataset import contents_hash, require_spread
 from datamodules.writer import write_dataset
 from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
@@ -81,7 +81,7 @@ def _require_32_bits(source: Path, spec: TeamSpec, trajectories: Trajectories) -
     """Warns of columns of the state whose values 32-bit floats can hardly tell apart.
 
     Raises:
-        UserError: a value is too large for 32 bits.
+        UserError: a value is too large for 32 bits, or the rewards' spread is too large or too small.
     """
     tables = {"reward": trajectories.reward, "actions": trajectories.action}
     columns = {f"observations of {key}, column {number + 1}": i for i, (key, number) in enumerate(spec.sources)}
@@ -89,6 +89,7 @@ def _require_32_bits(source: Path, spec: TeamSpec, trajectories: Trajectories) -
     for what, table in tables.items():
         if not bool(torch.isfinite(table).all()):
             raise UserError(f"{source}: {what}: found a number beyond 3.4e38, expected one of 32 bits in another unit")
+    require_spread(source, trajectories.reward.numpy())
     for what in columns:
         low, high = tables[what].aminmax()
         largest = float(torch.maximum(low.abs(), high.abs()))

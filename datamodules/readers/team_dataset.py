@@ -198,16 +198,25 @@ def _team_reward(path: Path, reward: np.ndarray) -> np.ndarray:
     """Team reward ``(N,)``: the mean over agents of rewards ``(N, 1)`` or ``(N, n_agents)``.
 
     Raises:
-        UserError: the rewards vary so little or so much that 32-bit floats cannot compute with their squares.
+        UserError: see ``require_spread``.
     """
     team = reward[:, 0] if reward.shape[1] == 1 else reward.mean(1, dtype=np.float32)
-    spread = float(team.std(dtype=np.float64))
+    require_spread(path, team)
+    return team
+
+
+def require_spread(path: Path, reward: np.ndarray) -> None:
+    """Refuses a team's rewards ``(N,)`` with which 32-bit floats cannot compute.
+
+    Raises:
+        UserError: they vary so little or so much that their squares have too few bits.
+    """
+    spread = float(reward.std(dtype=np.float64))
     if spread and not SMALLEST_SPREAD < spread < LARGEST_SPREAD:
         raise UserError(
             f"{path}: rewards have a standard deviation of {spread:.3g}, expected {SMALLEST_SPREAD:g} to"
             f" {LARGEST_SPREAD:g}; give them in another unit"
         )
-    return team
 
 
 def _checked_flags(episodes: Episodes, n_agents: int) -> tuple[np.ndarray, np.ndarray]:

@@ -196,6 +196,7 @@ def changed(name: str, row: int, value: object) -> dict[str, np.ndarray]:
         (changed("price", 3, "cheap"), r"table.csv: price( in line 5)?: found 'cheap', expected a number"),
         (changed("price", 3, 1e300), r"observations of buyer, column 1: found a number beyond 3.4e38"),
         (changed("profit", 3, 1e39), r"reward: found a number beyond 3.4e38, expected one of 32 bits in another unit"),
+        (changed("profit", 3, 1e20), r"rewards have a standard deviation of .*e\+19, expected 1e-06 to 1e\+15"),
         (changed("hour", 2, np.nan), r"hour in data row 3: found an empty cell, expected a number"),
         (changed("hour", 2, np.inf), r"hour in data row 3: found inf, expected a number"),
         (changed("price", 3, np.nan), r"observation of buyer in step 4 of the recording: found an empty cell"),

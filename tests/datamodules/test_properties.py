@@ -19,7 +19,7 @@ from hypothesis.extra.numpy import arrays
 
 from datamodules.builders.import_arrays import import_arrays
 from datamodules.builders.import_table import import_table
-from datamodules.readers.team_dataset import read_dataset
+from datamodules.readers.team_dataset import SMALLEST_SPREAD, read_dataset
 from momalit.core.errors import UserError
 
 DATA = Path("data/main_data.hdf5")
@@ -78,7 +78,7 @@ def test_arrays_are_read_to_the_bit(recorded: tuple[list[int], list[dict[str, np
             for name, array in files.items():
                 np.save(source / f"{name}.npy", array)
         path = refused_or(lambda: import_arrays(source, None, Path(folder) / "out"))
-        assert path is not None or constant(agents)
+        assert path is not None or constant(agents) or barely_rewarded(agents)
         if path is None:
             return
         data = read_dataset(path)
@@ -96,6 +96,12 @@ def test_arrays_are_read_to_the_bit(recorded: tuple[list[int], list[dict[str, np
 def constant(agents: list[dict[str, np.ndarray]]) -> bool:
     """Whether an agent does the same at every step, which leaves no range of actions."""
     return any((agent["acs"] == agent["acs"][0]).all(0).any() for agent in agents)
+
+
+def barely_rewarded(agents: list[dict[str, np.ndarray]]) -> bool:
+    """Whether the team's rewards differ, but by less than a dataset's may."""
+    team = np.mean([agent["rews"].astype(np.float64) for agent in agents], 0)
+    return 0 < team.std() < 2 * SMALLEST_SPREAD
 
 
 @pytest.mark.fault("bytes of a dataset overwritten, inserted, deleted", "random edits", "refused, or read", times=60)
