@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,12 +52,19 @@ class Claim:
 
     @staticmethod
     def estimate_error(rows: Sequence[Mapping[str, Any]]) -> float:
-        """Largest difference between estimated and real return, as a share of the real one; infinite without one."""
-        errors = [
-            abs(row["estimate_last"] / row["return_last"] - 1) if row.get("estimate_last") is not None else np.inf
-            for row in rows
-        ]
-        return float(max(errors))
+        """Largest difference between estimated and real return, as a share of the real one.
+
+        It is infinite if an estimate is missing, or differs from a real return of 0.
+        """
+        return max(_relative_error(row.get("estimate_last"), row["return_last"]) for row in rows)
+
+
+def _relative_error(estimate: float | None, real: float) -> float:
+    if estimate is None:
+        return math.inf
+    if real == 0:
+        return 0.0 if estimate == 0 else math.inf
+    return abs(estimate / real - 1)
 
 
 def read_claims(path: Path, given: Any, axes: Sequence[str]) -> list[Claim]:

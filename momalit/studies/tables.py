@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +179,8 @@ def claims_table(results: Results) -> Table | None:
         verdict = "not measured"
         if found:
             interval = _format_bootstrap([returns])
-            estimate = f"{claim.estimate_error(found):.0%}" if within else ""
+            error = claim.estimate_error(found) if within else None
+            estimate = "" if error is None else f"{error:.0%}" if math.isfinite(error) else "infinite"
             mean = f"{format_number(returns.mean())} ({interval})" if interval else format_number(returns.mean())
             measured = [mean, format_number(returns.min()), estimate]
             failed = claim.failures(found)

@@ -228,3 +228,22 @@ def test_claims_are_checked_by_hand(study):
     assert [row[-1] for row in table.rows[1:]] == [
         "fails: mean, every run, estimate (2 seeds)", "holds (1 seed)", "not measured",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("estimate", "cell", "holds"), [("1", "infinite", False), ("0", "0%", True)])
+def test_an_estimate_of_a_real_return_of_zero(study, tmp_path, estimate, cell, holds):
+    header = "task,dataset,method,seed,return_last,return_best,estimate_last"
+    (study / "results.csv").write_text(f"{header}\ngame,one,BC,0,0,0,{estimate}\n")
+    (study / "study.yaml").write_text(STUDY + "claims: [{method: BC, estimate_within: 0.1}]\n")
+    assert main(["report", str(study), "--output", str(tmp_path / "out")]) == 0
+    (row,) = claims_table(read_results(study)).rows
+    assert row[-2] == cell
+    assert row[-1].startswith("holds") == holds
+    assert (tmp_path / "out" / "report.md").is_file()
+
+
+def test_nothing_is_written_if_a_table_cannot_be_made(study, tmp_path, capsys):
+    (study / "study.yaml").write_text(STUDY + "claims: 3\n")
+    assert main(["report", str(study), "--output", str(tmp_path / "out")]) == 2
+    assert "study.yaml: claims: found 3, expected a list of mappings" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

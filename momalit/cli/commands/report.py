@@ -56,18 +56,20 @@ def write_report(directory: Path, output: Path, title: str | None = None) -> Non
 
     results = read_results(directory)
     drawn = [Figure(*figure) for figure in figures(results)]
+    tables = list(all_tables(results))
+    texts = {"report.md": markdown(results, drawn, title), "report.html": page(results, drawn, title)}
     try:
         (output / FIGURES).mkdir(parents=True, exist_ok=True)
         for figure in drawn:
             write_text(output / FIGURES / f"{figure.name}.svg", figure.svg)
-        write_text(output / "report.md", markdown(results, drawn, title))
-        write_text(output / "report.html", page(results, drawn, title))
+        for name, text in texts.items():
+            write_text(output / name, text)
         for name in FILES:
             if output.resolve() != directory.resolve() and (directory / name).is_file():
                 shutil.copyfile(directory / name, output / name)
     except OSError as error:
         raise UserError(f"--output: {output} cannot be written ({error.strerror})") from error
-    for content in all_tables(results):
+    for content in tables:
         print_table(content)
 
 
