@@ -14,7 +14,7 @@ import yaml
 
 from momalit.core.errors import UserError
 from momalit.studies.statistics import Scores
-from momalit.studies.write_results import CHANGED, CROSS_PLAY, CURVES, RUNS, STUDY
+from momalit.studies.write_results import CHANGED, CROSS_PLAY, CURVES, RUNS, STUDY, WITHOUT_ENVIRONMENT
 
 Row = Mapping[str, Any]
 Group = tuple[str, str, str]  # task, dataset, setting
@@ -129,6 +129,11 @@ def _table(path: Path, optional: bool = False) -> list[Row]:
     missing = [column for column in REQUIRED[path.name] if column not in columns]
     if missing:
         raise UserError(f"{path}: column {missing[0]} is missing, found {', '.join(columns) or 'nothing'}")
+    if path.name == RUNS and rows and not any(row["return_last"] for row in rows):
+        raise UserError(
+            f"{path}: these runs have no real returns, because {WITHOUT_ENVIRONMENT}, so there is nothing to compare;"
+            " the command estimate judges teams from data alone"
+        )
     return [_parse_row(path, number, row) for number, row in enumerate(rows, 2)]
 
 

@@ -35,8 +35,13 @@ def is_run(directory: Path) -> bool:
     return (directory / "run.json").is_file() and (directory / "results.json").is_file()
 
 
-def write_run_page(directory: Path) -> Path:
+def write_run_page(directory: Path, output: Path | None = None, title: str | None = None) -> Path:
     """Writes ``report.html``, which needs no other file, from the files of a run, and returns its path.
+
+    Args:
+        directory: the run's directory.
+        output: folder of the page; None for the run's directory.
+        title: heading of the page; None for the run's method, dataset and seed.
 
     Raises:
         UserError: ``results.json`` is missing or invalid.
@@ -45,14 +50,15 @@ def write_run_page(directory: Path) -> Path:
     if not results:
         raise UserError(f"{directory / 'results.json'}: cannot be read, expected the results of a finished run")
     record = _json(directory / "run.json")
-    title = f"{results.get('method')} on {results.get('dataset') or results.get('task')}, seed {results.get('seed')}"
+    name = f"{results.get('method')} on {results.get('dataset') or results.get('task')}, seed {results.get('seed')}"
     tables = [_results_table(results)]
     if check := results.get("model_check"):
         tables += [_over_time(check), _bias(check)]
-    path = directory / PAGE
-    write_text(
-        path, plain_page(title, list(_facts(results, record)), tables, list(_figures(directory)), _end(directory))
-    )
+    facts, figures = list(_facts(results, record)), list(_figures(directory))
+    text = plain_page(title or name, facts, tables, figures, _end(directory))
+    path = (output or directory) / PAGE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
     return path
 
 

@@ -17,6 +17,8 @@ CHANGED, CROSS_PLAY = "changed.csv", "cross_play.csv"
 FILES = (RUNS, RECORDS, CURVES, CHANGED, CROSS_PLAY, STUDY)
 RESULT = "results.json"  # in a run's directory
 VERSIONS = ("momalit", "torch", "mujoco")
+# Completes "the runs have no real returns, because ..."
+WITHOUT_ENVIRONMENT = "their data name no environment, or evaluation.environment is false"
 METRICS = (
     "return_last",
     "return_last_low",
@@ -40,15 +42,16 @@ METRICS = (
 )
 
 
-def write_results(study: Study, directory: Path) -> int:
+def write_results(study: Study, directory: Path) -> list[dict[str, Any]]:
     """Writes ``results.csv``, ``results.jsonl``, ``curves.csv`` and ``study.yaml`` for the finished runs.
 
     Runs that were tested in changed worlds too are in ``changed.csv``.
 
     Returns:
-        the number of finished runs.
+        the rows of ``results.csv``, one per finished run.
     """
-    rows, records, points, worlds = [], [], [], []
+    rows: list[dict[str, Any]] = []
+    records, points, worlds = [], [], []
     for cell in study.cells:
         path = directory / cell.folder / RESULT
         if not path.is_file():
@@ -67,7 +70,7 @@ def write_results(study: Study, directory: Path) -> int:
         write_table(directory / CHANGED, [*columns[1:], "world", "return", "low", "high"], worlds)
     write_text(directory / RECORDS, "".join(json.dumps(record) + "\n" for record in records))
     write_text(directory / STUDY, study.text)
-    return len(rows)
+    return rows
 
 
 def write_cross_play(study: Study, directory: Path, files: Mapping[Path, Path]) -> None:

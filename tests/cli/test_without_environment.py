@@ -78,3 +78,18 @@ def test_one_configuration_for_any_dataset_derives_its_settings(momalit, nameles
     derived = "horizon 10, reset_fraction 1, final_reset_fraction 1, initial_state_fraction 1, time_limit end"
     assert f"model: {derived}, adaptive_horizon false, for episodes of 10 steps" in caplog.messages
     assert "world model: 100 epochs, for about 10000 gradient steps" in caplog.messages
+
+
+def test_a_study_says_at_its_end_that_its_runs_have_no_real_returns(momalit, nameless):
+    data = f"{{data: datamodules.OfflineDataModule, data.dataset: {nameless}, trainer.max_epochs: 1}}"
+    methods = f"{{BC: {{config: baselines/bc.yaml, options: {data}}}}}"
+    Path("study.yaml").write_text(f"tasks: {{own: }}\nmethods: {methods}\n")
+    outcome = momalit("study", "study.yaml", "--output", "here")
+    assert outcome.code == 0, outcome.stderr
+    *_, warning, results = outcome.stderr.splitlines()
+    assert warning.endswith("1 of 1 runs have no real returns, because their data name no environment, or"
+                            " evaluation.environment is false")  # fmt: skip
+    assert "compare them with: estimate" in results
+    report = momalit("report", "here")
+    assert report.code == 2
+    assert "have no real returns" in report.stderr

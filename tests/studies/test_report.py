@@ -247,3 +247,14 @@ def test_nothing_is_written_if_a_table_cannot_be_made(study, tmp_path, capsys):
     assert main(["report", str(study), "--output", str(tmp_path / "out")]) == 2
     assert "study.yaml: claims: found 3, expected a list of mappings" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_without_an_environment_have_nothing_to_compare(study, capsys):
+    header = "task,dataset,method,seed,return_last,return_best,estimate_last"
+    (study / "results.csv").write_text(f"{header}\ngame,one,BC,0,,,1\ngame,one,BC,1,,,2\n")
+    assert main(["report", str(study)]) == 2
+    error = capsys.readouterr().err
+    assert "results.csv: these runs have no real returns, because their data name no environment" in error
+    assert "so there is nothing to compare" in error
+    assert error.count("\n") == 1
+    assert not (study / "report.md").exists()

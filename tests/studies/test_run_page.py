@@ -64,6 +64,17 @@ def test_the_command_report_writes_a_runs_page_anew(run: Path) -> None:
     assert (run / "report.html").is_file()
 
 
+def test_the_command_report_writes_a_runs_page_elsewhere_with_another_title(run: Path, capsys) -> None:
+    assert main(["report", str(run), "--output", str(run / "other/pages"), "--title", "Mine"]) == 0
+    assert "<h1>Mine</h1>" in (run / "other/pages/report.html").read_text()
+    assert not (run / "report.html").exists()
+    capsys.readouterr()
+    assert main(["report", str(run), "--output", str(run / "config.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert f"--output: {run / 'config.yaml'} cannot be written" in error
+    assert error.count("\n") == 1
+
+
 def test_a_run_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"results\.json: cannot be read, expected the results of a finished run"):
         write_run_page(tmp_path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -29,10 +31,11 @@ def run_report(arguments: list[str]) -> None:
     directory = Path(options.study).expanduser()
     from momalit.studies.run_page import is_run, write_run_page
 
-    if is_run(directory):
-        logger.info("the report is in %s", write_run_page(directory))
-        return
     output = directory if options.output is None else Path(options.output).expanduser()
+    if is_run(directory):
+        with _writing(output):
+            logger.info("the report is in %s", write_run_page(directory, output, options.title))
+        return
     write_report(directory, output, options.title)
     logger.info("the report is in %s and %s", output / "report.html", output / "report.md")
 
@@ -58,7 +61,7 @@ def write_report(directory: Path, output: Path, title: str | None = None) -> Non
     drawn = [Figure(*figure) for figure in figures(results)]
     tables = list(all_tables(results))
     texts = {"report.md": markdown(results, drawn, title), "report.html": page(results, drawn, title)}
-    try:
+    with _writing(output):
         (output / FIGURES).mkdir(parents=True, exist_ok=True)
         for figure in drawn:
             write_text(output / FIGURES / f"{figure.name}.svg", figure.svg)
@@ -67,10 +70,17 @@ def write_report(directory: Path, output: Path, title: str | None = None) -> Non
         for name in FILES:
             if output.resolve() != directory.resolve() and (directory / name).is_file():
                 shutil.copyfile(directory / name, output / name)
-    except OSError as error:
-        raise UserError(f"--output: {output} cannot be written ({error.strerror})") from error
     for content in tables:
         print_table(content)
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Turns errors of the file system during the block into one about ``--output``."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"--output: {output} cannot be written ({error.strerror})") from error
 
 
 def _parser() -> ArgumentParser:
@@ -78,7 +88,7 @@ def _parser() -> ArgumentParser:
         prog="momalit report",
         usage="python main.py report DIR [--output DIR] [--title TEXT]",
         description="Compares the runs of a study in tables and figures, and writes report.md and report.html. For a"
-        " single run's directory, writes its report.html anew.",
+        " single run's directory, writes its report.html.",
         exit_on_error=False,
         allow_abbrev=False,
     )
@@ -88,13 +98,13 @@ def _parser() -> ArgumentParser:
         type=str | None,
         default=None,
         metavar="DIR",
-        help="folder for the report and a copy of the results (if null: the study's folder)",
+        help="folder for the report and a copy of a study's results (if null: the study's folder, or the run's)",
     )
     parser.add_argument(
         "--title",
         type=str | None,
         default=None,
         metavar="TEXT",
-        help="heading of the report (if null: the study's title)",
+        help="heading of the report (if null: the study's title, or the run's method, dataset and seed)",
     )
     return parser

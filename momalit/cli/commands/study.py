@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.table import Table
@@ -16,7 +17,7 @@ from momalit.core.checks import require_choice, require_numbers
 from momalit.core.errors import INTERRUPTED, UserError
 from momalit.studies.execution import Engine, Job, LocalEngine, RayEngine, run_jobs
 from momalit.studies.grid import ORDER, Cell, Study, read_study
-from momalit.studies.write_results import RESULT, write_cross_play, write_results
+from momalit.studies.write_results import RESULT, WITHOUT_ENVIRONMENT, write_cross_play, write_results
 from momalit.training.cpu import cores
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,6 @@ def run_study(arguments: list[str]) -> None:
     except KeyboardInterrupt:
         logger.info("interrupted; repeat the command to resume")
         raise SystemExit(INTERRUPTED) from None
-    logger.info("the results are in %s; compare them with: report %s", directory, directory)
     if failed:
         raise UserError(
             f"{len(failed)} of the study's jobs failed, the first in {failed[0].directory} (see log.txt there); repeat"
@@ -85,7 +85,7 @@ def execute(study: Study, directory: Path, engine: Engine) -> list[Job]:
     directory.mkdir(parents=True, exist_ok=True)
     training_jobs = [_training_job(cell, directory) for cell in study.cells]
     done, failed = run_jobs(training_jobs, engine, lambda _: write_results(study, directory))
-    write_results(study, directory)
+    rows = write_results(study, directory)
     finished = {job.directory for job in done}
     cross_play_jobs = {}
     for group, cells in study.groups.items():
@@ -95,7 +95,17 @@ def execute(study: Study, directory: Path, engine: Engine) -> list[Job]:
     if cross_play_jobs:
         failed += run_jobs(list(cross_play_jobs.values()), engine)[1]
         write_cross_play(study, directory, {group: job.result for group, job in cross_play_jobs.items()})
+    _conclude(rows, directory)
     return failed
+
+
+def _conclude(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
+    """Logs where the results are, and which command compares them."""
+    compare = f"report {directory}"
+    if without := sum(row["return_last"] is None for row in rows):
+        logger.warning("%d of %d runs have no real returns, because %s", without, len(rows), WITHOUT_ENVIRONMENT)
+        compare = f"estimate {directory / 'runs'}/*/*; report needs real returns of all runs"
+    logger.info("the results are in %s; compare them with: %s", directory, compare)
 
 
 def _training_job(cell: Cell, directory: Path) -> Job:
