@@ -12,13 +12,16 @@ from datamodules.readers.table_steps import team_steps
 from momalit.core.errors import UserError
 
 
-def import_table(source: str | Path, layout: str | Path, output: str | Path | None = None) -> Path:
+def import_table(
+    source: str | Path, layout: str | Path, output: str | Path | None = None, reward: str = "mean"
+) -> Path:
     """Imports a table, unless it exists already. For the ends of episodes see ``steps_dataset``.
 
     Args:
         source: a CSV (also compressed), TSV or Parquet file with one row per step, or one per step and agent.
         layout: a YAML file that says what the columns are, see ``TableLayout``.
         output: new directory for the dataset; None for its default location under ``$MOMALIT_HOME``.
+        reward: how several rewards of a step become the team's, see ``team_steps``.
 
     Returns:
         the dataset's directory.
@@ -33,7 +36,7 @@ def import_table(source: str | Path, layout: str | Path, output: str | Path | No
     task = described.task or stem(path)
 
     def build() -> Built:
-        steps = team_steps(path, described)
+        steps = team_steps(path, described, reward)
         unknown = [] if isinstance(described.discrete, bool) else sorted({*described.discrete} - {*steps.actions})
         if unknown:
             raise UserError(f"{layout}: discrete: found {unknown[0]}, expected agents of {', '.join(steps.actions)}")
@@ -41,4 +44,5 @@ def import_table(source: str | Path, layout: str | Path, output: str | Path | No
         spec, trajectories, counts = steps_dataset(path, task, steps, *how)
         return spec, trajectories, {"columns": dict(steps.columns), "counts": counts}
 
-    return import_once(path, output, task, {"layout": asdict(described)}, build, lambda *found: summary(path, *found))
+    settings = {"layout": asdict(described), "reward": reward}
+    return import_once(path, output, task, settings, build, lambda *found: summary(path, *found))

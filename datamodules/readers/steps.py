@@ -63,11 +63,11 @@ def team_reward(path: Path, rewards: np.ndarray, names: list[str], how: str) -> 
     Args:
         path: for messages.
         rewards: ``(R, A)``; one column counts for all agents.
-        names: the agents' names.
-        how: ``mean``, ``sum``, or the name of the agent whose reward it is.
+        names: the names of those that have a reward.
+        how: ``mean``, ``sum``, or the name of the one whose reward it is.
 
     Raises:
-        UserError: there is no such agent.
+        UserError: there is no such name.
     """
     if how not in (*REWARDS, *names):
         raise UserError(f"--reward: found {how}, expected mean, sum or one of {path.name}'s {', '.join(names)}")

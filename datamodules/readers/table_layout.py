@@ -33,7 +33,7 @@ class TableLayout:
 
     Args:
         episode: column with the episode's number or name.
-        reward: column with the team's reward, or one per agent, which are averaged.
+        reward: column with the team's reward, or several, which the import combines.
         agents: each agent's columns, where a row is a step of the whole team; empty where a row is one agent's.
         agent: column with the agent's name, where a row is one agent's; else None.
         shared: columns of every agent, where a row is one agent's; else None.

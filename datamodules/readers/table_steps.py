@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.readers.steps import Steps, filled_columns
+from datamodules.readers.steps import Steps, filled_columns, team_reward
 from datamodules.readers.table_file import TableColumns, read_columns
 from datamodules.readers.table_layout import TableLayout
 from momalit.core.errors import UserError
@@ -18,11 +18,18 @@ from momalit.core.team import STATE
 logger = logging.getLogger(__name__)
 
 
-def team_steps(path: Path, layout: TableLayout) -> Steps:
+def team_steps(path: Path, layout: TableLayout, reward: str = "mean") -> Steps:
     """Reads a table's rows as steps of the team, in the order of episodes and steps.
 
+    Args:
+        path: the table.
+        layout: what its columns are.
+        reward: the team's reward: ``mean`` or ``sum`` of several columns and agents; or the name of one reward column,
+            where a row is the team's, or of one agent, where a row is an agent's.
+
     Raises:
-        UserError: a column is missing, a cell is invalid, or the agents of a step are not complete.
+        UserError: a column is missing, a cell is invalid, the agents of a step are not complete, or ``reward`` is none
+            of the table's.
     """
     table = read_columns(path, layout.numbers, layout.flags, layout.names)
     episode = table.codes[layout.episode]
@@ -38,7 +45,7 @@ def team_steps(path: Path, layout: TableLayout) -> Steps:
         values, names = {n: v[order] for n, v in table.numbers.items()}, list(layout.agents)
         observations = {a: _stack(values, own.observations) for a, own in layout.agents.items()}
         actions = {a: _stack(values, own.actions) for a, own in layout.agents.items()}
-        reward = _stack(values, layout.reward)
+        rewards, whose = _stack(values, layout.reward), list(layout.reward)
         flags = {name: flag[order] for name, flag in table.flags.items()}
         episode = episode[order]
         if layout.state:
@@ -50,8 +57,9 @@ def team_steps(path: Path, layout: TableLayout) -> Steps:
         rows, there = _team_rows(path, layout, table, order)
         observations = {a: _stack(table.numbers, layout.shared.observations, rows[:, i]) for i, a in enumerate(names)}
         actions = {a: _stack(table.numbers, layout.shared.actions, rows[:, i]) for i, a in enumerate(names)}
-        rewards = [_stack(table.numbers, layout.reward, rows[:, i]) * there[:, [i]] for i in range(len(names))]
-        reward = np.concatenate(rewards, 1)
+        combine = np.sum if reward == "sum" else np.mean
+        each = [combine(_stack(table.numbers, layout.reward, rows[:, i]), axis=1) for i in range(len(names))]
+        rewards, whose = np.stack(each, 1) * there, names
         episode = episode[rows[:, 0]]
         stays = np.ones_like(there)  # the flag of an agent that leaves before the others ends nothing
         stays[:-1] = there[1:] | (np.diff(episode) != 0)[:, None]
@@ -70,7 +78,7 @@ def team_steps(path: Path, layout: TableLayout) -> Steps:
         episode,
         {name: array[:, filled[name]] for name, array in observations.items()},
         {name: array[:, used[name]] for name, array in actions.items()},
-        reward.mean(1),
+        team_reward(path, rewards, whose, reward),
         flags.get(layout.terminated or "", never),
         flags.get(layout.truncated or "", never),
         {name: [column for column, keep in zip(named[name], filled[name], strict=True) if keep] for name in filled},

@@ -67,6 +67,41 @@ def test_error_messages_have_one_line(arguments, expected, recorded: Path, momal
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.yaml", "reacher.hdf5"}
 
 
+SOURCES = {
+    "table.csv": "found it with a table, expected no more than --layout and --reward",
+    "arrays.npz": "found it with arrays per agent, expected no more than --episode_length and --reward",
+    "omiga.hdf5": "found it with one array for all agents, expected no more than --reward",
+    "reacher.hdf5": "found it with a single agent's dataset, expected no more than --env and --columns",
+}
+UNUSED = [
+    ("table.csv", "episode_length", "5"),
+    ("table.csv", "env", "ant"),
+    ("table.csv", "columns", "0:10"),
+    ("arrays.npz", "layout", "layout.yaml"),
+    ("arrays.npz", "env", "ant"),
+    ("arrays.npz", "columns", "0:10"),
+    ("omiga.hdf5", "episode_length", "5"),
+    ("omiga.hdf5", "layout", "layout.yaml"),
+    ("omiga.hdf5", "env", "ant"),
+    ("reacher.hdf5", "episode_length", "5"),
+    ("reacher.hdf5", "reward", "sum"),
+]
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize(("source", "option", "value"), UNUSED)
+def test_options_that_a_source_cannot_use_are_refused(source: str, option: str, value: str, momalit, tmp_path: Path):
+    with h5py.File(tmp_path / "omiga.hdf5", "w") as file:
+        for key in "osard":
+            file[key] = np.zeros((4, 2, 1))
+    needed = {"reacher.hdf5": ("--env", "reacher"), "table.csv": ("--layout", "layout.yaml")}.get(source, ())
+    outcome = momalit("import", source, f"--{option}", value, *needed, "--output", "out")
+    assert outcome.code == 2
+    assert f"error: --{option}: {SOURCES[source]}" in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_help_has_usage(momalit, capsys):
     from momalit.cli import main
 

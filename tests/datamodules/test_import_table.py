@@ -164,6 +164,31 @@ def test_a_table_with_a_row_per_agent_is_imported_as_recorded(tmp_path: Path) ->
     assert (data.trajectories.state[:, 0].numpy() == x[:, 0]).all()
 
 
+@pytest.mark.parametrize(
+    ("how", "wide", "long"),
+    [("mean", 4.5, 4.5), ("sum", 9.0, 27.0), ("order", 5.0, None), ("b", None, 4.5)],
+)  # fmt: skip
+def test_several_rewards_are_combined_as_asked(
+    how: str, wide: float | None, long: float | None, tmp_path: Path
+) -> None:
+    columns = {**market(), "profit": np.full(sum(LENGTHS), 4.0), "order": np.full(sum(LENGTHS), 5.0)}
+    long_columns = swarm()
+    ones = np.ones(len(long_columns["score"]))
+    long_columns |= {"score": 4 * ones, "bonus": 5 * ones}
+    for name, table, layout, expected in [
+        ("wide", columns, WIDE.replace("reward: profit", "reward: [profit, order]"), wide),
+        ("long", long_columns, LONG.replace("reward: score", "reward: [score, bonus]"), long),
+    ]:
+        (tmp_path / name).mkdir()
+        path, layout_file = write(tmp_path / name, table, layout=layout)
+        if expected is None:
+            with pytest.raises(UserError, match=rf"^--reward: found {how}, expected mean, sum or one of table\.csv's "):
+                import_table(path, layout_file, tmp_path / name / "out", how)
+        else:
+            data = OfflineDataModule(str(import_table(path, layout_file, tmp_path / name / "out", how)))
+            assert set(data.trajectories.reward.tolist()) == {expected}
+
+
 def test_discrete_actions_are_numbers_of_choices(tmp_path: Path) -> None:
     columns = swarm()
     columns["ax"] = np.random.default_rng(0).integers(3, size=len(columns["ax"]))

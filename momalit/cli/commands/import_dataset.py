@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from momalit.cli.error_messages import parse_arguments
 from momalit.core.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+# The options that only some sources use, with their defaults.
+OPTIONS = {"layout": None, "episode_length": None, "reward": "mean", "env": None, "columns": None}
 
 
 def run_import(arguments: list[str]) -> None:
@@ -32,14 +36,17 @@ def run_import(arguments: list[str]) -> None:
     from datamodules.readers.team_arrays import has_agents_in_one_array
 
     if is_table(options.source):
+        _refuse_unused(options, "a table", ("layout", "reward"))
         path = _import_table(options)
     elif has_agent_arrays(Path(options.source).expanduser()):
         from datamodules.builders.import_arrays import import_arrays
 
+        _refuse_unused(options, "arrays per agent", ("episode_length", "reward"))
         path = import_arrays(options.source, options.episode_length, options.output, options.reward)
     elif has_agents_in_one_array(Path(options.source).expanduser()):
         from datamodules.builders.import_team_arrays import import_team_arrays
 
+        _refuse_unused(options, "one array for all agents", ("reward",))
         path = import_team_arrays(options.source, options.reward, options.output)
     elif options.layout is not None:
         raise UserError(f"--layout: found it with {options.source}, expected a table: .csv, .tsv, .csv.gz or .parquet")
@@ -52,8 +59,22 @@ def run_import(arguments: list[str]) -> None:
     else:
         from datamodules.builders.import_dataset import import_dataset
 
+        _refuse_unused(options, "a single agent's dataset", ("env", "columns"))
         path = import_dataset(options.source, dict(options.env), options.columns, options.output)
     logger.info("the dataset is in %s; train on it with --data.dataset %s", path, quoted(path))
+
+
+def _refuse_unused(options: Any, source: str, used: Sequence[str]) -> None:
+    """Checks that no option is given that the source has no use for.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name, default in OPTIONS.items():
+        if name not in used and options[name] != default:
+            hint = "; name an environment in training" if name == "env" else ""
+            known = " and ".join(f"--{option}" for option in used)
+            raise UserError(f"--{name}: found it with {source}, expected no more than {known}{hint}")
 
 
 def _import_table(options: Any) -> Path:
@@ -64,12 +85,7 @@ def _import_table(options: Any) -> Path:
             f"--layout: missing, expected a YAML file that says what the columns of {options.source} are; import --help"
             " shows one"
         )
-    for name in ("env", "columns"):
-        if getattr(options, name) is not None:
-            raise UserError(
-                f"--{name}: found it with a table, expected --layout alone; name an environment in training"
-            )
-    return import_table(options.source, options.layout, options.output)
+    return import_table(options.source, options.layout, options.output, options.reward)
 
 
 DESCRIPTION = """\
@@ -152,7 +168,7 @@ def _parser() -> ArgumentParser:
         type=str,
         default="mean",
         metavar="HOW",
-        help="the team's reward where each agent has one: mean, sum, or an agent's name",
+        help="the team's reward where each agent has one, or a table several: mean, sum, or the name of one",
     )
     parser.add_argument(
         "--env",
