@@ -63,8 +63,8 @@ class Video(pl.Callback):
         size: int = 320,
         every_n_epochs: int | None = None,
     ) -> None:
-        numbers = {"episodes": episodes, "max_steps": max_steps, "size": size, "every_n_epochs": every_n_epochs}
-        require_numbers("Video.", numbers, least=1)
+        require_numbers("Video.", {"episodes": episodes, "max_steps": max_steps, "size": size}, least=1)
+        require_numbers("Video.", {"every_n_epochs": every_n_epochs}, least=1, optional=True)
         if fps is not None and not (math.isfinite(fps) and fps > 0):
             raise UserError(f"Video.fps: found {fps}, expected a positive number")
         if isinstance(formats, str) or not formats or not set(formats) <= set(FORMATS):

@@ -18,7 +18,7 @@ from datamodules.builders.collect import collect
 from datamodules.module_loaders import ModuleLoaders
 from datamodules.names import is_name
 from datamodules.readers.team_dataset import Dataset, contents_hash, read_dataset
-from momalit.core.checks import require_choice, require_numbers
+from momalit.core.checks import require_choice, require_integers, require_numbers
 from momalit.core.errors import UserError
 from momalit.core.symmetries import Symmetries
 from momalit.core.team import TeamSpec
@@ -54,7 +54,7 @@ class OfflineDataModule(ModuleLoaders):
             the split takes at most a quarter of the free memory. It has no effect on the CPU.
 
     Raises:
-        UserError: a fraction is outside its range, or ``test_split`` is unknown.
+        UserError: a fraction or a seed is outside its range, or ``test_split`` is unknown.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class OfflineDataModule(ModuleLoaders):
         super().__init__()
         fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
         require_numbers("data.", fractions, least=0, below=1)
+        require_integers("data.", {"dataset_seed": dataset_seed, "split_seed": split_seed}, least=0)
         if validation_fraction + test_fraction >= 1:
             raise UserError(
                 f"data.validation_fraction + data.test_fraction: found {validation_fraction + test_fraction:g},"
@@ -196,7 +197,9 @@ class OfflineDataModule(ModuleLoaders):
         sizes = self._split_sizes(n)
         if sizes["train"] < 1:  # access to a split raises the error
             return list(range(n))
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(self.split_seed))
+        order = torch.randperm(
+            n, generator=torch.Generator().manual_seed(self.split_seed % 2**64)
+        )  # PyTorch takes no more
         if self.test_split != RANDOM:
             ranked, spare = torch.from_numpy(returns()).argsort(stable=True), n - sizes["test"]
             begin = {"worst": 0, "middle": spare // 2, "best": spare}[self.test_split]

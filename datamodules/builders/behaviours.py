@@ -79,7 +79,8 @@ class Conventions:
         first_share: float | None = None,
         slip: float = 0.05,
     ) -> None:
-        require_numbers("data.behaviour.", {"first_share": first_share, "slip": slip}, least=0, most=1)
+        require_numbers("data.behaviour.", {"first_share": first_share}, least=0, most=1, optional=True)
+        require_numbers("data.behaviour.", {"slip": slip}, least=0, most=1)
         self._n_agents, self._n_actions = spec.n_agents, spec.action_size if spec.discrete else 2
         self._first_share, self._slip = first_share, slip
         shares = np.full(self._n_actions, 1 / self._n_actions)
@@ -117,7 +118,7 @@ class Conflicting:
     """
 
     def __init__(self, spec: TeamSpec, _n_episodes: int, _rng: np.random.Generator, mixed: float | None = None) -> None:
-        require_numbers("data.behaviour.", {"mixed": mixed}, least=0, most=1)
+        require_numbers("data.behaviour.", {"mixed": mixed}, least=0, most=1, optional=True)
         self._n_agents, self._n_actions = spec.n_agents, spec.action_size if spec.discrete else 2
         self._mixed = (0.6 if spec.n_agents == 2 else 0.7) if mixed is None else mixed
 

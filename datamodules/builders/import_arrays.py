@@ -47,7 +47,7 @@ def import_arrays(
         UserError: the arrays are invalid, or ``output`` exists.
     """
     path = Path(source).expanduser()
-    require_numbers("--", {"episode_length": episode_length}, least=1)
+    require_numbers("--", {"episode_length": episode_length}, least=1, optional=True)
 
     def build() -> Built:
         return *as_dataset(path, read_agent_arrays(path, reward), episode_length), {}

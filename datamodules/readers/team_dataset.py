@@ -163,6 +163,9 @@ def _metadata(path: Path) -> dict[str, Any]:
     missing = [key for key in required if key not in metadata[MOMALIT_KEY]]
     if missing:
         raise UserError(f"{file}: {MOMALIT_KEY}.{missing[0]} is missing, expected {' and '.join(required)}")
+    for key in required:
+        if not isinstance(found := metadata[MOMALIT_KEY][key], dict):
+            raise UserError(f"{file}: {MOMALIT_KEY}.{key}: found {found!r}, expected a JSON object")
     return metadata
 
 

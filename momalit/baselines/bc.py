@@ -59,6 +59,7 @@ class BCModule(OfflineLearner):
         require_numbers("model.", {"width": width, "window": window, "batch_size": batch_size}, least=1)
         require_numbers("model.", {"gru_size": gru_size, "burn_in": burn_in}, least=0)
         require_numbers("model.", {"top_fraction": top_fraction}, above=0, most=1)
+        require_numbers("model.", {"lr": lr}, above=0)
         self.actor = TeamActor(self.spec, width, gru_size, share_parameters, initial_std, min_std)
         self._selected: Trajectories | None = None
 

@@ -113,7 +113,9 @@ class ValueLearner(OfflineLearner):
             {"width": width, "window": window, "batch_size": batch_size, "steps_per_epoch": steps_per_epoch},
             least=1,
         )
-        require_numbers("model.", {"gru_size": gru_size or 0, "burn_in": burn_in}, least=0)
+        require_numbers("model.", {"burn_in": burn_in}, least=0)
+        require_numbers("model.", {"gru_size": gru_size}, least=0, optional=True)
+        require_numbers("model.", {"lr": lr}, above=0)
         require_numbers("model.", {"discount": discount}, least=0, below=1)
         require_numbers("model.", {"target_update_rate": target_update_rate}, above=0, most=1)
         if self.spec.mixed:

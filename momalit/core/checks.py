@@ -16,34 +16,36 @@ def require_numbers(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    optional: bool = False,
 ) -> None:
     """Checks that numbers are in a range.
 
     Args:
         prefix: the beginning of their keys in the message, e.g. ``model.`` or ``--``.
-        numbers: the numbers by name. None, for a setting that is not used, is allowed; NaN, and what is no number, is
-            not.
+        numbers: the numbers by name. NaN, and what is no number, is not allowed.
         least: the smallest number allowed.
         above: a lower bound that is not allowed itself.
         most: the largest number allowed.
         below: an upper bound that is not allowed itself.
+        optional: whether None is allowed, as for a setting that need not be used.
 
     Raises:
         UserError: a number is outside. The message has the key of the first one.
     """
     for name, number in numbers.items():
-        if number is None:
+        if number is None and optional:
             continue
         real = isinstance(number, int | float) and not isinstance(number, bool)
         inside = (
-            real
+            number is not None
+            and real
             and (least is None or number >= least)
             and (above is None or number > above)
             and (most is None or number <= most)
             and (below is None or number < below)
         )
         if not inside or number != number:
-            found = number if real else repr(number)
+            found = number if real else _shown(number)
             raise UserError(f"{prefix}{name}: found {found}, expected {_words(least, above, most, below)}")
 
 
@@ -55,7 +57,7 @@ def require_integers(prefix: str, numbers: Mapping[str, object], least: int) -> 
     """
     for name, number in numbers.items():
         if not isinstance(number, int) or isinstance(number, bool) or number < least:
-            raise UserError(f"{prefix}{name}: found {number!r}, expected an integer of at least {least}")
+            raise UserError(f"{prefix}{name}: found {_shown(number)}, expected an integer of at least {least}")
 
 
 def require_choice(key: str, value: object, choices: Iterable[object]) -> None:
@@ -68,7 +70,7 @@ def require_choice(key: str, value: object, choices: Iterable[object]) -> None:
     if value not in choices:
         names = ["null" if choice is None else str(choice) for choice in choices]
         expected = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
-        raise UserError(f"{key}: found {value!r}, expected {expected}")
+        raise UserError(f"{key}: found {_shown(value)}, expected {expected}")
 
 
 def require_known_keys(where: str, given: Iterable[object], known: Sequence[str]) -> None:
@@ -87,6 +89,11 @@ def require_known_keys(where: str, given: Iterable[object], known: Sequence[str]
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
             raise UserError(f"{where}{key}: no such key; {hint}")
+
+
+def _shown(value: object) -> str:
+    """A value as the user wrote it: null is YAML's word for None."""
+    return "null" if value is None else repr(value)
 
 
 def _words(least: float | None, above: float | None, most: float | None, below: float | None) -> str:

@@ -103,8 +103,9 @@ class TeamActor(nn.Module):
         """
         if self.discrete:
             return
+        require_numbers("model.", {name: std}, above=0)
         log_min, log_max = self._log_range
-        if not log_min <= math.log(max(std, 1e-9)) <= log_max:
+        if not log_min <= math.log(std) <= log_max:
             lower, upper = (round(math.exp(bound), 6) for bound in self._log_range)
             raise UserError(f"model.{name}: found {std}, expected a number from {lower} to {upper}")
         fraction = min(max((math.log(std) - log_min) / (log_max - log_min), 0.01), 0.99)

@@ -126,14 +126,9 @@ class MOMAPPOModule(PPOModule):
         self.pessimism = given.for_rollouts(whole_episodes=rollouts.horizon >= team.horizon)
         if given.adaptive_horizon == "auto":
             self._derived["adaptive_horizon"] = str(self.pessimism.adaptive_horizon).lower()
-        fractions = {n: self.hparams[n] for n in ("reset_fraction", "final_reset_fraction", "start_top_fraction")}
         require_numbers("model.", {"burn_in": burn_in}, least=0)
-        require_numbers("model.", fractions, above=0, most=1)
-        from_zero = {
-            "initial_state_fraction": rollouts.initial_state_fraction,
-            "imitation_fraction": imitation_fraction,
-        }
-        require_numbers("model.", from_zero, least=0, most=1)
+        require_numbers("model.", {"start_top_fraction": start_top_fraction}, above=0, most=1)
+        require_numbers("model.", {"imitation_fraction": imitation_fraction}, least=0, most=1)
         self.burn_in = burn_in
         self.world_model: WorldModel | None = None
         self.levels = UncertaintyLevels(self.pessimism.fixed_threshold)

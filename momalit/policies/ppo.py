@@ -123,6 +123,11 @@ class PPOModule(ActorCriticModule):
         fractions = {"discount": discount, "gae_lambda": gae_lambda, "final_lr_fraction": final_lr_fraction}
         require_numbers("model.", fractions, least=0, most=1)
         require_numbers("model.", {"ema_decay": ema_decay}, least=0, below=1)
+        positive = ("lr", "clip_epsilon", "actor_max_grad_norm", "critic_max_grad_norm")
+        require_numbers("model.", {name: arguments[name] for name in positive}, above=0)
+        weights = {"value_coefficient": value_coefficient, "entropy_coefficient": entropy_coefficient}
+        require_numbers("model.", weights, least=0)
+        require_numbers("model.", {"critic_lr": critic_lr, "target_kl": target_kl}, above=0, optional=True)
         require_choice("model.time_limit", time_limit, TIME_LIMITS)
         self.horizon = horizon
         self.make_networks()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from momalit.core.checks import require_choice
+from momalit.core.checks import require_choice, require_numbers
 from momalit.core.errors import UserError
 
 Auto = Literal["auto"]
@@ -27,6 +27,11 @@ class RolloutSettings(NamedTuple):
     final_reset_fraction: float | None
     initial_state_fraction: float
     time_limit: str
+
+
+def _given(**settings: float | Auto | None) -> dict[str, float | None]:
+    """The settings that are not ``auto``."""
+    return {name: value for name, value in settings.items() if value != "auto"}
 
 
 def rollout_settings(
@@ -54,8 +59,13 @@ def rollout_settings(
         time_limit: ``end`` or ``bootstrap``, see ``PPOModule``.
 
     Raises:
-        UserError: ``time_limit`` is unknown, or returns are to end there but rollouts are not whole episodes.
+        UserError: a number is outside its range, ``time_limit`` is unknown, or returns are to end there but rollouts
+            are not whole episodes.
     """
+    require_numbers("model.", _given(horizon=horizon, n_rollouts=n_rollouts), least=1)
+    require_numbers("model.", _given(reset_fraction=reset_fraction), above=0, most=1)
+    require_numbers("model.", _given(final_reset_fraction=final_reset_fraction), above=0, most=1, optional=True)
+    require_numbers("model.", _given(initial_state_fraction=initial_state_fraction), least=0, most=1)
     require_choice("model.time_limit", time_limit, (*TIME_LIMITS, "auto"))
     if horizon == "auto":
         horizon = episode_length if episode_length <= LONGEST_WHOLE_EPISODE else PART_OF_LONGER_ONE

@@ -105,5 +105,5 @@ def read_trend_keys(path: Path, content: Mapping[str, Any]) -> tuple[str | None,
     axis, reach = content.get("x_axis"), content.get("reach")
     if axis is not None:
         require_choice(f"{path}: x_axis", axis, TREND_AXES)
-    require_numbers(f"{path}: ", {"reach": reach}, above=0, most=1)
+    require_numbers(f"{path}: ", {"reach": reach}, above=0, most=1, optional=True)
     return axis, reach

@@ -125,11 +125,16 @@ def read_study(path: Path, content: Mapping[str, Any]) -> Study:
         if not isinstance(given, Mapping) or not given:
             raise UserError(f"{path}: {key}: found {_repr(given)}, expected a mapping from names to settings")
         levels[axis] = {str(name): _level(path, f"{key}.{name}", level) for name, level in given.items()}
-    common = _level(path, "options", {k: content[k] for k in LEVEL_KEYS if content.get(k) is not None})
+    common = _level(path, "", {k: content[k] for k in LEVEL_KEYS if content.get(k) is not None})
     seeds = _seeds(path, content.get("seeds", 1))
-    skips = [_skip(path, i, entry, levels) for i, entry in enumerate(content.get("skip") or [])]
+    skip = content.get("skip") or []
+    if not isinstance(skip, list):
+        raise UserError(
+            f"{path}: skip: found {_repr(skip)}, expected a list of mappings from {', '.join(AXES)} to names"
+        )
+    skips = [_skip(path, i, entry, levels) for i, entry in enumerate(skip)]
     cross_play = content.get("cross_play") or []
-    if not isinstance(cross_play, list) or set(cross_play) - set(levels["method"]):
+    if not isinstance(cross_play, list) or any(name not in list(levels["method"]) for name in cross_play):
         methods = ", ".join(levels["method"])
         raise UserError(f"{path}: cross_play: found {_repr(cross_play)}, expected a list of methods from {methods}")
     read_trend_keys(path, content)
@@ -139,7 +144,7 @@ def read_study(path: Path, content: Mapping[str, Any]) -> Study:
     cells = []
     for names in product(*(levels[axis] for axis in ORDER)):
         chosen = dict(zip(ORDER, names, strict=True))
-        if any(all(chosen[axis] in values for axis, values in skip.items()) for skip in skips):
+        if any(all(chosen[axis] in values for axis, values in entry.items()) for entry in skips):
             continue
         parts = [common, *(levels[axis][chosen[axis]] for axis in AXES)]
         cells += [Cell(**chosen, seed=seed, arguments=tuple(_arguments(parts, seed))) for seed in seeds]
@@ -156,12 +161,16 @@ def _level(path: Path, key: str, level: Any) -> dict[str, Any]:
         raise UserError(
             f"{path}: {key}: found {_repr(level)}, expected a mapping with config and options, or a config's name"
         )
-    require_known_keys(f"{path}: {key}.", level, LEVEL_KEYS)
+    prefix = f"{path}: {key}." if key else f"{path}: "
+    require_known_keys(prefix, level, LEVEL_KEYS)
     files = level.get("config") or []
+    files = [files] if isinstance(files, str) else files
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
+        raise UserError(f"{prefix}config: found {_repr(files)}, expected a config's name or a list of names")
     options = level.get("options") or {}
     if not isinstance(options, Mapping):
-        raise UserError(f"{path}: {key}.options: found {_repr(options)}, expected a mapping such as model.lr: 1e-3")
-    return {"config": [files] if isinstance(files, str) else list(files), "options": dict(options)}
+        raise UserError(f"{prefix}options: found {_repr(options)}, expected a mapping such as model.lr: 1e-3")
+    return {"config": files, "options": dict(options)}
 
 
 def _seeds(path: Path, given: Any) -> list[int]:

@@ -54,10 +54,12 @@ class Pessimism:
     def __post_init__(self) -> None:
         require_choice("model.pessimism.stop_value", self.stop_value, STOP_VALUES)
         require_choice("model.pessimism.unknown_reward", self.unknown_reward, UNKNOWN_REWARDS)
-        fixed = None if self.lambda_all == "auto" else self.lambda_all
-        weights = {"lambda_all": fixed, "lambda_reward": self.lambda_reward, "lambda_aleatoric": self.lambda_aleatoric}
+        weights = {"lambda_reward": self.lambda_reward, "lambda_aleatoric": self.lambda_aleatoric}
+        if self.lambda_all != "auto":
+            weights["lambda_all"] = self.lambda_all
         require_numbers("model.pessimism.", weights, least=0)
-        require_numbers("model.pessimism.", {"threshold": self.fixed_threshold}, above=0)
+        if self.threshold != "auto":
+            require_numbers("model.pessimism.", {"threshold": self.threshold}, above=0)
 
     @property
     def fixed_threshold(self) -> float | None:

@@ -98,13 +98,15 @@ class WorldModelModule(ResumableModule):
         super().__init__()
         self.spec = spec if isinstance(spec, TeamSpec) else TeamSpec.from_dict(spec)
         spec = self.spec
+        require_numbers("world_model.", {"n_members": n_members, "n_elites": n_elites}, least=1)
         if not 1 <= n_elites <= n_members:
             raise UserError(f"world_model.n_elites: found {n_elites}, expected 1 to n_members = {n_members}")
         require_choice("world_model.termination", termination, TERMINATIONS)
         require_choice("world_model.optimizer", optimizer, OPTIMIZERS)
-        require_numbers("world_model.", {"beta": beta}, least=0, most=1)
-        require_numbers("world_model.", {"reward_share": reward_share}, above=0, below=1)
-        require_numbers("world_model.", {"max_grad_norm": max_grad_norm}, above=0)
+        require_numbers("world_model.", {"beta": beta, "discount": discount}, least=0, most=1)
+        require_numbers("world_model.", {"reward_share": reward_share}, above=0, below=1, optional=True)
+        require_numbers("world_model.", {"lr": lr, "max_grad_norm": max_grad_norm}, above=0)
+        require_numbers("world_model.", {"weight_decay": weight_decay, "min_improvement": min_improvement}, least=0)
         require_numbers("world_model.", {"batch_size": batch_size, "patience": patience, "width": width}, least=1)
         require_numbers("world_model.", {"n_blocks": n_blocks, "prior_scale": prior_scale}, least=0)
         self.save_hyperparameters({"spec": spec.to_dict(), **arguments})

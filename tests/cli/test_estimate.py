@@ -54,6 +54,26 @@ def test_a_run_without_a_dataset_is_refused(momalit, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        (None, "class_path"),
+        ({"init_args": {}}, "class_path"),
+        ({"class_path": "datamodules.OfflineDataModule"}, "init_args.dataset"),
+        ({"class_path": "datamodules.OfflineDataModule", "init_args": {}}, "init_args.dataset"),
+    ],
+)
+def test_a_run_whose_configuration_lacks_its_data_is_refused(data, key: str, momalit, tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/last.ckpt").touch()
+    (tmp_path / "run/run.json").write_text("{}")
+    (tmp_path / "run/config.yaml").write_text(json.dumps({} if data is None else {"data": data}))
+    outcome = momalit("estimate", "run")
+    assert outcome.code == 2
+    assert f"run/config.yaml: data.{key}: missing, expected" in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("nothing",), "estimate: found no nothing/checkpoints/last.ckpt, expected a run's directory or a checkpoint"),

@@ -98,6 +98,32 @@ def test_one_line_on_stderr_and_exit_code_2(arguments, expected, momalit, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
+NOT_NULL = [
+    *("model.width", "model.gru_size", "model.lr", "model.ppo_epochs", "model.n_rollouts", "model.horizon"),
+    *("model.discount", "model.min_std", "model.reset_fraction", "model.clip_epsilon"),
+    *("model.pessimism.lambda_reward", "model.entropy_coefficient", "model.mixer", "model.burn_in"),
+    *("world_model.n_members", "world_model.n_elites", "world_model.lr", "world_model.weight_decay"),
+    *("warm_start.window", "warm_start.lr", "data.validation_fraction", "data.split_seed", "data.dataset_seed"),
+]
+
+
+@pytest.mark.parametrize("setting", NOT_NULL)
+def test_settings_that_null_cannot_switch_off(setting: str, momalit, tmp_path: Path):
+    outcome = momalit("fit", "--config", "own.yaml", "--data.dataset", "icg/unfavourable", f"--{setting}", "null")
+    assert outcome.code == 2
+    last = outcome.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {setting}: found null, expected ")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize("setting", ["model.lr", "world_model.lr", "warm_start.lr", "model.critic_lr"])
+def test_a_wrong_learning_rate_leaves_no_directory(setting: str, momalit, tmp_path: Path):
+    outcome = momalit(*FIT, f"--{setting}", "-1")
+    assert outcome.code == 2
+    assert outcome.stderr.splitlines()[-1] == f"error: {setting}: found -1.0, expected a number above 0"
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
 def test_unknown_keys_in_a_file_are_rejected(momalit, tmp_path: Path):
     (tmp_path / "wrong.yaml").write_text((tmp_path / "tiny.yaml").read_text().replace("max_epochs: 2", "max_epoch: 2"))
     assert (

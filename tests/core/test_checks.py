@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from momalit.core.checks import require_choice, require_numbers
+from momalit.core.checks import require_choice, require_integers, require_numbers
 from momalit.core.errors import UserError
 
 
@@ -24,7 +24,10 @@ from momalit.core.errors import UserError
     ],
 )
 def test_range_of_numbers(limits, allowed, refused, expected):
-    require_numbers("model.", {"first": None, **{str(number): number for number in allowed}}, **limits)
+    numbers = {str(number): number for number in allowed}
+    require_numbers("model.", {"first": None, **numbers}, **limits, optional=True)
+    with pytest.raises(UserError, match=f"^model\\.unset: found null, expected {expected}$"):
+        require_numbers("model.", {**numbers, "unset": None}, **limits)
     for number in (*refused, math.nan):
         with pytest.raises(UserError) as error:
             require_numbers("model.", {"good": allowed[0], "bad": number}, **limits)
@@ -37,3 +40,12 @@ def test_choice():
         require_choice("--engine", "slurm", ("local", "ray", "dask"))
     with pytest.raises(UserError, match=r"^env\.mode: found 'ascii', expected null or human$"):
         require_choice("env.mode", "ascii", (None, "human"))
+    with pytest.raises(UserError, match=r"^env\.mode: found null, expected human or ascii$"):
+        require_choice("env.mode", None, ("human", "ascii"))
+
+
+def test_integers():
+    require_integers("data.", {"seed": 3}, least=0)
+    for value, found in ((None, "null"), (-1, "-1"), (1.5, "1.5"), (True, "True")):
+        with pytest.raises(UserError, match=f"^data\\.seed: found {found}, expected an integer of at least 0$"):
+            require_integers("data.", {"seed": value}, least=0)

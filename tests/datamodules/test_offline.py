@@ -24,6 +24,13 @@ def test_splits_are_disjoint_sets_of_whole_trajectories(reacher):
         assert split.lengths.tolist() == [50] * len(split.lengths)
 
 
+def test_seeds_of_the_split_may_be_of_any_size_but_not_missing(reacher):
+    large = OfflineDataModule(str(reacher.path), split_seed=2**64 + 5).contents.order
+    assert large == OfflineDataModule(str(reacher.path), split_seed=5).contents.order
+    with pytest.raises(UserError, match=r"^data\.split_seed: found null, expected an integer of at least 0$"):
+        OfflineDataModule(str(reacher.path), split_seed=None)
+
+
 def test_splits_share_the_memory_of_the_whole_dataset(reacher):
     whole = reacher.contents.trajectories
     for split in (reacher.train, reacher.validation, reacher.test):

@@ -1,5 +1,6 @@
 """Tests reading a user's own multi-agent Minari file, valid and invalid."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -275,6 +276,18 @@ def test_invalid_metadata_is_reported(continuous):
     (continuous / "data" / "metadata.json").write_text("{")
     with pytest.raises(UserError, match=r"metadata\.json: cannot be read as JSON"):
         read_dataset(continuous)
+
+
+@pytest.mark.parametrize("key", ["team", "provenance"])
+def test_invalid_entries_of_the_metadata_are_named(key, icg, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(icg.path.parent.parent, copy)
+    file = copy / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    metadata["momalit"][key] = 5
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=rf"metadata\.json: momalit\.{key}: found 5, expected a JSON object$"):
+        read_dataset(copy)
 
 
 def test_action_bounds_are_inferred_without_metadata(continuous, caplog):

@@ -184,6 +184,7 @@ def test_a_shared_network_has_a_hidden_state_per_agent(mixed_team):
         ({"min_std": 1.5}, "model.min_std: found 1.5"),
         ({"initial_std": 0.01}, "model.initial_std: found 0.01, expected a number from 0.05 to 1.0"),
         ({"initial_std": 3.0}, "model.initial_std: found 3.0"),
+        ({"initial_std": None}, "model.initial_std: found null, expected a number above 0"),
     ],
 )
 def test_invalid_standard_deviations_raise_an_error_that_names_them(mixed_team, setting, message):

@@ -82,6 +82,14 @@ def test_the_runs_of_a_group_differ_only_in_their_seed(tmp_path):
         ({"skip": [{"task": "icg"}]}, r"skip: found no remaining runs"),
         ({"x_axis": "method"}, r"x_axis: found 'method', expected one of task, dataset, setting"),
         ({"reach": 99}, r"reach: found 99, expected a number above 0 and up to 1"),
+        ({"skip": 3}, r"mine.yaml: skip: found 3, expected a list of mappings"),
+        (
+            {"methods": {"M": {"config": 3}}},
+            r"mine.yaml: methods.M.config: found 3, expected a config's name or a list",
+        ),
+        ({"methods": {"M": {"config": [3]}}}, r"methods.M.config: found \[3\], expected a config's name or a list"),
+        ({"config": 3}, r"mine.yaml: config: found 3, expected a config's name or a list"),
+        ({"cross_play": [["M"]]}, r"cross_play: found \[\['M'\]\], expected a list of methods"),
         ({"cross_play": ["BC"]}, r"cross_play: found \['BC'\], expected a list of methods from MOMA-PPO, ITD3\+BC"),
         ({"claims": {"mean": 3}}, r"claims: found {'mean': 3}, expected a list"),
         (

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser
 
 from callbacks.real_episodes import episode_seeds
 from datamodules import OfflineDataModule
+from momalit.cli import configs
 from momalit.cli.console import console, print_table
 from momalit.cli.error_messages import parse_arguments
 from momalit.cli.own_runs import require_own
@@ -90,11 +91,17 @@ def _judge(run: RunDirectory, world_model: str | Path, episodes: int, known: dic
     if not run.config.is_file():
         raise UserError(f"estimate: found no {run.config}, expected the configuration of a run")
     require_own(run.config)
-    settings: dict[str, Any] = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    if settings["data"].get("class_path") != "datamodules.OfflineDataModule":
+    settings = configs.read(run.config)
+    named = settings.get("data")
+    if not isinstance(named, Mapping) or "class_path" not in named:
+        raise UserError(f"{run.config}: data.class_path: missing, expected the class of the run's data")
+    if named["class_path"] != "datamodules.OfflineDataModule":
         raise UserError(f"estimate: {run.path} was trained without a dataset, expected a run on one")
-    key = json.dumps(settings["data"], sort_keys=True)
-    data = known[key] = known.get(key) or OfflineDataModule(**settings["data"]["init_args"])
+    arguments = named.get("init_args")
+    if not isinstance(arguments, Mapping) or "dataset" not in arguments:
+        raise UserError(f"{run.config}: data.init_args.dataset: missing, expected the run's dataset")
+    key = json.dumps(arguments, sort_keys=True)
+    data = known[key] = known.get(key) or OfflineDataModule(**arguments)
     model, sample_predictions = load_world_model(world_model, data.spec)
     held_out = data.test if len(data.test) else data.validation
     deterministic = (settings.get("evaluation") or {}).get("deterministic", True)
