@@ -101,7 +101,7 @@ def test_one_line_on_stderr_and_exit_code_2(arguments, expected, momalit, tmp_pa
 NOT_NULL = [
     *("model.width", "model.gru_size", "model.lr", "model.ppo_epochs", "model.n_rollouts", "model.horizon"),
     *("model.discount", "model.min_std", "model.reset_fraction", "model.clip_epsilon"),
-    *("model.pessimism.lambda_reward", "model.entropy_coefficient", "model.mixer", "model.burn_in"),
+    *("model.entropy_coefficient", "model.mixer", "model.burn_in"),
     *("world_model.n_members", "world_model.n_elites", "world_model.lr", "world_model.weight_decay"),
     *("warm_start.window", "warm_start.lr", "data.validation_fraction", "data.split_seed", "data.dataset_seed"),
 ]
