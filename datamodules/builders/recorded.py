@@ -28,7 +28,7 @@ class RecordedPolicy:
             the episode's, so that equal seeds of the dataset give equal episodes.
         name: name of the policy, for messages and the dataset's provenance.
         choices: the discrete actions of each agent in the environment. A policy may return them as the environment
-            takes them, or their numbers.
+            takes them; several choices at once also by the number of their combination.
     """
 
     def __init__(self, spec: TeamSpec, policy: Policy | type, name: str, choices: Mapping[str, Choices]) -> None:
@@ -73,10 +73,11 @@ class RecordedPolicy:
         found = f"policy {self._name}: found the action {given!r} of {agent.name}"
         if agent.discrete:
             choices = self._choices[agent.name]
-            if not choices.single and action.size == len(choices.sizes):
+            first = choices.start[0] if choices.single else 0
+            if action.size == len(choices.sizes):  # as the environment takes it
                 action = choices.number(action[None])
             if action.size != 1 or action[0] not in range(agent.action_size):
-                raise UserError(f"{found}, expected 0..{agent.action_size - 1}")
+                raise UserError(f"{found}, expected {first}..{first + agent.action_size - 1}")
             return np.eye(agent.action_size, dtype=np.float32)[int(action[0])]
         low, high = np.array(agent.low), np.array(agent.high)
         if action.size != agent.action_size or not ((action >= low - 1e-6) & (action <= high + 1e-6)).all():

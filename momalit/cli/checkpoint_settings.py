@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from momalit.cli.error_messages import class_settings
@@ -124,41 +125,39 @@ def overrides(configured: Mapping[str, Any], stored: Mapping[str, Any], given: s
     return changes
 
 
-def changed_learning_rates(
-    configured: Mapping[str, Any], stored: Mapping[str, Any], given: set[str]
-) -> dict[float, float]:
-    """Returns the learning rates that the command line changes: value in the checkpoint -> new value."""
-    names = [name for name in given if name.split("_")[-1] == "lr" and isinstance(stored.get(name), float)]
-    return {stored[name]: configured[name] for name in names if stored[name] != configured[name]}
+def changes_learning_rates(configured: Mapping[str, Any], stored: Mapping[str, Any], given: set[str]) -> bool:
+    """Whether the command line changes a learning rate of the checkpoint."""
+    return any(name.split("_")[-1] == "lr" and configured.get(name) != stored.get(name) for name in given)
 
 
 class ReplaceLearningRates(Callback):
-    """Replaces learning rates in a checkpoint's optimiser states by those from the command line.
+    """Replaces the learning rates of a checkpoint by the configured ones, once its optimisers are restored.
 
-    Args:
-        rates: old initial learning rate -> new one. Schedules continue at their position, scaled by the ratio.
+    Each parameter group gets the rate that a new optimiser gives it. Schedules continue at their position, scaled by
+    the ratio.
     """
 
-    def __init__(self, rates: Mapping[float, float]) -> None:
-        self.rates = dict(rates)
-
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        for optimizer in checkpoint.get("optimizer_states", []):
-            for group in optimizer["param_groups"]:
-                factor = self._factor(group.get("initial_lr", group["lr"]))
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        for optimizer, new in zip(trainer.optimizers, _new_optimizers(pl_module), strict=True):
+            factors = []
+            for group, fresh in zip(optimizer.param_groups, new.param_groups, strict=True):
+                old = group.get("initial_lr", group["lr"])
+                factors.append(fresh.get("initial_lr", fresh["lr"]) / old if old else 1.0)
                 for name in ("lr", "initial_lr"):
                     if name in group:
-                        group[name] *= factor
-        for schedule in checkpoint.get("lr_schedulers", []):
-            factors = [self._factor(rate) for rate in schedule.get("base_lrs", [])]
-            for name in ("base_lrs", "_last_lr"):
-                if len(schedule.get(name, [])) == len(factors):
-                    schedule[name] = [rate * f for rate, f in zip(schedule[name], factors, strict=True)]
+                        group[name] *= factors[-1]
+            for scheduler in schedulers:
+                if scheduler.optimizer is optimizer:
+                    scheduler.base_lrs = [rate * f for rate, f in zip(scheduler.base_lrs, factors, strict=True)]
+                    scheduler._last_lr = [rate * f for rate, f in zip(scheduler._last_lr, factors, strict=True)]
 
-    def _factor(self, rate: float) -> float:
-        return self.rates[rate] / rate if rate in self.rates else 1.0
+
+def _new_optimizers(module: pl.LightningModule) -> list[torch.optim.Optimizer]:
+    """The optimisers that training would begin with."""
+    made: Any = module.configure_optimizers()
+    found = made["optimizer"] if isinstance(made, Mapping) else made
+    return [found] if isinstance(found, torch.optim.Optimizer) else list(found)
 
 
 @contextmanager

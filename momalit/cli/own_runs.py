@@ -19,6 +19,7 @@ import yaml
 
 from datamodules.names import home
 from momalit.core.errors import UserError
+from momalit.core.team import TeamSpec
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,37 @@ def require_own(config: Path) -> None:
                 f"{config}: {key} names {value}, which is code, and none of your commands wrote this file; look at it,"
                 f" and if you trust it, give it as --config {config}"
             )
+
+
+def require_named_env(config: Path, spec: TeamSpec) -> None:
+    """Checks the environment that a checkpoint names before it is made.
+
+    Args:
+        config: the configuration of the checkpoint's run.
+        spec: the checkpoint's team.
+
+    Raises:
+        UserError: the environment is not built in, and the configuration does not name it, or see ``require_own``.
+    """
+    from momalit.envs.factory import TASKS  # takes a second
+
+    name = (spec.env or {}).get("name")
+    if name is None or name in TASKS:
+        return
+    require_own(config)
+    if name not in _texts(yaml.safe_load(config.read_text(encoding="utf-8")).get("data")):
+        raise UserError(
+            f"{config.parent}: a checkpoint names the environment {name}, which is code, but {config} does not"
+        )
+
+
+def _texts(content: Any) -> set[str]:
+    """All texts in a configuration."""
+    if isinstance(content, dict):
+        return set().union(*map(_texts, content.values()))
+    if isinstance(content, list):
+        return set().union(*map(_texts, content))
+    return {content} if isinstance(content, str) else set()
 
 
 def _code(content: Any, key: str = "") -> Iterator[tuple[str, str]]:

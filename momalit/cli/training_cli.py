@@ -160,7 +160,7 @@ class TrainingCLI(LightningCLI):
             if run is None:
                 raise UserError(f"{self.command}: found no checkpoint, expected --ckpt_path PATH or --run_dir DIR")
             path = BEST if run.checkpoint(BEST).is_file() else LAST
-        self.resuming, self.new_learning_rates = path is not None, {}
+        self.resuming, self.new_learning_rates = path is not None, False
         if path is None:
             return
         config["ckpt_path"] = checkpoint_settings.resolve_checkpoint(path, run, may_be_missing=self.command == "fit")
@@ -173,7 +173,7 @@ class TrainingCLI(LightningCLI):
         configured = model["init_args"].as_dict()
         given = checkpoint_settings.given_on_command_line(self.arguments)
         changes = checkpoint_settings.overrides(configured, stored, given)
-        self.new_learning_rates = checkpoint_settings.changed_learning_rates(configured, stored, given)
+        self.new_learning_rates = checkpoint_settings.changes_learning_rates(configured, stored, given)
         if changes:
             update = {"class_path": model["class_path"], "init_args": changes}
             try:
@@ -264,7 +264,7 @@ class TrainingCLI(LightningCLI):
             plays = isinstance(self.model, TeamPolicyModule) and evaluation.plays(self.model)
             defaults = default_callbacks(self.run, title, monitor_of(self.model, plays), progress, save)
             if self.new_learning_rates:
-                defaults.append(checkpoint_settings.ReplaceLearningRates(self.new_learning_rates))
+                defaults.append(checkpoint_settings.ReplaceLearningRates())
             config["callbacks"] = [*configured, *drop_replaced(configured, defaults)]
             plugins = config["plugins"] or []
             plugins = plugins if isinstance(plugins, list) else [plugins]

@@ -184,6 +184,11 @@ def _probe(env: ParallelEnv, name: str, horizon: int | None) -> tuple[dict[str, 
             f"env {name}: found no horizon (an attribute {', '.join(HORIZON_NAMES[:3])}) and no truncation within"
             f" {steps} random steps, expected either"
         )
+    if never := [agent for agent, values in observed.items() if not values]:
+        raise UserError(
+            f"env {name}: found no step of {steps} random ones at which {never[0]} was there with all others, expected"
+            " all agents at first; they may leave, but not join later"
+        )
     rows = {agent: np.stack(values) for agent, values in observed.items()}
     return ({STATE: np.stack(states), **rows} if states else rows), horizon or longest, leave
 

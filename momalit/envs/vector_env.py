@@ -164,6 +164,7 @@ class VectorTeamEnv:
     def _reset_row(self, row: int, seed: int) -> None:
         observations, _ = self.envs[row].reset(seed=seed)
         self._time[row], self._ended[row] = 0, False
+        self._state[row] = 0  # what an agent observed that is absent now belongs to another episode
         self._update_state(row, observations)
 
     def _step_row(self, row: int, action: Any) -> tuple[float, bool, bool]:

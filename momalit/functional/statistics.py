@@ -78,4 +78,4 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 def evenly_spaced(n: int, count: int) -> Tensor:
     """Returns at most ``count`` indices of n items, evenly spaced."""
-    return torch.linspace(0, n - 1, min(n, count)).round().long()
+    return torch.linspace(0, n - 1, min(n, count), dtype=torch.float64).round().long()

@@ -104,6 +104,21 @@ class TeamPolicyModule(ResumableModule):
             self.spec.require_same(other, "the configured team", "the checkpoint")
 
 
+def team_of(path: str | Path) -> TeamSpec:
+    """The team of a checkpoint.
+
+    Raises:
+        UserError: the file cannot be read or contains no team.
+    """
+    return _team_of(path, read_checkpoint(path))
+
+
+def _team_of(path: str | Path, content: Mapping[str, Any]) -> TeamSpec:
+    if _KEY not in content:
+        raise UserError(f"checkpoint {path}: found no policies, expected the checkpoint of a team")
+    return TeamSpec.from_dict(content[_KEY]["spec"])
+
+
 def load_policies(path: str | Path) -> TeamActor:
     """Loads the deployed policies from a team's checkpoint.
 
@@ -119,9 +134,7 @@ def load_policies(path: str | Path) -> TeamActor:
         UserError: the file cannot be read or contains no such policies.
     """
     content = read_checkpoint(path)
-    if _KEY not in content:
-        raise UserError(f"checkpoint {path}: found no policies, expected the checkpoint of a team")
-    state, spec = content["state_dict"], TeamSpec.from_dict(content[_KEY]["spec"])
+    state, spec = content["state_dict"], _team_of(path, content)
     prefix = "averaged." if any(name.startswith("averaged.") for name in state) else "actor."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if "trunk.linear.weight" not in weights:

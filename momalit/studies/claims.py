@@ -60,7 +60,7 @@ class Claim:
 
 
 def _relative_error(estimate: float | None, real: float) -> float:
-    if estimate is None:
+    if estimate is None or not math.isfinite(estimate):
         return math.inf
     if real == 0:
         return 0.0 if estimate == 0 else math.inf

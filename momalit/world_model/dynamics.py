@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -68,6 +69,16 @@ class ModelSpace(nn.Module):
         self.reward_high.copy_(data.reward.amax())
         self.worst_return.copy_(_worst_return(data, discount))
         self.terminates.copy_(data.terminated.any())
+
+    def describes(self, data: Trajectories) -> bool:
+        """Whether the statistics are those of ``data``, up to rounding."""
+        other = copy.deepcopy(self)
+        other.fit(data, 0.0)
+        for mine, theirs in ((self.input, other.input), (self.target, other.target)):
+            same = torch.isclose(mine.mean / mine.std, theirs.mean.to(mine.mean) / mine.std, atol=1e-4)
+            if not bool(same.all()) or not torch.allclose(mine.std, theirs.std.to(mine.std), rtol=1e-4):
+                return False
+        return True
 
     def raw_input(self, state: Tensor, action: Tensor) -> Tensor:
         """``[s ; a]`` from ``(..., S)`` and ``(..., A, U)``, in the units of the task."""

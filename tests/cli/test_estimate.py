@@ -26,8 +26,12 @@ def test_teams_are_estimated_from_data_and_compared_with_reality(momalit, tmp_pa
     # A baseline's team is judged in another run's world model.
     assert momalit(*BASELINE, *DATA).code == 0
     model = json.loads((tmp_path / "run/run.json").read_text())["stages"]["world_model"]["path"]
-    outcome = momalit("estimate", "bc", "--world_model", model, "--episodes", "8")
+    outcome = momalit("estimate", "bc", "--world_model", model, "--episodes", "8", "--real", "1")
     assert outcome.code == 0, outcome.stderr
+    assert "was trained on other data" not in outcome.stderr
+    assert momalit(*BASELINE[:-1], "other", *DATA, "--data.split_seed", "1").code == 0
+    outcome = momalit("estimate", "other", "--world_model", model, "--episodes", "8")
+    assert f"{model} was trained on other data than the training split of " in outcome.stderr
     outcome = momalit("estimate", "bc")
     assert outcome.code == 2
     assert "BCModule has no world model, expected --world_model FILE" in outcome.stderr

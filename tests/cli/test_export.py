@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,12 @@ def test_a_runs_team_is_exported_with_a_model_card(momalit, tmp_path: Path) -> N
     card = (tmp_path / "team/README.md").read_text()
     assert "- dataset: icg/unfavourable" in card
     assert "- mean return: " in card
-    assert momalit("export", "run/checkpoints/last.ckpt", "--output", "other", "--formats", "torch").code == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    (tmp_path / "run/results.json").write_text(json.dumps({**results, "return_last": 1.0, "return_best": 9.0}))
+    for name, found in (("last", "- mean return: 1\n"), ("best", "- mean return: 9\n")):
+        arguments = (f"run/checkpoints/{name}.ckpt", "--output", name, "--formats", "torch")
+        assert momalit("export", *arguments).code == 0
+        assert found in (tmp_path / name / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

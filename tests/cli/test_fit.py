@@ -307,3 +307,14 @@ def test_a_configured_logger_takes_tensorboards_place_and_metrics_stay(momalit, 
     assert (tmp_path / "run/metrics.csv").is_file()
     assert not (tmp_path / "run/tensorboard").exists()
     assert list((tmp_path / "logs").glob("**/metrics.csv"))
+
+
+def test_a_resumed_run_takes_the_learning_rates_of_the_command_line(momalit, tmp_path: Path):
+    assert momalit(*FIT, "--run_dir", "run", "--model.lr", "0.002").code == 0
+    resumed = momalit(
+        "fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "3", "--model.critic_lr", "0.001"
+    )
+    assert resumed.code == 0, resumed.stderr
+    saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert [group["initial_lr"] for group in saved["optimizer_states"][0]["param_groups"]] == [0.002, 0.001]
+    assert saved["lr_schedulers"][0]["base_lrs"] == [0.002, 0.001]

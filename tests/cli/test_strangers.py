@@ -99,3 +99,31 @@ def test_a_strangers_study_folder_runs_no_code(name: str, momalit, tmp_path: Pat
     assert error.count("\n") == 1
     assert name in error
     assert not (tmp_path / "was_here").exists()
+
+
+@pytest.mark.fault("checkpoint that names an environment", "a program in its place", "one line, nothing runs")
+def test_the_environment_of_a_strangers_checkpoint_is_not_made(momalit, tmp_path: Path) -> None:
+    for seed in ("0", "1"):
+        assert momalit(*FIT, "--run_dir", seed, "--seed_everything", seed).code == 0
+        path = tmp_path / seed / "checkpoints/last.ckpt"
+        content = torch.load(path, weights_only=True)
+        evil = {"name": "os:system", "command": "touch was_here"}
+        content["momalit"]["spec"]["env"] = content["hyper_parameters"]["spec"]["env"] = evil
+        torch.save(content, path)
+    for command in (("cross-play", "0", "1"), ("estimate", "0", "--real", "2", "--episodes", "4")):
+        outcome = momalit(*command)
+        assert outcome.code == 2
+        assert "a checkpoint names the environment os:system, which is code, but " in outcome.stderr
+    assert not (tmp_path / "was_here").exists()
+
+
+@pytest.mark.fault("run directory that names code", "cross-play of such runs", "one line, nothing is imported")
+def test_cross_play_imports_no_class_of_a_stranger(momalit, tmp_path: Path) -> None:
+    assert momalit(*FIT, "--run_dir", "run").code == 0
+    (tmp_path / "evil.py").write_text("open('was_here', 'w')\n" + CALLBACK)
+    config = tmp_path / "run/config.yaml"
+    config.write_text(config.read_text().replace("momalit.MOMAPPOModule", "evil.Mine"))
+    outcome = momalit("cross-play", "run", "run")
+    assert outcome.code == 2
+    assert "model.class_path names evil.Mine, which is code" in outcome.stderr
+    assert not (tmp_path / "was_here").exists()

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from datamodules import collect, read_dataset
+from datamodules.builders.recorded import RecordedPolicy
 from momalit.cli import main
 from momalit.core.errors import UserError
+from momalit.core.team import AgentSpec, TeamSpec
+from momalit.envs.spaces import Choices
 
 STOCK = "tests.envs.stock:Stock"
 
@@ -105,3 +108,14 @@ def test_the_command_records_a_policy_by_its_name(tmp_path: Path, monkeypatch: p
     assert main([*arguments, "--output", "data"]) == 0
     assert (read_dataset(tmp_path / "data", may_import=True).trajectories.action[:, 0, 1] == 1).all()
     assert main([*arguments]) == 0  # to its place under MOMALIT_HOME
+
+
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_policy_returns_choices_as_the_environment_takes_them(start: int) -> None:
+    spec = TeamSpec("one", (AgentSpec("a", (0,), 3),), 1, True, 1, (("a", 0),))
+    choices = {"a": Choices((3,), (start,), True)}
+    chosen = RecordedPolicy(spec, lambda _: {"a": start + 2}, "mine", choices)
+    assert chosen.act(np.zeros(1, int), np.zeros((1, 1)), np.random.default_rng(0)).tolist() == [[[0, 0, 1]]]
+    wrong = RecordedPolicy(spec, lambda _: {"a": start + 3}, "mine", choices)
+    with pytest.raises(UserError, match=rf"expected {start}\.\.{start + 2}"):
+        wrong.act(np.zeros(1, int), np.zeros((1, 1)), np.random.default_rng(0))

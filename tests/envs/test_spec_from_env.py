@@ -11,6 +11,7 @@ from momalit.core.team import TeamSpec
 from momalit.envs import VectorTeamEnv, make_env, references, team_spec
 from momalit.envs.spaces import flatten_observation
 from momalit.envs.spec_from_env import index_map
+from tests.envs.test_vector_env import Relay
 
 
 @pytest.fixture
@@ -143,3 +144,14 @@ def test_unsupported_action_spaces_are_rejected(space, message):
 def test_invalid_environment_names_are_rejected(name, message):
     with pytest.raises(UserError, match=message):
         make_env(name)
+
+
+def test_an_agent_that_never_joins_is_named():
+    class Absent(Relay):
+        def reset(self, seed=None, options=None):
+            observations, info = super().reset(seed, options)
+            self.agents = ["first"]
+            return {"first": observations["first"]}, info
+
+    with pytest.raises(UserError, match=r"env relay: found no step of \d+ random ones at which \w+ was there"):
+        team_spec(Absent(), "relay", {})

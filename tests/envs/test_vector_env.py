@@ -232,6 +232,21 @@ def test_agents_may_leave_before_the_end(relay, ends):
     assert second.state.tolist() == [[1.0, 2.5, 0.0, 1.0]]
 
 
+def test_an_episode_knows_nothing_of_the_one_before(relay):
+    env = VectorTeamEnv(relay(), 1)
+    env.reset([0])
+    env.step(torch.eye(2)[torch.tensor([[1, 0]])])
+    late = env.envs[0].reset
+
+    def without_second(seed=None):
+        observations, info = late(seed=seed)
+        env.envs[0].agents.remove("second")
+        return {"first": observations["first"] + 3}, info
+
+    env.envs[0].reset = without_second
+    assert env.reset([0]).tolist() == [[3.0, 0.0, 1.0, 0.0]]
+
+
 def test_env_without_truncation_is_truncated_at_its_horizon(relay):
     env = VectorTeamEnv(relay(ends="never"), 1)
     env.reset([0])

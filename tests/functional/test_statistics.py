@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from momalit.functional.statistics import explained_variance, global_moments, normalize, rank_correlation
+from momalit.functional.statistics import (
+    evenly_spaced,
+    explained_variance,
+    global_moments,
+    normalize,
+    rank_correlation,
+)
 
 VALUES = torch.tensor([[1.0, 100.0], [3.0, 5.0]])
 MASK = torch.tensor([[True, False], [True, True]])
@@ -70,3 +76,8 @@ def test_rank_correlation_is_the_correlation_of_ranks():
     b = a + torch.randn(500)
     ranks = torch.stack([a.argsort().argsort(), b.argsort().argsort()]).double()
     assert float(rank_correlation(a, b)) == pytest.approx(float(torch.corrcoef(ranks)[0, 1]), abs=1e-9)
+
+
+def test_evenly_spaced_indices_of_many_items_are_indices():
+    found = evenly_spaced(20_000_000, 20_000)
+    assert (int(found[0]), int(found[-1])) == (0, 19_999_999)

@@ -9,9 +9,10 @@ from jsonargparse import ArgumentParser
 
 from momalit.cli.console import console
 from momalit.cli.error_messages import parse_arguments
+from momalit.cli.own_runs import require_named_env, require_own
 from momalit.core.checks import require_choice, require_numbers
 from momalit.training.cpu import configure_cpu
-from momalit.training.run_directory import versions, write_json
+from momalit.training.run_directory import RunDirectory, versions, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,14 @@ def run_cross_play(arguments: list[str]) -> None:
     require_choice("--checkpoint", options.checkpoint, ("last", "best"))
     configure_cpu()
     from callbacks.cross_play import cross_play, cross_play_table
+    from momalit.policies.team_policy import team_of
 
     runs = [Path(run) for run in options.runs]
+    for run in map(RunDirectory, runs):
+        path = run.checkpoint(options.checkpoint)
+        if run.config.is_file() and path.is_file():
+            require_own(run.config)
+            require_named_env(run.config, team_of(path))
     teams = cross_play(runs, options.checkpoint, options.episodes, options.teams, options.seed)
     if options.output is not None:
         path = Path(options.output)

@@ -16,7 +16,7 @@ from datamodules import OfflineDataModule
 from momalit.cli import configs
 from momalit.cli.console import console, print_table
 from momalit.cli.error_messages import parse_arguments
-from momalit.cli.own_runs import require_own
+from momalit.cli.own_runs import require_named_env, require_own
 from momalit.core.checks import require_choice, require_numbers
 from momalit.core.errors import UserError
 from momalit.envs.vector_env import VectorTeamEnv
@@ -103,6 +103,12 @@ def _judge(run: RunDirectory, world_model: str | Path, episodes: int, known: dic
     key = json.dumps(arguments, sort_keys=True)
     data = known[key] = known.get(key) or OfflineDataModule(**arguments)
     model, sample_predictions = load_world_model(world_model, data.spec)
+    if not model.space.describes(data.train):
+        logger.warning(
+            "estimate: %s was trained on other data than the training split of %s, whose held-out episodes it may know;"
+            " if so, the intervals are too narrow",
+            world_model, run.path,
+        )  # fmt: skip
     held_out = data.test if len(data.test) else data.validation
     deterministic = (settings.get("evaluation") or {}).get("deterministic", True)
     horizon = data.spec.horizon
@@ -113,6 +119,8 @@ def _judge_team(judge: ReturnEstimator, run: RunDirectory, path: Path, options: 
     actor = load_policies(path)
     if options.real and actor.spec.env is None:
         raise UserError(f"--real: {path} names no environment, expected one to play in")
+    if options.real:
+        require_named_env(run.config, actor.spec)
     found = judge.estimate(actor)
     team = Judged(str(run.path), path.stem, found.mean, (found.low, found.high), found.outside)
     team.reward_explained = found.reward_explained
@@ -120,7 +128,8 @@ def _judge_team(judge: ReturnEstimator, run: RunDirectory, path: Path, options: 
         team.fitted_q = fitted_q(actor, judge.train, judge.initial_states)
     if options.real:
         returns = _real_returns(actor, options.real, judge.deterministic)
-        team.real, team.real_error = float(returns.mean()), float(returns.std() / len(returns) ** 0.5)
+        error = returns.std() / len(returns) ** 0.5 if len(returns) > 1 else 0.0
+        team.real, team.real_error = float(returns.mean()), float(error)
     return team
 
 

@@ -42,7 +42,7 @@ def run_export(arguments: list[str]) -> None:
     actor = load_policies(checkpoint)
     try:
         with new_directory(output) as partial:
-            agents = export_team(actor, partial, _facts(run, checkpoint, options.checkpoint), formats)
+            agents = export_team(actor, partial, _facts(run, checkpoint), formats)
     except OSError as error:
         raise UserError(f"--output: {output} cannot be written ({error.strerror})") from error
     logger.info("%d agents are in %s; README.md there says how to run them", len(agents), output)
@@ -59,8 +59,8 @@ def _checkpoint(source: str, which: str) -> tuple[Path, RunDirectory | None]:
     return run.checkpoint(which), run
 
 
-def _facts(run: RunDirectory | None, checkpoint: Path, which: str) -> dict[str, Any]:
-    """What the model card says about the run."""
+def _facts(run: RunDirectory | None, checkpoint: Path) -> dict[str, Any]:
+    """What the model card says about the run, with the returns of ``last`` or ``best``; other checkpoints have none."""
     facts: dict[str, Any] = {"checkpoint": checkpoint.name}
     if run is None:
         return facts
@@ -72,6 +72,7 @@ def _facts(run: RunDirectory | None, checkpoint: Path, which: str) -> dict[str, 
         results = json.loads((run.path / "results.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return facts
+    which = checkpoint.stem
     names = {f"return_{which}": "mean return", f"estimate_{which}": "return estimated from data"}
     for key, name in {**names, "return_data": "mean return of the dataset"}.items():
         if isinstance(results.get(key), int | float):
