@@ -29,7 +29,7 @@ def recorded_run(
         record: entries of ``run.json``.
         config: content of ``config.yaml``.
         resuming: whether the directory may contain a run already.
-        started: time at which the command started, in seconds since the epoch.
+        started: time at which the command started, in seconds since the epoch, minus what earlier ones took.
 
     Raises:
         UserError: another process is using the directory, or it cannot be written.
@@ -82,16 +82,20 @@ def _status(run: RunDirectory, started: float) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
-        run.update(status="interrupted")
+        run.update(status="interrupted", seconds=_seconds(started))
         logger.info("interrupted; resume with: fit --run_dir %s --ckpt_path last", run.path)
         if any(isinstance(error, KeyboardInterrupt) for error in (stop, stop.__context__)):  # Lightning exits with 1
             raise SystemExit(INTERRUPTED) from None
         raise
     except BaseException as error:
-        run.update(status="failed")
+        run.update(status="failed", seconds=_seconds(started))
         last = run.checkpoint(LAST)
         if isinstance(error, DivergedError) and last.is_file():
             logger.info("the checkpoint of the epoch before is kept: %s", last)
         raise
-    run.update(status="finished", seconds=round(time.time() - started, 1))
+    run.update(status="finished", seconds=_seconds(started))
     logger.info("run finished; its directory is %s", run.path)
+
+
+def _seconds(started: float) -> float:
+    return round(time.time() - started, 1)

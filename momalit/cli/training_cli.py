@@ -197,6 +197,8 @@ class TrainingCLI(LightningCLI):
         self.run = RunDirectory.choose(config["run_dir"], _run_name(self.files), self.seed)
         if self.command == "fit" and not self.resuming and INHERITED not in os.environ:
             self.run.require_free()
+        if self.command == "fit" and self.resuming:  # a run's time is that of all its commands
+            self.started -= float(self.run.record.get("seconds") or 0)
         self.processes = free_processes(config["parallel"])
         device = require_devices(config["trainer"])
         insisted = "precision" in checkpoint_settings.given_on_command_line(self.arguments, "trainer")

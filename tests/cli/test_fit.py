@@ -309,12 +309,16 @@ def test_a_configured_logger_takes_tensorboards_place_and_metrics_stay(momalit, 
     assert list((tmp_path / "logs").glob("**/metrics.csv"))
 
 
-def test_a_resumed_run_takes_the_learning_rates_of_the_command_line(momalit, tmp_path: Path):
+def test_a_resumed_run_takes_learning_rates_of_the_command_line_and_counts_its_time(momalit, tmp_path: Path):
     assert momalit(*FIT, "--run_dir", "run", "--model.lr", "0.002").code == 0
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    (tmp_path / "run/run.json").write_text(json.dumps({**record, "seconds": 1000.0}))
     resumed = momalit(
         "fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "3", "--model.critic_lr", "0.001"
     )
     assert resumed.code == 0, resumed.stderr
+    assert json.loads((tmp_path / "run/results.json").read_text())["wall_clock_seconds"] > 1000
+    assert json.loads((tmp_path / "run/run.json").read_text())["seconds"] > 1000
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert [group["initial_lr"] for group in saved["optimizer_states"][0]["param_groups"]] == [0.002, 0.001]
     assert saved["lr_schedulers"][0]["base_lrs"] == [0.002, 0.001]
