@@ -107,7 +107,7 @@ HALF_CHEETAH = {"scenario": "HalfCheetah", "factoring": "2x3"}
         ),
         ({**HALF_CHEETAH, "factoring": "3x2"}, r"env\.factoring: found '3x2', expected 2x3 or 6x1"),
         ({**HALF_CHEETAH, "obsk": -1}, r"env\.obsk: found -1, expected an integer of at least 0"),
-        ({**HALF_CHEETAH, "obsk": None}, r"env\.obsk: found None"),
+        ({**HALF_CHEETAH, "obsk": None}, r"env\.obsk: found null"),
         ({**HALF_CHEETAH, "render_mode": "ascii"}, r"env\.render_mode: found 'ascii'"),
         ({"scenario": "Hopper"}, "env mamujoco: cannot be made with .* 'factoring'"),
     ],
