@@ -22,8 +22,7 @@ def imitation_advantage(advantage: Tensor, log_ratio: Tensor, valid: Tensor) -> 
     the largest of 1, 1/2, 1/4, ... with an effective number of at least a tenth of the better steps.
 
     Args:
-        advantage: A, of the logged joint actions, in standard deviations of the team's own advantages, or of these
-            if they vary more, ``(T, B)``.
+        advantage: A, of the logged joint actions, in standard deviations of the team's own advantages, ``(T, B)``.
         log_ratio: log ρ, ``(T, B)``.
         valid: ``(T, B)`` bool.
 

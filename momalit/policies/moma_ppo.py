@@ -15,7 +15,6 @@ from momalit.core.errors import UserError
 from momalit.core.records import Rollout, Sequence, Start
 from momalit.core.team import TeamSpec
 from momalit.functional.imitation import imitation_advantage
-from momalit.functional.statistics import global_mean_and_std
 from momalit.functional.surrogate import masked_mean
 from momalit.functional.uncertainty import ensemble_covariance_norm
 from momalit.functional.value_learning import bootstrapped_target
@@ -290,8 +289,7 @@ class MOMAPPOModule(PPOModule):
         value = self.critic.scale.inverse(self.critic.value(now.state, hidden_states.get(CRITIC)))
         value = value.clamp(*self.value_range())
         gain = bootstrapped_target(segments.reward, ended, value[1:], self.hparams["discount"]) - value[:-1]
-        _, spread = global_mean_and_std(gain, segments.valid)
-        scaled = gain / (torch.maximum(self.advantage_scale, spread) + 1e-8).to(gain.dtype)
+        scaled = gain / (self.advantage_scale + 1e-8).to(gain.dtype)
         advantage = imitation_advantage(scaled, log_ratio, segments.valid)
         advantage = advantage * (rollout.valid.sum() / segments.valid.sum()).clamp(max=1)
         self.record(
