@@ -69,7 +69,7 @@ def test_a_logged_joint_action_is_worth_its_reward_and_what_the_team_makes_of_it
     with torch.no_grad():
         for parameter in module.critic.parameters():
             parameter.zero_()
-    module.critic.scale.mean.fill_(3.0)
+    module.critic.scale.first.copy_(3.0 * module.critic.scale.weight)
     logged = module.with_logged_steps(imagined, torch.Generator().manual_seed(1)).rows(torch.arange(32, 48))
     assert logged.logged.all()
     assert torch.equal(logged.advantage[:-1] > 0, logged.reward[:-1] > 0.3)
