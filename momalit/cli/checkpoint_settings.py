@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from momalit.cli.error_messages import class_settings
@@ -133,17 +132,24 @@ def changes_learning_rates(configured: Mapping[str, Any], stored: Mapping[str, A
 class ReplaceLearningRates(Callback):
     """Replaces the learning rates of a checkpoint by the configured ones, once its optimisers are restored.
 
-    Each parameter group gets the rate that a new optimiser gives it. Schedules continue at their position, scaled by
+    Each parameter group gets the rate that it has in the new optimiser. Schedules continue at their position, scaled by
     the ratio.
     """
 
+    def __init__(self) -> None:
+        self._new: list[list[float]] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes the rates of the new optimisers, before the checkpoint's states replace them."""
+        self._new = [[_initial_rate(group) for group in optimizer.param_groups] for optimizer in trainer.optimizers]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-        for optimizer, new in zip(trainer.optimizers, _new_optimizers(pl_module), strict=True):
+        for optimizer, rates in zip(trainer.optimizers, self._new, strict=True):
             factors = []
-            for group, fresh in zip(optimizer.param_groups, new.param_groups, strict=True):
-                old = group.get("initial_lr", group["lr"])
-                factors.append(fresh.get("initial_lr", fresh["lr"]) / old if old else 1.0)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                old = _initial_rate(group)
+                factors.append(rate / old if old else 1.0)
                 for name in ("lr", "initial_lr"):
                     if name in group:
                         group[name] *= factors[-1]
@@ -153,11 +159,8 @@ class ReplaceLearningRates(Callback):
                     scheduler._last_lr = [rate * f for rate, f in zip(scheduler._last_lr, factors, strict=True)]
 
 
-def _new_optimizers(module: pl.LightningModule) -> list[torch.optim.Optimizer]:
-    """The optimisers that training would begin with."""
-    made: Any = module.configure_optimizers()
-    found = made["optimizer"] if isinstance(made, Mapping) else made
-    return [found] if isinstance(found, torch.optim.Optimizer) else list(found)
+def _initial_rate(group: Mapping[str, Any]) -> float:
+    return float(group.get("initial_lr", group["lr"]))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
+from momalit.cli.checkpoint_settings import ReplaceLearningRates
 from momalit.core.errors import UserError
 from momalit.policies.mappo import MAPPOModule
 from tests.processes import make_trainer, run_in_processes
@@ -179,3 +180,26 @@ def test_a_time_limit_ends_training_after_an_epoch(tiny_world_model):
     trainer.fit(module, datamodule=data)
     assert trainer.current_epoch == 2
     assert steps.steps == 2 * trainer.num_training_batches
+
+
+def resumed_with_another_rate(folder: Path) -> tuple[float, list[bool]]:
+    """The learning rate of a resumed world model, and which of its members it has changed."""
+    pl.seed_everything(0, verbose=False)
+    data, module = make_data_and_module("world_model")
+    trainer = make_trainer(1)
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(folder / "one.ckpt")
+    before = torch.load(folder / "one.ckpt", weights_only=True)["state_dict"]
+    data, module = make_data_and_module("world_model", lr=1e-3)
+    trainer = make_trainer(3, [ReplaceLearningRates()])
+    trainer.fit(module, datamodule=data, ckpt_path=str(folder / "one.ckpt"))
+    changed = [
+        (value != before[f"network.{name}"]).flatten(1).any(1) for name, value in module.network.named_parameters()
+    ]
+    return trainer.optimizers[0].param_groups[0]["initial_lr"], torch.stack(changed).any(0).tolist()
+
+
+def test_a_resumed_world_model_takes_another_learning_rate(momalit_home, tmp_path):
+    assert resumed_with_another_rate(tmp_path) == (1e-3, [True] * 3)
+    for found in run_in_processes(resumed_with_another_rate, tmp_path):
+        assert found == (1e-3, [True] * 3)
