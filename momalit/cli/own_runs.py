@@ -24,7 +24,7 @@ from momalit.core.team import TeamSpec
 logger = logging.getLogger(__name__)
 
 SAFE = ("momalit", "datamodules", "callbacks", "lightning", "torch", "torchmetrics")
-PATHS = ("dataset", "world_model", "warm_start", "ckpt_path", "default_root_dir", "dirpath")
+PATHS = ("world_model", "warm_start", "ckpt_path", "default_root_dir", "dirpath")
 IMPORT_PATH = re.compile(r"([A-Za-z_]\w*)(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?")
 LIST = "own_runs.txt"
 
@@ -75,7 +75,8 @@ def require_named_env(config: Path, spec: TeamSpec) -> None:
     if name is None or name in TASKS:
         return
     require_own(config)
-    if name not in _texts(yaml.safe_load(config.read_text(encoding="utf-8")).get("data")):
+    texts = _texts(yaml.safe_load(config.read_text(encoding="utf-8")).get("data"))
+    if name not in texts and f"{name}/random" not in texts:
         raise UserError(
             f"{config.parent}: a checkpoint names the environment {name}, which is code, but {config} does not"
         )
@@ -98,12 +99,14 @@ def _code(content: Any, key: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(content, list):
         for value in content:
             yield from _code(value, key)
-    elif isinstance(content, str) and key.rpartition(".")[2] not in PATHS:
-        match = IMPORT_PATH.fullmatch(content)
+    elif isinstance(content, str) and (setting := key.rpartition(".")[2]) not in PATHS:
+        is_dataset = setting == "dataset"  # a path, or module:callable/random
+        named = content.rpartition("/")[0] if is_dataset else content
+        match = IMPORT_PATH.fullmatch(named)
         if match is None or match[1] in SAFE:
             return
-        if match[3] or key.endswith("class_path") or (match[2] and _exists(match[1])):
-            yield key, content
+        if match[3] or (not is_dataset and (key.endswith("class_path") or (match[2] and _exists(match[1])))):
+            yield key, named
 
 
 def _exists(module: str) -> bool:

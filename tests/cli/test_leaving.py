@@ -21,3 +21,8 @@ def test_a_team_trains_and_plays(discrete: str, momalit, tmp_path: Path) -> None
     assert -12 <= results["return_last"] <= 0
     assert results["estimate_last"] is not None
     assert momalit("export", "run", "--output", "team", "--formats", "torch").code == 0
+    real = ("estimate", "run", "--real", "2", "--episodes", "4")
+    assert momalit(*real).code == 0
+    by_name = ("fit", "--config", "tiny.yaml", "--run_dir", "named", "--data.dataset", f"{NAME}/random")
+    assert momalit(*by_name, "--data.env.discrete", discrete, "--data.transitions", "300").code == 0
+    assert momalit(real[0], "named", *real[2:]).code == 0

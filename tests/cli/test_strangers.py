@@ -56,6 +56,7 @@ def test_a_checkpoint_runs_no_code(where: str, momalit, tmp_path: Path) -> None:
         ("trainer:\n  callbacks:\n    - class_path: evil.Mine\n", "evil.Mine"),
         ("model:\n  class_path: evil.Mine\n", "evil.Mine"),
         ("data:\n  init_args:\n    env: {name: 'evil:Mine'}\n", "evil:Mine"),
+        ("data:\n  init_args:\n    dataset: evil:Mine/random\n", "evil:Mine"),
         ("trainer:\n  callbacks:\n    - class_path: lightning.pytorch.callbacks.LambdaCallback\n"
          "      init_args: {setup: os.system}\n", "os.system"),
     ],
