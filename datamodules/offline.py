@@ -197,9 +197,8 @@ class OfflineDataModule(ModuleLoaders):
         sizes = self._split_sizes(n)
         if sizes["train"] < 1:  # access to a split raises the error
             return list(range(n))
-        order = torch.randperm(
-            n, generator=torch.Generator().manual_seed(self.split_seed % 2**64)
-        )  # PyTorch takes no more
+        seed = self.split_seed % 2**64  # PyTorch takes no larger one
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
         if self.test_split != RANDOM:
             ranked, spare = torch.from_numpy(returns()).argsort(stable=True), n - sizes["test"]
             begin = {"worst": 0, "middle": spare // 2, "best": spare}[self.test_split]

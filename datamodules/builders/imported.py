@@ -23,6 +23,8 @@ from momalit.core.trajectories import Trajectories
 
 logger = logging.getLogger(__name__)
 
+MOST_FILES = 1000  # whose digests are listed one by one
+COARSE = 1e-3  # of a column's range: steps of 32-bit floats that lose too much of it
 Built = tuple[TeamSpec, Trajectories, Mapping[str, Any]]  # the team, its data, and further facts about their origin
 
 
@@ -98,10 +100,6 @@ def _require_32_bits(source: Path, spec: TeamSpec, trajectories: Trajectories) -
                 "%s: %s: from %.9g to %.9g, which 32-bit floats can hardly tell apart; subtract an offset",
                 source, what, float(low), float(high),
             )  # fmt: skip
-
-
-COARSE = 1e-3  # of a column's range: steps of 32-bit floats that lose too much of it
-MOST_FILES = 1000  # whose digests are listed one by one
 
 
 def stem(path: Path) -> str:

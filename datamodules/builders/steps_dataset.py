@@ -11,7 +11,7 @@ import torch
 
 from datamodules.readers.action_columns import ActionPart, action_part, joint_action
 from datamodules.readers.last_steps import Cut, cut
-from datamodules.readers.steps import Steps
+from datamodules.readers.steps import Steps, cell
 from momalit.core.errors import UserError
 from momalit.core.team import PRESENT, AgentSpec, TeamSpec
 from momalit.core.trajectories import Trajectories
@@ -151,5 +151,5 @@ def _require_numbers(path: Path, steps: Steps, cut: Cut) -> None:
             value = array[rows[wrong[0]]][~finite[wrong[0]]][0]
             raise UserError(
                 f"{path}: {name} in step {int(rows[wrong[0]]) + 1} of the recording: found"
-                f" {'an empty cell' if np.isnan(value) else value}, expected a number ({len(wrong)} such steps)"
+                f" {cell(value)}, expected a number ({len(wrong)} such steps)"
             )

@@ -57,6 +57,11 @@ def filled_columns(path: Path, what: str, array: np.ndarray) -> np.ndarray:
     return ~padding
 
 
+def cell(value: float) -> str:
+    """A number of a table that should be finite, for messages."""
+    return "an empty cell" if np.isnan(value) else str(value)
+
+
 def team_reward(path: Path, rewards: np.ndarray, names: list[str], how: str) -> np.ndarray:
     """The team's reward ``(R,)`` from those of its agents ``(R, A)``.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.readers.steps import Steps, filled_columns, team_reward
+from datamodules.readers.steps import Steps, cell, filled_columns, team_reward
 from datamodules.readers.table_file import TableColumns, read_columns
 from datamodules.readers.table_layout import TableLayout
 from momalit.core.errors import UserError
@@ -35,8 +35,7 @@ def team_steps(path: Path, layout: TableLayout, reward: str = "mean") -> Steps:
     episode = table.codes[layout.episode]
     if layout.step is not None and not (finite := np.isfinite(table.numbers[layout.step])).all():
         row = int(np.flatnonzero(~finite)[0])
-        value = table.numbers[layout.step][row]
-        found = "an empty cell" if np.isnan(value) else value
+        found = cell(table.numbers[layout.step][row])
         raise UserError(f"{path}: {layout.step} in data row {row + 1}: found {found}, expected a number")
     by = [episode] if layout.step is None else [table.numbers[layout.step], episode]
     if layout.agent is None:

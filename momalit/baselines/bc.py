@@ -61,6 +61,7 @@ class BCModule(OfflineLearner):
         require_numbers("model.", {"top_fraction": top_fraction}, above=0, most=1)
         require_numbers("model.", {"lr": lr}, above=0)
         self.actor = TeamActor(self.spec, width, gru_size, share_parameters, initial_std, min_std)
+        self.window_length = window
         self._selected: Trajectories | None = None
 
     def setup(self, stage: str) -> None:
@@ -85,10 +86,6 @@ class BCModule(OfflineLearner):
     def windows_per_epoch(self) -> int:
         """Number of windows with as many steps as the selected episodes."""
         return max(self.training_data.count_windows(self.window_length) // self.window_length, 1)
-
-    @property
-    def window_length(self) -> int:
-        return int(self.hparams["window"])
 
     @property
     def windows_per_batch(self) -> int:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from momalit.core.errors import UserError
 from momalit.core.records import Segments, Sequence
-from momalit.core.team import AgentSpec, TeamSpec, who_is_there
-from momalit.nn.actors import TeamActor
+from momalit.core.team import AgentSpec, TeamSpec, presence
+from momalit.nn.actors import TeamActor, clip_actions
 from momalit.nn.distributions import TeamCategorical, TeamDistribution
 
 MAX_JOINT_ACTIONS = 4096
@@ -166,8 +166,7 @@ class JointActor(nn.Module):
             policy = TeamCategorical.from_scores(
                 policy.logits, valid[..., agents, self.actions.choices].all(-1)[..., None, :]
             )
-        present = None if self.present_index is None else who_is_there(state, self.present_index).unsqueeze(-1)
-        return JointDistribution(policy, self.actions, None if present is None else present.to(self.mask.dtype))
+        return JointDistribution(policy, self.actions, presence(state, self.present_index))
 
     def hidden_states(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
         """Returns the hidden states after each time step of a sequence, ``(1, T, B, H)``."""
@@ -181,4 +180,4 @@ class JointActor(nn.Module):
 
     def clip(self, action: Tensor) -> Tensor:
         """Clips actions to their bounds, which are 0 in padding."""
-        return action if self.discrete else action.clamp(self.low, self.high)
+        return action if self.discrete else clip_actions(action, self.low, self.high, self.present_index is not None)

@@ -30,6 +30,7 @@ class OfflineLearner(TeamPolicyModule):
     """
 
     title: ClassVar[str]
+    window_length: int  # steps of a window, set by each method
 
     def __init__(self, spec: TeamSpec | Mapping[str, Any]) -> None:
         super().__init__(spec)
@@ -49,11 +50,6 @@ class OfflineLearner(TeamPolicyModule):
     @property
     def windows_per_batch(self) -> int:
         """Number of windows per minibatch, over all processes."""
-        raise NotImplementedError
-
-    @property
-    def window_length(self) -> int:
-        """Steps of a window."""
         raise NotImplementedError
 
     def sample_windows(self, generator: torch.Generator) -> Tensor:

@@ -128,7 +128,7 @@ class ValueLearner(OfflineLearner):
         if gru_size is None:
             gru_size = 0 if all(set(agent.observes) == everything for agent in self.team.agents) else DEFAULT_GRU_SIZE
         self.gru_size = gru_size
-        self.window, self.burn_in = (window, burn_in) if gru_size else (1, 0)
+        self.window_length, self.burn_in = (window, burn_in) if gru_size else (1, 0)
         self.scale = ReturnScale()
         self.actor = self.to_team_actor(TeamActor(self.team, width, gru_size, False, initial_std, min_std))
         self._targets: list[tuple[nn.Module, nn.Module]] = []
@@ -175,20 +175,15 @@ class ValueLearner(OfflineLearner):
 
     @property
     def windows_per_batch(self) -> int:
-        return max(self.hparams["batch_size"] // self.window, 1)
-
-    @property
-    def window_length(self) -> int:
-        return self.window
+        return max(self.hparams["batch_size"] // self.window_length, 1)
 
     def sample_windows(self, generator: torch.Generator) -> Tensor:
         """Samples windows with replacement."""
-        return torch.randint(
-            self.training_data.count_windows(self.window), (self.windows_per_epoch,), generator=generator
-        )
+        count = self.training_data.count_windows(self.window_length)
+        return torch.randint(count, (self.windows_per_epoch,), generator=generator)
 
     def make_batch(self, index: Tensor, missing: Tensor) -> Segments:
-        return self.training_data.segments(index, self.burn_in, self.window, missing)
+        return self.training_data.segments(index, self.burn_in, self.window_length, missing)
 
     def on_train_epoch_start(self) -> None:
         self.noise = self.epoch_generator(self.device, 5)

@@ -249,6 +249,11 @@ def who_is_there(state: Tensor, index: Tensor) -> Tensor:
     return (state[..., index.clamp(min=0)] > 0.5) | (index < 0)
 
 
+def presence(state: Tensor, index: Tensor | None) -> Tensor | None:
+    """1 for agents that are there, 0 for others, ``(..., A, 1)``; None if nobody ever leaves, as ``index`` then is."""
+    return None if index is None else who_is_there(state, index).unsqueeze(-1).to(state.dtype)
+
+
 def _agent(values: Mapping[str, Any]) -> AgentSpec:
     arguments: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     return AgentSpec(**arguments)

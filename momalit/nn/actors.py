@@ -12,12 +12,18 @@ from torch import Tensor, nn
 from momalit.core.checks import require_numbers
 from momalit.core.errors import UserError
 from momalit.core.records import Sequence
-from momalit.core.team import TeamSpec, who_is_there
+from momalit.core.team import TeamSpec, presence
 from momalit.functional.precision import at_least_float32
 from momalit.nn.agent_inputs import AgentInputs
 from momalit.nn.distributions import TeamCategorical, TeamDistribution, TeamGaussian, TeamMixed
 from momalit.nn.recurrent_trunk import RecurrentTrunk
 from momalit.nn.stacked import StackedLinear
+
+
+def clip_actions(action: Tensor, low: Tensor, high: Tensor, may_leave: bool) -> Tensor:
+    """Clips continuous actions ``(..., A, U)``. Agents that have left take the action 0, even if it is out of bounds."""
+    clipped = action.clamp(low, high)
+    return torch.where(action == 0, action, clipped) if may_leave else clipped
 
 
 class TeamActor(nn.Module):
@@ -166,9 +172,7 @@ class TeamActor(nn.Module):
         Args:
             state: ``(..., S)``.
         """
-        if self.present_index is None:
-            return None
-        return who_is_there(state, self.present_index).unsqueeze(-1).to(self.mask.dtype)
+        return presence(state, self.present_index)
 
     def hidden_states(self, sequence: Sequence, h: Tensor | None = None) -> Tensor:
         """The agents' hidden states after every step of a sequence, ``(A, T, B, H)``."""
@@ -181,8 +185,4 @@ class TeamActor(nn.Module):
 
     def clip(self, action: Tensor) -> Tensor:
         """Clips continuous actions to their bounds, with zeros in padding; returns discrete actions unchanged."""
-        if self.discrete:
-            return action
-        clipped = action.clamp(self.low, self.high)
-        # An agent that has left takes the action 0, even if that is out of bounds.
-        return clipped if self.present_index is None else torch.where(action == 0, action, clipped)
+        return action if self.discrete else clip_actions(action, self.low, self.high, self.present_index is not None)
