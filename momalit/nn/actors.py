@@ -21,7 +21,7 @@ from momalit.nn.stacked import StackedLinear
 
 
 def clip_actions(action: Tensor, low: Tensor, high: Tensor, may_leave: bool) -> Tensor:
-    """Clips continuous actions ``(..., A, U)``. Agents that have left take the action 0, even if it is out of bounds."""
+    """Clips continuous actions ``(..., A, U)``. Agents that have left take the action 0, in bounds or not."""
     clipped = action.clamp(low, high)
     return torch.where(action == 0, action, clipped) if may_leave else clipped
 
