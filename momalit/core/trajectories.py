@@ -124,6 +124,15 @@ class Trajectories(TensorRecord):
             total[current] = self.reward[current] + discount * total[current + 1]
         return total
 
+    def endless_returns(self, discount: float) -> Tensor:
+        """Discounted return-to-go of each transition if an episode that did not terminate never ended, ``(N,)``.
+
+        It goes on with its own mean reward. Without this continuation, the last steps of an episode with negative
+        rewards would seem to be the best ones.
+        """
+        mean_reward = self.returns / self.lengths
+        return self.discounted_returns(discount, mean_reward / max(1 - discount, 1e-6) * ~self.terminated[self.last])
+
     # --- subsets ---------------------------------------------------------------------------------------------------
     def span(self, begin: int, end: int) -> Trajectories:
         """Returns the trajectories from number ``begin`` up to, but not including, ``end``, as views."""

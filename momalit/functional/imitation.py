@@ -10,7 +10,7 @@ HALVINGS = 16  # of the exponent, until it is 0
 MAX_ADVANTAGE = 10.0  # in standard deviations
 
 
-def imitation_advantage(advantage: Tensor, log_ratio: Tensor, valid: Tensor) -> Tensor:
+def imitation_advantage(advantage: Tensor, log_prob: Tensor, log_ratio: Tensor, valid: Tensor) -> Tensor:
     """What logged joint actions count in the policies' objective: more than 0 where they are better than the team's.
 
     Agents that each imitate all that was good in a log end up between its conventions: if half of the good joint
@@ -21,21 +21,26 @@ def imitation_advantage(advantage: Tensor, log_ratio: Tensor, valid: Tensor) -> 
     A convention that agents follow a little more often than another thus counts more, until they all follow it. κ is
     the largest of 1, 1/2, 1/4, ... with an effective number of at least a tenth of the better steps.
 
+    A step also counts with 1 - π(a), what is left to learn from it. Otherwise the many steps that the team already
+    takes, half of which seem better because values are never exact, would outweigh the few that it should learn.
+
     Args:
         advantage: A, of the logged joint actions, in standard deviations of the team's own advantages, ``(T, B)``.
+        log_prob: log π(a), ``(T, B)``.
         log_ratio: log ρ, ``(T, B)``.
         valid: ``(T, B)`` bool.
 
     Returns:
-        ``max(A, 0)``, at most 10, times the weight, which has a mean of 1 over the better steps, ``(T, B)``.
+        ``max(A, 0)``, at most 10, times the weight, whose sum over the better steps is that of 1 - π(a), ``(T, B)``.
     """
     better = valid & (advantage > 0)
-    count = better.sum().clamp(min=1)
+    left = torch.where(better, -torch.expm1(log_prob.clamp(max=0.0)), 0.0).flatten()
+    count = left.sum()
     halvings = torch.arange(HALVINGS, device=advantage.device)
     exponents = torch.cat([0.5**halvings, halvings.new_zeros(1)]).view(-1, 1, 1)
-    score = torch.where(better, exponents * (log_ratio + advantage), -torch.inf).flatten(1)
+    score = torch.where(better, exponents * (log_ratio + advantage), -torch.inf).flatten(1) + left.log()
     weights = torch.softmax(score, 1).nan_to_num(0.0)  # without a better step, 0 / 0
-    share = 1 / (weights.square().sum(1) * count).clamp(min=1e-12)
+    share = 1 / ((weights.square() / left.clamp(min=1e-12)).sum(1) * count).clamp(min=1e-12)
     first = (share >= LEAST_SHARE).int().argmax(0, keepdim=True)
     chosen = weights.index_select(0, first).view_as(advantage)  # an index of its own would wait for the accelerator
     return advantage.clamp(0.0, MAX_ADVANTAGE) * (chosen * count)

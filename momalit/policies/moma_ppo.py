@@ -157,6 +157,24 @@ class MOMAPPOModule(PPOModule):
         if self.hparams["compiled"]:
             self.model.network.compile()
 
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if not self.critic.scale.weight:
+            self._start_values_at_those_of_the_log()
+
+    def _start_values_at_those_of_the_log(self) -> None:
+        """Sets the statistics that turn the critic's outputs into values.
+
+        Values that start at 0 rise for as long as the discount looks ahead, because they bootstrap from themselves.
+        Meanwhile two histories that are worth the same differ by what they have risen, which logged steps would seem
+        to gain.
+        """
+        data, discount = self.data.train, self.hparams["discount"]
+        ends = self.hparams["time_limit"] == END
+        values = data.discounted_returns(discount) if ends else data.endless_returns(discount)
+        values = values.to(self.device, torch.float64)
+        self.critic.scale.update(values.mean(), values.square().mean())
+
     def prepare(self, world_model: str | Path | None, warm_start: str | Path | None) -> None:
         """Loads a trained world model with its input statistics, and the initial policies if any.
 
@@ -290,7 +308,7 @@ class MOMAPPOModule(PPOModule):
         value = value.clamp(*self.value_range())
         gain = bootstrapped_target(segments.reward, ended, value[1:], self.hparams["discount"]) - value[:-1]
         scaled = gain / (self.advantage_scale + 1e-8).to(gain.dtype)
-        advantage = imitation_advantage(scaled, log_ratio, segments.valid)
+        advantage = imitation_advantage(scaled, log_prob.sum(-1), log_ratio, segments.valid)
         advantage = advantage * (rollout.valid.sum() / segments.valid.sum()).clamp(max=1)
         self.record(
             {

@@ -67,7 +67,7 @@ class ModelSpace(nn.Module):
         self.state_high.copy_(data.state.amax(0))
         self.reward_low.copy_(data.reward.amin())
         self.reward_high.copy_(data.reward.amax())
-        self.worst_return.copy_(_worst_return(data, discount))
+        self.worst_return.copy_(data.endless_returns(discount).amin())
         self.terminates.copy_(data.terminated.any())
 
     def describes(self, data: Trajectories) -> bool:
@@ -113,17 +113,6 @@ class ModelSpace(nn.Module):
     def reward_scale(self) -> Tensor:
         """The standard deviation of the reward, which is one standardised unit."""
         return self.target.std[-1]
-
-
-def _worst_return(data: Trajectories, discount: float) -> Tensor:
-    """The lowest discounted return-to-go in ``data``, whose episodes would go on where only a time limit ended them.
-
-    An episode that did not terminate is assumed to go on for ever with its own mean reward. Without this continuation,
-    the last steps of an episode with negative rewards would seem to be the best ones.
-    """
-    mean_reward = data.returns / data.lengths
-    continuation = mean_reward / max(1 - discount, 1e-6) * ~data.terminated[data.last]
-    return data.discounted_returns(discount, continuation).amin()
 
 
 class WorldModel(nn.Module):

@@ -71,6 +71,13 @@ def test_discounted_returns_with_a_continuation(trajectories):
     torch.testing.assert_close(trajectories.discounted_returns(0.9, continuation), expected)
 
 
+def test_episodes_that_did_not_terminate_go_on_with_their_mean_reward():
+    lengths, terminated = torch.tensor([3, 2]), torch.tensor([False, False, False, False, True])
+    reward = torch.tensor([2.0, 2.0, 2.0, 2.0, 2.0])
+    data = Trajectories.from_lengths(torch.zeros(7, 1), torch.zeros(5, 1, 1), reward, terminated, ~terminated, lengths)
+    assert data.endless_returns(0.9).tolist() == pytest.approx([20.0, 20.0, 20.0, 2.0 + 0.9 * 2.0, 2.0])
+
+
 @pytest.mark.parametrize("chosen", [[2], [3, 0], [1, 1, 2], []])
 def test_select(trajectories, chosen):
     picked = trajectories.select(torch.tensor(chosen, dtype=torch.long))

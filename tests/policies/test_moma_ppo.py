@@ -290,6 +290,19 @@ def test_stop_value_follows_its_setting(data, world_model):
     assert module.stop_value() is None
 
 
+@pytest.mark.parametrize("time_limit", ["bootstrap", "end"])
+def test_values_start_at_those_of_the_log(data, world_model, time_limit):
+    module = MOMAPPOModule(
+        data.spec, world_model=str(world_model), time_limit=time_limit, initial_state_fraction=1.0, **SMALL
+    )
+    trainer = make_trainer(1)
+    trainer.fit(module, datamodule=data)
+    train = data.train
+    logged = train.discounted_returns(0.99) if time_limit == "end" else train.endless_returns(0.99)
+    share = float(trainer.callback_metrics["value/mean"] / logged.mean())
+    assert 0.75 < share < 1.1  # not 1: the first targets hold ten steps of a random team, which has half of the rewards
+
+
 @pytest.mark.parametrize("threshold", [1e-9, 1e9])
 def test_a_run_whose_rollouts_stop_at_once_says_so(data, world_model, caplog, threshold):
     module = MOMAPPOModule(data.spec, world_model=str(world_model), pessimism=Pessimism(threshold=threshold), **SMALL)
