@@ -80,14 +80,14 @@ def test_one_configuration_for_any_dataset_derives_its_settings(momalit, nameles
     assert "world model: 100 epochs, for about 10000 gradient steps" in caplog.messages
 
 
-def test_a_study_says_at_its_end_that_its_runs_have_no_real_returns(momalit, nameless):
+def test_a_study_without_environment_leaves_cross_play_out_and_says_so(momalit, nameless):
     data = f"{{data: datamodules.OfflineDataModule, data.dataset: {nameless}, trainer.max_epochs: 1}}"
     methods = f"{{BC: {{config: baselines/bc.yaml, options: {data}}}}}"
-    Path("study.yaml").write_text(f"tasks: {{own: }}\nmethods: {methods}\n")
+    Path("study.yaml").write_text(f"seeds: 2\ncross_play: [BC]\ntasks: {{own: }}\nmethods: {methods}\n")
     outcome = momalit("study", "study.yaml", "--output", "here")
     assert outcome.code == 0, outcome.stderr
     *_, warning, results = outcome.stderr.splitlines()
-    assert warning.endswith("1 of 1 runs have no real returns, because their data name no environment, or"
+    assert warning.endswith("2 of 2 runs have no real returns, because their data name no environment, or"
                             " evaluation.environment is false")  # fmt: skip
     assert "compare them with: estimate" in results
     report = momalit("report", "here")

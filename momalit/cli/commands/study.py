@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,7 +73,9 @@ def load_study(name: str) -> Study:
 
 
 def execute(study: Study, directory: Path, engine: Engine) -> list[Job]:
-    """Executes the unfinished jobs: first all trainings, then cross-play. Updates the results after each training.
+    """Executes the unfinished jobs: first all trainings, then cross-play where teams can play.
+
+    Updates the results after each training.
 
     Args:
         study: the study.
@@ -90,13 +93,19 @@ def execute(study: Study, directory: Path, engine: Engine) -> list[Job]:
     cross_play_jobs = {}
     for group, cells in study.groups.items():
         runs = [directory / cell.folder for cell in cells if directory / cell.folder in finished]
-        if cells[0].method in study.cross_play and len(runs) == len(cells) > 1:
+        complete = len(runs) == len(cells) > 1
+        if complete and cells[0].method in study.cross_play and all(map(_was_played, runs)):
             cross_play_jobs[group] = _cross_play_job(directory / group, runs)
     if cross_play_jobs:
         failed += run_jobs(list(cross_play_jobs.values()), engine)[1]
         write_cross_play(study, directory, {group: job.result for group, job in cross_play_jobs.items()})
     _conclude(rows, directory)
     return failed
+
+
+def _was_played(run: Path) -> bool:
+    """Returns whether a finished run's team has played in an environment, as cross-play teams would have to."""
+    return json.loads((run / RESULT).read_text(encoding="utf-8"))["return_last"] is not None
 
 
 def _conclude(rows: Sequence[Mapping[str, Any]], directory: Path) -> None:
