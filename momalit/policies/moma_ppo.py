@@ -165,9 +165,9 @@ class MOMAPPOModule(PPOModule):
     def _start_values_at_those_of_the_log(self) -> None:
         """Sets the statistics that turn the critic's outputs into values.
 
-        Values that start at 0 rise for as long as the discount looks ahead, because they bootstrap from themselves.
-        Meanwhile two histories that are worth the same differ by what they have risen, which logged steps would seem
-        to gain.
+        Values that start at 0 rise slowly, because they bootstrap from themselves. Until they are right, two histories
+        that are worth the same differ by how far their values have risen, and a logged step that leads from one to the
+        other seems to gain that.
         """
         data, discount = self.data.train, self.hparams["discount"]
         ends = self.hparams["time_limit"] == END
