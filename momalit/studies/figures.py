@@ -131,6 +131,7 @@ def _trends(found: Sequence[Trend], colour: Mapping[str, str]) -> Figure:
             if np.isfinite(reference).sum() > 1:  # a changed world has none, and one point is no line
                 axes.plot(places, reference, color="#777777", lw=1, ls=style, label=label, zorder=0)
         axes.set_title(trend.name)
+        axes.set_xlim(-0.5, len(places) - 0.5)
         crowded = max(map(len, trend.levels)) * len(places) * columns > CHARACTERS
         axes.set_xticks(places, trend.levels, rotation=20 if crowded else 0, ha="right" if crowded else "center")
         axes.grid(axis="y", color="#e4e4e4", lw=0.6)
@@ -141,7 +142,7 @@ def _trends(found: Sequence[Trend], colour: Mapping[str, str]) -> Figure:
 
 
 def _returns(results: Results, colour: Mapping[str, str]) -> Figure:
-    figure, panels = _panels(results, results.groups, 0.45 + 0.26 * len(results.methods))
+    figure, panels = _panels(results, results.groups, 0.45 + 0.26 * max(len(results.methods), 3))
     for group, axes in panels:
         methods = results.methods_in(group)
         for y, method in enumerate(methods):
