@@ -22,8 +22,8 @@ def imitation_advantage(advantage: Tensor, log_prob: Tensor, log_ratio: Tensor, 
     the largest of 1, 1/2, 1/4, ... with an effective number of at least a tenth of the better steps.
 
     A step also counts with 1 - π(a), what is left to learn from it. Otherwise the many steps that the team already
-    takes, half of which seem better because values are never exact, would outweigh the few that it should learn. Of
-    continuous actions, whose π is a density, those where it is 1 or more count nothing.
+    takes, half of which seem better because values are never exact, would outweigh the few that it should learn. With
+    continuous actions π is a density, and a step where it is 1 or more does not count.
 
     Args:
         advantage: A, of the logged joint actions, in standard deviations of the team's own advantages, ``(T, B)``.

@@ -142,7 +142,8 @@ def _trends(found: Sequence[Trend], colour: Mapping[str, str]) -> Figure:
 
 
 def _returns(results: Results, colour: Mapping[str, str]) -> Figure:
-    figure, panels = _panels(results, results.groups, 0.45 + 0.26 * max(len(results.methods), 3))
+    rows = max(len(results.methods), 3)  # a panel for one or two would hardly be higher than its labels
+    figure, panels = _panels(results, results.groups, 0.45 + 0.26 * rows)
     for group, axes in panels:
         methods = results.methods_in(group)
         for y, method in enumerate(methods):
