@@ -26,11 +26,11 @@ from torch import Tensor
 from datamodules.builders.actuators import actuators_of, merge_actions, split_action
 from datamodules.builders.play_episodes import Episode, as_trajectories, run_episodes
 from datamodules.builders.progress import progress_bar
+from momalit.core.errors import MAIN_GUARD_HINT
 from momalit.core.records import Sequence
 from momalit.core.team import TeamSpec
 from momalit.core.trajectories import Trajectories
 from momalit.envs import VectorTeamEnv, make_env, team_spec
-from momalit.envs.workers import MAIN_GUARD_HINT
 from momalit.nn.actors import TeamActor
 from momalit.policies.rollout import TeamRunner
 from momalit.training.batches import keyed_generator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 INTERRUPTED = 130  # exit code after Ctrl-C: 128 and SIGINT's number
+MAIN_GUARD_HINT = 'if it did not start: a script with workers must run its code under `if __name__ == "__main__":`'
 
 
 class UserError(ValueError):

@@ -8,9 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import current_process
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from momalit.core.errors import MAIN_GUARD_HINT
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +87,10 @@ def locked(path: Path, waiting: str | None = None) -> Iterator[bool]:
 
     Yields:
         whether the lock is held. It is not if another process holds it and ``waiting`` is None.
+
+    Raises:
+        RuntimeError: this process would wait while it still imports the script that started it. Who started it may
+            hold the lock, and wait for it in turn.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)
@@ -93,6 +100,8 @@ def locked(path: Path, waiting: str | None = None) -> Iterator[bool]:
         if waiting is None:
             yield False
             return
+        if getattr(current_process(), "_inheriting", False):  # it imports the script of its parent
+            raise RuntimeError(f"{path}: locked by another process; {MAIN_GUARD_HINT}") from None
         logger.info(waiting)
         lock.acquire()
     try:

@@ -18,11 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from momalit.core.errors import UserError
+from momalit.core.errors import MAIN_GUARD_HINT, UserError
 from momalit.core.records import Step
 
 WORKERS_VARIABLE = "MOMALIT_WORKERS"
-MAIN_GUARD_HINT = 'if it did not start: a script with workers must run its code under `if __name__ == "__main__":`'
 
 
 class WorkerEnv(Protocol):

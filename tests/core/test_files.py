@@ -19,6 +19,17 @@ with locked(Path(sys.argv[1])) as alone:
     print(alone, flush=True)
     time.sleep(60)
 """
+UNGUARDED = """
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+from momalit.core.files import locked
+with locked(Path(sys.argv[1]), "waiting"):
+    child = get_context("spawn").Process(target=print)
+    child.start()
+    child.join()
+sys.exit(child.exitcode)
+"""
 WRITE = """
 import sys
 from pathlib import Path
@@ -88,3 +99,13 @@ def test_who_waits_for_a_lock_says_so(tmp_path: Path, caplog: pytest.LogCaptureF
             assert alone
             assert holder.wait() == 0
     assert "waiting for the other run" in caplog.text
+
+
+def test_a_script_without_main_guard_does_not_wait_for_itself(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "data"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "must run its code under `if __name__" in done.stderr.splitlines()[-1]
