@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from momalit.core.errors import UserError
 from momalit.core.team import TeamSpec
 from momalit.nn.actors import TeamActor
 from momalit.nn.critics import TeamCritic
-from momalit.policies.team_policy import TeamPolicyModule
+from momalit.policies.team_policy import TeamPolicyModule, load_policies
 from momalit.training.epoch_means import Means
 
 ACTOR, CRITIC = "actor", "critic"
@@ -52,6 +54,29 @@ class ActorCriticModule(TeamPolicyModule):
         )
         self.register_buffer("entropy_weight", torch.tensor(float(self.hparams["entropy_coefficient"])))
         self.register_buffer("lr_factor", torch.tensor(1.0))
+
+    def warm_start_from(self, path: str | Path, mine: str, std: float | None) -> None:
+        """Copies the policies of another team, with the statistics of their inputs.
+
+        Args:
+            path: checkpoint of a team with one policy per agent.
+            mine: the source of this team for error messages, e.g. ``the dataset``.
+            std: standard deviation of the actions, as a fraction of half the action range; None keeps the checkpoint's.
+
+        Raises:
+            UserError: the checkpoint belongs to another team, or its networks have other sizes.
+        """
+        initial = load_policies(path)
+        self.spec.require_same(initial.spec, mine, f"warm start {path}")
+        if initial.sizes != self.actor.sizes:
+            sizes = (initial.sizes, self.actor.sizes)
+            found, expected = (", ".join(f"{name} {size}" for name, size in values.items()) for values in sizes)
+            raise UserError(f"model.warm_start: {path} has {found}, expected {expected}")
+        self.actor.copy_policies(initial)
+        if self.averaged is not None:
+            self.averaged.load_state_dict(self.actor.state_dict())
+        if std is not None:
+            self.actor.set_std(std, "warm_start_std")
 
     @property
     def networks(self) -> dict[str, TeamActor | TeamCritic]:

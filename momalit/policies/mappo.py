@@ -30,12 +30,31 @@ class MAPPOModule(PPOModule):
 
     Args:
         spec: the team (the command line links it to the environment).
+        warm_start: checkpoint of any team with one policy per agent, such as one that was trained offline, whose
+            policies initialise the training; None starts from random weights.
+        warm_start_std: initial standard deviation of the actions after a warm start, as a fraction of half the action
+            range. None keeps that of the checkpoint.
         **kwargs: see ``PPOModule``; ``n_rollouts`` copies of the environment take ``horizon`` steps per iteration.
     """
 
-    def __init__(self, spec: TeamSpec | Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        spec: TeamSpec | Mapping[str, Any],
+        warm_start: str | None = None,
+        warm_start_std: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(spec, **kwargs)
+        self.save_hyperparameters("warm_start", "warm_start_std")
         self._env: ResumableEnv | None = None
+
+    def on_fit_start(self) -> None:
+        """Loads the initial policies. A resumed run has its own, and the file may be gone."""
+        super().on_fit_start()
+        path = self.hparams["warm_start"]
+        if path is not None and not self.steps_taken:
+            self.warm_start_from(path, "the environment", self.hparams["warm_start_std"])
+            self.critic.inputs.standardizer.load_state_dict(self.actor.inputs.standardizer.state_dict())
 
     def make_rollout(self, rows: int, generator: torch.Generator) -> Rollout:
         """Continues the real episodes for ``horizon`` steps in ``rows`` environments."""

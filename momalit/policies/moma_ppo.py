@@ -24,7 +24,6 @@ from momalit.policies.ppo import PPOModule
 from momalit.policies.rollout import collect_rollout
 from momalit.policies.rollout_settings import BOOTSTRAP, END, Auto, rollout_settings
 from momalit.policies.start_states import StartStates
-from momalit.policies.team_policy import load_policies
 from momalit.policies.value_errors import value_errors
 from momalit.training.batches import keyed_generator
 from momalit.training.checkpoints import load_module
@@ -194,17 +193,7 @@ class MOMAPPOModule(PPOModule):
                 getattr(standardizer, name).copy_(getattr(statistics, name)[: self.spec.state_size])
             standardizer.count.copy_(statistics.count)
         if warm_start is not None:
-            initial = load_policies(warm_start)
-            self.spec.require_same(initial.spec, "the dataset", f"warm start {warm_start}")
-            if initial.sizes != self.actor.sizes:
-                sizes = (initial.sizes, self.actor.sizes)
-                found, expected = (", ".join(f"{name} {size}" for name, size in values.items()) for values in sizes)
-                raise UserError(f"model.warm_start: {warm_start} has {found}, expected {expected}")
-            self.actor.copy_policies(initial)
-            if self.averaged is not None:
-                self.averaged.load_state_dict(self.actor.state_dict())
-            if self.hparams["warm_start_std"] is not None:
-                self.actor.set_std(self.hparams["warm_start_std"], "warm_start_std")
+            self.warm_start_from(warm_start, "the dataset", self.hparams["warm_start_std"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

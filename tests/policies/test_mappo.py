@@ -1,5 +1,6 @@
 """MAPPO: PPO in the real environment."""
 
+import copy
 import itertools
 
 import lightning.pytorch as pl
@@ -8,7 +9,9 @@ import torch
 
 from callbacks import Evaluation
 from callbacks.real_episodes import episode_seeds
-from datamodules import EnvironmentDataModule
+from datamodules import EnvironmentDataModule, OfflineDataModule
+from momalit.baselines import BCModule
+from momalit.core.errors import UserError
 from momalit.envs.vector_env import VectorTeamEnv
 from momalit.policies.mappo import MAPPOModule
 
@@ -96,3 +99,47 @@ def test_seed_determines_the_weights(game):
 
     assert torch.equal(run(0), run(0))
     assert not torch.equal(run(0), run(1))
+
+
+def offline(game, path, **settings):
+    """Writes the checkpoint of a cloned team of the same game."""
+    data = OfflineDataModule("icg/favourable", {"observability": "own"}, transitions=200)
+    module = BCModule(game.spec, width=32, gru_size=16, **settings)
+    trainer = make_trainer(1)
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(path)
+    return module
+
+
+def test_training_starts_from_a_team_that_was_trained_offline(game, tmp_path):
+    path = tmp_path / "cloned.ckpt"
+    cloned = offline(game, path)
+    module = make(game, n_rollouts=4, warm_start=str(path), critic_warmup=1, ema_decay=0.5)
+    started = []
+    start = pl.callbacks.LambdaCallback(on_train_start=lambda *_: started.append(copy.deepcopy(module.state_dict())))
+    make_trainer(2, [start]).fit(module, datamodule=game)
+    for name, weight in cloned.actor.state_dict().items():
+        assert torch.equal(weight, started[0][f"actor.{name}"])
+        assert torch.equal(weight, started[0][f"averaged.{name}"])
+    statistics = [network.inputs.standardizer for network in (cloned.actor, module.actor, module.critic)]
+    assert float(statistics[1].count) == float(statistics[0].count) + 2 * 12 * 4  # those of two rollouts more
+    assert torch.equal(statistics[1].mean, statistics[2].mean)
+
+
+def test_a_resumed_run_does_not_need_its_warm_start(game, tmp_path):
+    offline(game, tmp_path / "cloned.ckpt")
+    settings = {"n_rollouts": 4, "warm_start": str(tmp_path / "cloned.ckpt")}
+    trainer, module = make_trainer(1), make(game, **settings)
+    trainer.fit(module, datamodule=game)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    (tmp_path / "cloned.ckpt").unlink()
+    resumed = make(game, **settings)
+    make_trainer(1).fit(resumed, datamodule=game, ckpt_path=str(tmp_path / "last.ckpt"))
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), resumed.parameters(), strict=True))
+
+
+def test_warm_start_of_other_sizes_is_rejected(game, tmp_path):
+    offline(game, tmp_path / "cloned.ckpt")
+    module = make(game, n_rollouts=4, warm_start=str(tmp_path / "cloned.ckpt"), width=64)
+    with pytest.raises(UserError, match=r"model\.warm_start: .* has width 32, .* expected width 64, gru_size 16"):
+        make_trainer(1).fit(module, datamodule=game)
