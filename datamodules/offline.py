@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.builders.collect import collect
+from datamodules.builders.collect import collect, spec_to_collect
 from datamodules.module_loaders import ModuleLoaders
 from datamodules.names import is_name
 from datamodules.readers.team_dataset import Dataset, contents_hash, read_dataset
@@ -103,8 +103,14 @@ class OfflineDataModule(ModuleLoaders):
 
     @property
     def spec(self) -> TeamSpec:
-        """The team's specification."""
-        return self.contents.spec
+        """The team's specification. It is known before a built-in dataset is collected."""
+        return self._spec_to_collect or self.contents.spec
+
+    @cached_property
+    def _spec_to_collect(self) -> TeamSpec | None:
+        if "contents" in self.__dict__ or not is_name(self.dataset):
+            return None
+        return spec_to_collect(self.dataset, self.env, self.transitions, self.dataset_seed, self.behaviour)
 
     @property
     def path(self) -> Path:

@@ -77,14 +77,12 @@ def collect(
         kind = kind_of(recorded[1])
         if output is None and not isinstance(policy, str):
             raise UserError("output: found none, expected a new directory for what a policy without a name did")
-    settings = non_default_settings(task, {key: value for key, value in (env or {}).items() if key != "name"})
-    transitions = DEFAULT_TRANSITIONS.get(task, 10_000) if transitions is None else transitions
-    require_integers("data.", {"transitions": transitions}, 1)
+    settings = _settings(task, env)
+    transitions = _transitions(task, transitions)
     behaviour = dict(behaviour or {})
     if behaviour:
         _require_settings(task, kind, behaviour, own)
-    named = {**settings, **{f"behaviour.{key}": value for key, value in behaviour.items()}}
-    name = dataset_id(task, kind, named, transitions, seed)
+    name = _identifier(task, kind, settings, transitions, seed, behaviour)
     target = Path(output).expanduser() if output is not None else datasets_root() / name
     if output is not None and target.exists():
         raise UserError(f"output: {target} exists, expected a new directory")
@@ -112,6 +110,49 @@ def collect(
         }
         write_dataset(target, name, spec, trajectories, provenance)
     return target
+
+
+def spec_to_collect(
+    dataset: str,
+    env: Mapping[str, Any] | None = None,
+    transitions: int | None = None,
+    seed: int = 0,
+    behaviour: Mapping[str, Any] | None = None,
+) -> TeamSpec | None:
+    """Returns the team of a built-in dataset that ``collect`` would generate; None if the dataset exists already.
+
+    The arguments are those of ``collect``.
+
+    Raises:
+        UserError: the name or a setting is unknown.
+    """
+    task, kind = split_name(dataset)
+    settings = _settings(task, env)
+    name = _identifier(task, kind, settings, _transitions(task, transitions), seed, behaviour or {})
+    if (datasets_root() / name).exists():
+        return None
+    instance = make_env(task, **settings)
+    try:
+        return team_spec(instance, task, settings)
+    finally:
+        instance.close()
+
+
+def _settings(task: str, env: Mapping[str, Any] | None) -> dict[str, Any]:
+    return non_default_settings(task, {key: value for key, value in (env or {}).items() if key != "name"})
+
+
+def _transitions(task: str, given: int | None) -> int:
+    transitions = DEFAULT_TRANSITIONS.get(task, 10_000) if given is None else given
+    require_integers("data.", {"transitions": transitions}, 1)
+    return transitions
+
+
+def _identifier(
+    task: str, kind: str, settings: Mapping[str, Any], transitions: int, seed: int, behaviour: Mapping[str, Any]
+) -> str:
+    named = {**settings, **{f"behaviour.{key}": value for key, value in behaviour.items()}}
+    return dataset_id(task, kind, named, transitions, seed)
 
 
 def _play(

@@ -117,11 +117,14 @@ def test_settings_that_null_cannot_switch_off(setting: str, momalit, tmp_path: P
 
 
 @pytest.mark.parametrize("setting", ["model.lr", "world_model.lr", "warm_start.lr", "model.critic_lr"])
-def test_a_wrong_learning_rate_leaves_no_directory(setting: str, momalit, tmp_path: Path):
-    outcome = momalit(*FIT, f"--{setting}", "-1")
+def test_a_wrong_learning_rate_is_found_before_the_dataset_is_collected(
+    setting: str, momalit, tmp_path: Path, momalit_home: Path
+):
+    outcome = momalit(*FIT, f"--{setting}", "-1", "--data.dataset_seed", "99")
     assert outcome.code == 2
     assert outcome.stderr.splitlines()[-1] == f"error: {setting}: found -1.0, expected a number above 0"
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+    assert not list(momalit_home.rglob("*-s99-*"))
 
 
 def test_unknown_keys_in_a_file_are_rejected(momalit, tmp_path: Path):

@@ -139,9 +139,25 @@ def test_dataset_is_generated_on_first_access(monkeypatch, tmp_path):
     monkeypatch.setenv("MOMALIT_HOME", str(tmp_path))
     data = OfflineDataModule("icg/favourable", transitions=50)
     assert list(tmp_path.iterdir()) == []
-    assert data.spec.task == "icg"
     assert data.path.is_relative_to(tmp_path)
     assert len(data.returns) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("icg/conflicting", {"n_agents": 3}),
+        ("reacher/expert-mix", {"observability": "leader"}),
+        ("ridges/conflicting", {}),
+        ("ant/random", {"factoring": "2x4"}),
+    ],
+)
+def test_the_team_of_a_builtin_dataset_is_known_before_it_is_collected(name, settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("MOMALIT_HOME", str(tmp_path))
+    data = OfflineDataModule(name, settings, transitions=10)
+    spec = data.spec
+    assert list(tmp_path.iterdir()) == []
+    assert spec == data.contents.spec == OfflineDataModule(name, settings, transitions=10).spec
 
 
 def test_observability_of_a_dataset_given_by_path_can_be_changed(reacher):
