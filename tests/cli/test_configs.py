@@ -43,22 +43,29 @@ def test_configuration_is_accepted_by_fit(name, momalit, capsys):
 
 
 @pytest.mark.parametrize(
-    ("overlay", "key", "value"),
+    ("base", "overlay", "key", "value"),
     [
-        ("paper", "world_model.width", 1024),
-        ("full_view", "data.init_args.env.observability", "full"),
-        ("long", "trainer.max_epochs", 900),
-        ("long", "world_model.max_epochs", 12),
+        ("ant", "paper", "world_model.width", 1024),
+        ("ant", "full_view", "data.init_args.env.observability", "full"),
+        ("ant", "long", "trainer.max_epochs", 900),
+        ("ant", "long", "world_model.max_epochs", 12),
+        ("mappo/ant", "online", "data.init_args.settings.observability", "partial"),
     ],
 )
-def test_overlay_of_ant_overrides_settings(overlay, key, value, momalit, capsys):
+def test_overlay_of_ant_overrides_settings(base, overlay, key, value, momalit, capsys):
     from momalit.cli import main
 
-    assert main(["fit", "--config", "ant.yaml", "--config", f"overlays/{overlay}.yaml", "--print_config"]) == 0
+    assert main(["fit", "--config", f"{base}.yaml", "--config", f"overlays/{overlay}.yaml", "--print_config"]) == 0
     setting = yaml.safe_load(capsys.readouterr().out)
     for part in key.split("."):
         setting = setting[part]
     assert setting == value
+
+
+def test_a_team_trains_on_in_the_real_ant_with_the_settings_of_ant():
+    online, offline = (read_config(name)["model"]["init_args"] for name in ("overlays/online.yaml", "ant.yaml"))
+    base = read_config("mappo/ant.yaml")["model"]["init_args"]
+    assert {**base, **online}.items() <= {**base, **offline}.items()
 
 
 @pytest.mark.parametrize("name", ["icg.yaml", "reacher.yaml", "ant.yaml"])
