@@ -139,6 +139,7 @@ def test_dataset_is_generated_on_first_access(monkeypatch, tmp_path):
     monkeypatch.setenv("MOMALIT_HOME", str(tmp_path))
     data = OfflineDataModule("icg/favourable", transitions=50)
     assert list(tmp_path.iterdir()) == []
+    assert data.spec.task == "icg"
     assert data.path.is_relative_to(tmp_path)
     assert len(data.returns) == 5
 
