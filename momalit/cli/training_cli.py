@@ -185,9 +185,10 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
         self._drop_env_of_other_dataset(config["data"]["init_args"])
+        starts = self.command == "fit" and not self.resuming  # later the files may be gone
         for stage, kind in ((WORLD_MODEL, "world model"), (WARM_START, "team")):
             given = config["model"]["init_args"].get(stage.key)
-            if given is not None and not Path(given).is_file():
+            if starts and given is not None and not Path(given).is_file():
                 raise UserError(f"model.{stage.key}: found no file '{given}', expected the checkpoint of a {kind}")
         require_strategy(_class_path(config["trainer"]["strategy"]))
         require_launcher(_class_path(config["trainer"]["strategy"]))
